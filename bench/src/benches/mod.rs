@@ -1,0 +1,75 @@
+//! The benchmarks: each prints a table for people and ends with one JSON line.
+//!
+//! A number that is not reached is a result, not an error: `holds` says so and the exit code stays 0.
+
+mod beside;
+mod first_run;
+mod nginx;
+mod numbers;
+mod release_time;
+mod releases;
+mod scratch;
+mod services;
+mod shifts;
+mod switches;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use serde::Serialize;
+use serde_json::Value;
+
+pub(crate) use beside::echo as pipe_echo;
+
+/// A benchmark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Name {
+    /// Shifts and whole releases under mixed load: what fails, how fast a shift is acknowledged
+    Switches,
+    /// How long a release of an instantly ready service takes beyond the service's own start
+    ReleaseTime,
+    /// From a fresh clone to the end of `cargo demo`
+    FirstRun,
+}
+
+/// How a benchmark is run.
+pub(crate) struct Setting {
+    pub(crate) quick: bool,
+    pub(crate) cutover: Option<PathBuf>,
+    pub(crate) repository: PathBuf,
+}
+
+impl Setting {
+    /// Returns the cutover binary to measure.
+    fn cutover(&self) -> Result<PathBuf> {
+        let own = std::env::current_exe().context("failed to find this program")?;
+        let path = self.cutover.clone().unwrap_or_else(|| own.with_file_name("cutover"));
+        ensure!(path.exists(), "no cutover at {}; build it, or name one with --cutover", path.display());
+        Ok(std::path::absolute(path)?)
+    }
+}
+
+/// The last line of a benchmark.
+#[derive(Debug, Serialize)]
+struct Outcome {
+    bench: &'static str,
+    ours: Value,
+    peers: Value,
+    /// Ours by the first peer, or by the limit where there is no peer.
+    ratio: Option<f64>,
+    goal: &'static str,
+    holds: bool,
+}
+
+/// Runs a benchmark.
+pub(crate) fn run(name: Name, setting: &Setting) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let outcome = match name {
+        Name::Switches => runtime.block_on(switches::run(setting))?,
+        Name::ReleaseTime => release_time::run(setting)?,
+        Name::FirstRun => first_run::run(setting)?,
+    };
+    println!("\ngoal: {} — {}", outcome.goal, if outcome.holds { "holds" } else { "NOT reached" });
+    println!("{}", serde_json::to_string(&outcome)?);
+    Ok(())
+}

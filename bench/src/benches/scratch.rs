@@ -1,0 +1,132 @@
+//! A scratch machine: a state folder, the cutover on it, and processes that end with it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+const STOP_LIMIT: Duration = Duration::from_secs(5);
+
+/// A child process; dropped, it is asked to stop, then killed.
+pub(super) struct Running(Child);
+
+impl Running {
+    pub(super) fn new(child: Child) -> Running {
+        Running(child)
+    }
+
+    /// Returns how it ended, if it did.
+    pub(super) fn ended(&mut self) -> Option<std::process::ExitStatus> {
+        self.0.try_wait().ok().flatten()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Not yet reaped, so the process id is still this child's.
+        if let (None, Some(pid)) = (self.ended(), i32::try_from(self.0.id()).ok().and_then(Pid::from_raw)) {
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        let begun = Instant::now();
+        while self.ended().is_none() && begun.elapsed() < STOP_LIMIT {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A folder, and the cutover whose state lies in it.
+pub(super) struct Scratch {
+    // Dropped in this order: processes may use the folder.
+    processes: Vec<Running>,
+    folder: TempDir,
+    cutover: PathBuf,
+}
+
+impl Scratch {
+    pub(super) fn new(cutover: PathBuf) -> Result<Scratch> {
+        let folder = tempfile::Builder::new().prefix("cutover-bench-").tempdir()?;
+        Ok(Scratch { processes: Vec::new(), folder, cutover })
+    }
+
+    /// Lets a process end with this scratch, after what cutover started was stopped.
+    pub(super) fn adopt(&mut self, process: Running) {
+        self.processes.push(process);
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(super) fn state(&self) -> PathBuf {
+        self.path().join("state")
+    }
+
+    /// Returns a command of the cutover under test.
+    pub(super) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.cutover);
+        command.args(arguments).arg("--state").arg(self.state()).stdin(Stdio::null()).env("NO_COLOR", "1");
+        command.current_dir(self.path());
+        command
+    }
+
+    /// Runs a command to its end.
+    pub(super) fn run(&self, arguments: &[&str]) -> Result<Output> {
+        let what = || format!("failed to run cutover {}", arguments.join(" "));
+        self.command(arguments).output().with_context(what)
+    }
+
+    /// Runs a command that must succeed; returns its output.
+    pub(super) fn succeed(&self, arguments: &[&str]) -> Result<String> {
+        let output = self.run(arguments)?;
+        if !output.status.success() {
+            bail!("cutover {} ended with {}:\n{}", arguments.join(" "), output.status, said(&output));
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Waits until no release is under way and no tail of one either; false: it takes longer than `limit`.
+    pub(super) fn calm(&self, limit: Duration) -> Result<bool> {
+        let begun = Instant::now();
+        loop {
+            let status: serde_json::Value =
+                serde_json::from_str(&self.succeed(&["status", "--output", "json"])?)?;
+            let services = status["services"].as_array().cloned().unwrap_or_default();
+            let calm = services.iter().map(|service| &service["service"]).all(|service| {
+                service["current"].is_null() && service["tails"].as_array().is_none_or(Vec::is_empty)
+            });
+            if calm || begun.elapsed() > limit {
+                return Ok(calm);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let mut verbs: Vec<&[&str]> = Vec::new();
+        if self.state().join("server.sock").exists() {
+            verbs.extend([["destroy", "bench", "--yes"].as_slice(), &["server", "stop"]]);
+        }
+        if self.state().join("proxy").exists() {
+            verbs.push(&["proxy", "stop"]);
+        }
+        for verb in verbs {
+            // Everything else is stopped all the same.
+            if let Err(error) = self.succeed(verb) {
+                eprintln!("left behind: {error:#}");
+            }
+        }
+    }
+}
+
+/// Returns what a command said, errors last.
+pub(super) fn said(output: &Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    [text(&output.stdout), text(&output.stderr)].join("\n").trim().to_owned()
+}

@@ -1,0 +1,55 @@
+//! cutover-bench: the test service as a program, and the benchmarks. People call `bench/run`.
+
+mod benches;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cutover-bench", version, about, arg_required_else_help = true)]
+struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Run the test service on $PORT
+    Service,
+    /// Run a benchmark; its last line is its result as JSON
+    Bench {
+        /// Which
+        name: benches::Name,
+        /// Under 60 seconds
+        #[arg(long)]
+        quick: bool,
+        /// The cutover to measure; by default the one beside this program
+        #[arg(long, value_name = "PATH")]
+        cutover: Option<PathBuf>,
+        /// The repository: peers' configurations are read from it
+        #[arg(long, value_name = "DIR", default_value = ".")]
+        repository: PathBuf,
+    },
+    /// Echo standard input byte by byte: the other end of the pipe that shifts are compared to
+    #[command(hide = true)]
+    PipeEcho,
+}
+
+fn main() -> ExitCode {
+    let done = match Args::parse().verb {
+        Verb::Service => cutover_bench::service::run().map_err(anyhow::Error::from),
+        Verb::Bench { name, quick, cutover, repository } => {
+            benches::run(name, &benches::Setting { quick, cutover, repository }).map(|()| 0)
+        }
+        Verb::PipeEcho => benches::pipe_echo().map(|()| 0).map_err(anyhow::Error::from),
+    };
+    match done {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

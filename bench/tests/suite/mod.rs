@@ -1,0 +1,2 @@
+mod accounting;
+mod harness;

@@ -1,0 +1,5 @@
+//! One module per kind of check, and what they share.
+
+mod command;
+mod harness;
+mod network;

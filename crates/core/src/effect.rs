@@ -1,0 +1,253 @@
+//! What the machine wants done at the edges, and what came of it.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::fault::Fault;
+use crate::file::Guard;
+use crate::guard::Verdict;
+use crate::ids::{ReleaseId, RevisionId};
+use crate::units::{Span, Weight};
+
+/// Identifies an effect: the place it acts on, the step that wants it, its name.
+///
+/// Repeating the effect of one key is harmless; two keys of the same resource never run at once.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct EffectKey {
+    /// The host or cluster; `here` for this machine.
+    pub place: String,
+    /// The step that wants it.
+    pub step: StepKey,
+    /// What it does.
+    pub name: EffectName,
+}
+
+/// A step of the plan, or a stage of the way back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StepKey {
+    /// Step with this index in the plan.
+    Forward(usize),
+    /// A stage of the way back.
+    Back(BackStage),
+}
+
+/// The way back, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BackStage {
+    /// All traffic returns to stable.
+    Traffic,
+    /// The candidate finishes what it has.
+    Drain,
+    /// The candidate's instances stop.
+    Retire,
+}
+
+/// The kinds of effects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum EffectName {
+    Preflight,
+    Build,
+    Provision,
+    Check,
+    Shift,
+    KeepLease,
+    Watch,
+    Judge,
+    Settle,
+    Drain,
+    Retire,
+}
+
+impl fmt::Display for EffectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            EffectName::Preflight => "preflight",
+            EffectName::Build => "build",
+            EffectName::Provision => "provision",
+            EffectName::Check => "check",
+            EffectName::Shift => "shift",
+            EffectName::KeepLease => "keep lease",
+            EffectName::Watch => "watch",
+            EffectName::Judge => "judge",
+            EffectName::Settle => "settle",
+            EffectName::Drain => "drain",
+            EffectName::Retire => "retire",
+        })
+    }
+}
+
+/// An "ensure …" call to an edge. Names the end state, so that repeating it is harmless.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "do")]
+pub enum Effect {
+    /// Look whether both revisions fit beside each other; changes nothing.
+    Preflight {
+        /// The revision to come.
+        candidate: RevisionId,
+    },
+    /// The revision lies complete in the store.
+    Build {
+        /// The revision to store.
+        revision: RevisionId,
+    },
+    /// So many instances of the revision run.
+    Provision {
+        /// The revision to run.
+        revision: RevisionId,
+        /// How many instances.
+        count: u32,
+    },
+    /// Every instance passes its checks.
+    Check {
+        /// The revision to ask.
+        revision: RevisionId,
+    },
+    /// The router splits traffic so.
+    Shift(Shift),
+    /// Renew the candidate's lease for as long as this is wanted. Never done by itself.
+    KeepLease {
+        /// Whose lease.
+        release: ReleaseId,
+    },
+    /// Watch the candidate's traffic for as long as this is wanted; done only by a failed verdict.
+    Watch {
+        /// The revision under observation.
+        revision: RevisionId,
+        /// What it must hold.
+        guard: Guard,
+    },
+    /// Say once what the candidate's traffic since the shift shows.
+    Judge {
+        /// The revision under observation.
+        revision: RevisionId,
+        /// What it must hold.
+        guard: Guard,
+    },
+    /// The candidate is stable in the router: all weight, no lease.
+    Settle(Shift),
+    /// Nothing is in flight to the revision, and no connection to it is kept.
+    Drain {
+        /// The revision to drain.
+        revision: RevisionId,
+        /// After this, what is left is cut, and counted.
+        within: Span,
+    },
+    /// No instance of the revision runs.
+    Retire {
+        /// The revision to stop.
+        revision: RevisionId,
+    },
+}
+
+/// How the router shall split a service's traffic.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Shift {
+    /// Route weight per revision; together everything, or nothing at all.
+    pub weights: Vec<(RevisionId, Weight)>,
+    /// The lease of the candidate's weight, with what happens when it lapses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<Lease>,
+}
+
+impl Shift {
+    /// Returns the weight of `revision`.
+    pub fn weight_of(&self, revision: &RevisionId) -> Weight {
+        self.weights.iter().find(|(r, _)| r == revision).map_or(Weight::ZERO, |(_, weight)| *weight)
+    }
+}
+
+/// The candidate's weight holds only while a driver renews it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Lease {
+    /// The release that moves the weight.
+    pub release: ReleaseId,
+    /// The revision whose weight is leased.
+    pub candidate: RevisionId,
+    /// Who takes the traffic on lapse.
+    pub fallback: RevisionId,
+    /// What the router may judge by itself, so that a bad candidate loses its traffic with no driver alive.
+    pub guard: Guard,
+}
+
+impl Effect {
+    /// Returns the effect's name.
+    pub fn name(&self) -> EffectName {
+        match self {
+            Effect::Preflight { .. } => EffectName::Preflight,
+            Effect::Build { .. } => EffectName::Build,
+            Effect::Provision { .. } => EffectName::Provision,
+            Effect::Check { .. } => EffectName::Check,
+            Effect::Shift(_) => EffectName::Shift,
+            Effect::KeepLease { .. } => EffectName::KeepLease,
+            Effect::Watch { .. } => EffectName::Watch,
+            Effect::Judge { .. } => EffectName::Judge,
+            Effect::Settle(_) => EffectName::Settle,
+            Effect::Drain { .. } => EffectName::Drain,
+            Effect::Retire { .. } => EffectName::Retire,
+        }
+    }
+
+    /// Returns what the effect changes; effects of one resource never run at once.
+    pub fn resource(&self) -> Resource {
+        match self {
+            Effect::Build { revision } | Effect::Provision { revision, .. } | Effect::Retire { revision } => {
+                Resource::Revision(revision.clone())
+            }
+            Effect::Shift(_) | Effect::Settle(_) | Effect::Drain { .. } => Resource::Router,
+            Effect::Preflight { .. }
+            | Effect::Check { .. }
+            | Effect::KeepLease { .. }
+            | Effect::Watch { .. }
+            | Effect::Judge { .. } => Resource::Nothing,
+        }
+    }
+}
+
+/// What an effect changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resource {
+    /// It only looks.
+    Nothing,
+    /// The service's entry in the router.
+    Router,
+    /// The instances and files of a revision.
+    Revision(RevisionId),
+}
+
+/// What an effect that succeeded has to show.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Evidence {
+    /// Nothing beyond having succeeded.
+    #[default]
+    Plain,
+    /// A line for people.
+    Note {
+        /// What there is to say.
+        text: String,
+    },
+    /// The router took the new weights over.
+    Shifted {
+        /// The table's generation since.
+        generation: u64,
+        /// From asking to the last worker's acknowledgement, in microseconds.
+        acknowledged_us: u64,
+    },
+    /// A revision holds no request any more.
+    Drained {
+        /// Requests and connections cut because the time was over.
+        cut: u64,
+        /// WebSockets closed with a close frame.
+        closed: u64,
+    },
+    /// What the candidate's traffic shows.
+    Verdict(Verdict),
+}
+
+/// What came of an effect.
+pub type Outcome = Result<Evidence, Fault>;

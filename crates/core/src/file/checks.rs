@@ -1,0 +1,180 @@
+//! What the candidate must pass before it takes traffic.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::units::Span;
+
+/// The checks of a release, before traffic.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Checks {
+    /// Asked of each instance until it passes; without any, that the instance accepts a connection.
+    #[serde(default = "default_health")]
+    pub health: Vec<Check>,
+    /// How long an instance may take to become healthy.
+    #[serde(default = "default_within")]
+    pub within: Span,
+}
+
+impl Default for Checks {
+    fn default() -> Self {
+        Checks { health: default_health(), within: default_within() }
+    }
+}
+
+fn default_health() -> Vec<Check> {
+    vec![Check { tcp: true, ..Check::default() }]
+}
+
+const fn default_within() -> Span {
+    Span::from_secs(60)
+}
+
+/// One health check: exactly one of `path` (HTTP), `tcp: true` or `run` (a command).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Check {
+    /// An HTTP GET of this path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// That the instance accepts a connection.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub tcp: bool,
+    /// A shell command that must exit 0; it finds `PORT`, `CUTOVER_URL` and `CUTOVER_REVISION` in its environment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
+    /// How long one try may take; 2s by default.
+    #[serde(default = "default_timeout")]
+    pub timeout: Span,
+    /// The pause between tries; 1s by default. The first tries of a starting instance come quicker.
+    #[serde(default = "default_interval")]
+    pub interval: Span,
+    /// How many tries in a row must pass; 1 by default.
+    #[serde(default = "default_successes")]
+    pub successes: u32,
+    /// What the answer must be; status 200-399 by default.
+    #[serde(default)]
+    pub expect: Expect,
+}
+
+impl Default for Check {
+    fn default() -> Self {
+        Check {
+            path: None,
+            tcp: false,
+            run: None,
+            timeout: default_timeout(),
+            interval: default_interval(),
+            successes: default_successes(),
+            expect: Expect::default(),
+        }
+    }
+}
+
+const fn default_timeout() -> Span {
+    Span::from_secs(2)
+}
+
+const fn default_interval() -> Span {
+    Span::from_secs(1)
+}
+
+const fn default_successes() -> u32 {
+    1
+}
+
+impl Check {
+    /// Returns what is asked, in few words: `GET /health`, `tcp`, `run ./check.sh`.
+    pub fn name(&self) -> String {
+        match (&self.path, &self.run) {
+            (Some(path), _) => format!("GET {path}"),
+            (None, Some(run)) => format!("run {run}"),
+            (None, None) => "tcp".into(),
+        }
+    }
+}
+
+/// What an HTTP check's answer must be.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Expect {
+    /// The status: `200`, or a range such as `200-299`.
+    #[serde(default)]
+    pub status: StatusRange,
+    /// A text that the first 64 KiB of the body must contain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<String>,
+}
+
+/// A range of HTTP statuses, both ends included: `200`, `200-399`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StatusRange {
+    /// The lowest status that passes.
+    pub from: u16,
+    /// The highest status that passes.
+    pub to: u16,
+}
+
+impl Default for StatusRange {
+    fn default() -> Self {
+        StatusRange { from: 200, to: 399 }
+    }
+}
+
+impl StatusRange {
+    /// Tells whether `status` lies in the range.
+    pub fn contains(self, status: u16) -> bool {
+        (self.from..=self.to).contains(&status)
+    }
+}
+
+impl std::fmt::Display for StatusRange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.from == self.to { write!(f, "{}", self.from) } else { write!(f, "{}-{}", self.from, self.to) }
+    }
+}
+
+impl std::str::FromStr for StatusRange {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (from, to) = text.split_once('-').unwrap_or((text, text));
+        let status = |s: &str| s.trim().parse::<u16>().ok().filter(|n| (100..=599).contains(n));
+        match (status(from), status(to)) {
+            (Some(from), Some(to)) if from <= to => Ok(StatusRange { from, to }),
+            _ => Err(format!(
+                "\"{text}\" is not an HTTP status: a number from 100 to 599, or a range such as 200-299"
+            )),
+        }
+    }
+}
+
+impl Serialize for StatusRange {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for StatusRange {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for StatusRange {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "StatusRange".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": ["string", "integer"],
+            "description": "an HTTP status, or a range such as 200-299"
+        })
+    }
+}

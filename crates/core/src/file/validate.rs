@@ -1,0 +1,194 @@
+//! What must hold between the keys of a release file beyond their types.
+
+use super::{Check, LocalPlatform, Platform, ReleaseFile, Route};
+use crate::units::{Span, Weight};
+
+/// A mistake and the path of the key it is about.
+pub(super) struct Mistake {
+    pub(super) path: String,
+    pub(super) what: String,
+    pub(super) hint: String,
+}
+
+/// Set by cutover for each instance; a file that sets them too would be overruled silently.
+const RESERVED_ENV: [&str; 4] = ["PORT", "CUTOVER_SERVICE", "CUTOVER_REVISION", "CUTOVER_INSTANCE"];
+
+pub(super) fn mistakes(file: &ReleaseFile) -> Vec<Mistake> {
+    let mut found = Vec::new();
+    let mut say = |path: &str, what: String, hint: &str| {
+        found.push(Mistake { path: path.into(), what, hint: hint.into() });
+    };
+    let name = file.service.as_str();
+    let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if name.is_empty()
+        || name.len() > 40
+        || !name.chars().all(word)
+        || name.starts_with('-')
+        || name.ends_with('-')
+    {
+        say(
+            "service",
+            format!("the service name \"{name}\" is not usable"),
+            "use 1 to 40 lower-case letters, digits and dashes, such as `shop-api`",
+        );
+    }
+    if file.route.is_empty() {
+        say("route", "the list of routes is empty".into(), "add `- proxy: {listen: \"127.0.0.1:8080\"}`");
+    }
+    for (i, Route::Proxy(proxy)) in file.route.iter().enumerate() {
+        if proxy.host.as_deref().is_some_and(|host| !is_host(host)) {
+            say(
+                &format!("route[{i}].proxy.host"),
+                "the host is not a host name".into(),
+                "write it without scheme, port or path, such as `shop.example.com`",
+            );
+        }
+        if proxy.listen.port() == 0 {
+            say(
+                &format!("route[{i}].proxy.listen"),
+                "port 0 would be another one each time".into(),
+                "give the port that your users call, such as \"127.0.0.1:8080\"",
+            );
+        }
+        if file.route[..i].contains(&file.route[i]) {
+            say(&format!("route[{i}]"), "this route stands here twice".into(), "remove one of them");
+        }
+    }
+    if file.guard.success == Weight::ZERO {
+        say("guard.success", "a success of 0% guards nothing".into(), "give the least share, such as 99%");
+    }
+    if file.guard.min_requests == 0 {
+        say(
+            "guard.min_requests",
+            "a guard without requests would pass on no data".into(),
+            "give at least 1; 20 is the default",
+        );
+    }
+    for (i, point) in file.approve.iter().enumerate() {
+        if file.approve[..i].contains(point) {
+            say(
+                &format!("approve[{i}]"),
+                format!("`{}` stands here twice", point.name()),
+                "remove one of them",
+            );
+        }
+    }
+    if file.deadline <= file.bake {
+        say(
+            "bake",
+            format!("the deadline of {} leaves no time beside the bake of {}", file.deadline, file.bake),
+            "give the whole release longer than its bake",
+        );
+    }
+    if file.checks.within == Span::default() {
+        say(
+            "checks.within",
+            "an instance needs some time to start".into(),
+            "give it a while, such as `within: 60s`",
+        );
+    }
+    let Platform::Local(local) = &file.platform;
+    found.extend(local_mistakes(local));
+    found.extend(file.checks.health.iter().enumerate().flat_map(|(i, check)| check_mistakes(i, check)));
+    found
+}
+
+fn local_mistakes(local: &LocalPlatform) -> Vec<Mistake> {
+    let mut found = Vec::new();
+    let mut say = |key: String, what: String, hint: &str| {
+        found.push(Mistake { path: format!("platform.local.{key}"), what, hint: hint.into() });
+    };
+    if local.command.first().is_none_or(String::is_empty) {
+        say(
+            "command".into(),
+            "the command is empty".into(),
+            "name the program and its arguments: `command: [./shop]`",
+        );
+    }
+    if local.artifact.as_deref() == Some("") {
+        say("artifact".into(), "the artifact is empty".into(), "name a file or folder, or leave the key out");
+    }
+    if local.replicas == 0 || local.replicas > 1000 {
+        say("replicas".into(), format!("{} replicas are not possible", local.replicas), "give 1 to 1000");
+    }
+    for key in local.env.keys().chain(&local.secrets) {
+        let place = if local.env.contains_key(key) { format!("env.{key}") } else { "secrets".into() };
+        if key.is_empty() || key.contains(['=', '\0']) {
+            say(
+                place.clone(),
+                format!("\"{key}\" cannot name an environment variable"),
+                "leave out = and NUL",
+            );
+        }
+        if RESERVED_ENV.contains(&key.as_str()) {
+            say(
+                place,
+                format!("`{key}` is set by cutover for each instance"),
+                "leave it out and read it in the service",
+            );
+        }
+    }
+    for (i, secret) in local.secrets.iter().enumerate() {
+        if local.env.contains_key(secret) {
+            say(
+                format!("secrets[{i}]"),
+                format!("`{secret}` stands in env and in secrets"),
+                "keep it in secrets alone",
+            );
+        }
+    }
+    if local.env.values().chain(&local.command).any(|text| text.contains('\0')) {
+        say("env".into(), "a NUL character cannot be passed to a program".into(), "remove it");
+    }
+    if local.log_size.bytes() < 64 << 10 {
+        say(
+            "log_size".into(),
+            format!("a log of {} is too small to help", local.log_size),
+            "give at least 64Ki",
+        );
+    }
+    found
+}
+
+fn check_mistakes(i: usize, check: &Check) -> Vec<Mistake> {
+    let mut found = Vec::new();
+    let mut say = |key: &str, what: String, hint: &str| {
+        found.push(Mistake { path: format!("checks.health[{i}]{key}"), what, hint: hint.into() });
+    };
+    let kinds = usize::from(check.path.is_some()) + usize::from(check.tcp) + usize::from(check.run.is_some());
+    if kinds != 1 {
+        say(
+            "",
+            "a health check is exactly one of `path`, `tcp: true` and `run`".into(),
+            "such as `- path: /health`",
+        );
+    }
+    if check.path.as_deref().is_some_and(|path| !path.starts_with('/') || path.contains(char::is_whitespace))
+    {
+        say(".path", "the path must begin with / and have no spaces".into(), "such as `path: /health`");
+    }
+    if check.path.is_none() && check.expect != super::Expect::default() {
+        say(
+            ".expect",
+            "only a check with `path` has an answer to expect".into(),
+            "remove `expect`, or use `path`",
+        );
+    }
+    if check.successes == 0 || check.successes > 1000 {
+        say(".successes", format!("{} successes are not possible", check.successes), "give 1 to 1000");
+    }
+    if check.timeout == Span::default() || check.interval == Span::default() {
+        say("", "timeout and interval need some time".into(), "such as `timeout: 2s, interval: 1s`");
+    }
+    found
+}
+
+fn is_host(host: &str) -> bool {
+    !host.is_empty()
+        && host.len() <= 253
+        && host.split('.').all(|label| {
+            !label.is_empty()
+                && label.len() <= 63
+                && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
+        })
+}

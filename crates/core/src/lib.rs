@@ -1,0 +1,27 @@
+//! The core of cutover: release file, plan, machine, events, and the texts that people see.
+//!
+//! Pure: no async, clock, randomness, file, socket or environment. Time is an argument, facts are values.
+
+pub mod effect;
+pub mod event;
+pub mod fault;
+pub mod file;
+pub mod guard;
+pub mod ids;
+pub mod machine;
+pub mod plan;
+pub mod release;
+pub mod sim;
+pub mod text;
+pub mod units;
+
+pub use effect::{Effect, EffectKey, EffectName, Evidence, Lease, Outcome, Shift, StepKey};
+pub use event::{Command, Event, HoldDefault, Record};
+pub use fault::{After, Blame, Fault};
+pub use file::{FileErrors, ReleaseFile};
+pub use guard::{Counts, Judgement, Verdict};
+pub use ids::{Fence, InstanceId, Moment, ReleaseId, RevisionId, ServiceName};
+pub use machine::{Ending, Machine, Mode, Wanted};
+pub use plan::{Plan, PlanError, Step};
+pub use release::{Observed, Release, ReleaseKind};
+pub use units::{Size, Span, Weight};

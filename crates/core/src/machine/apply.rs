@@ -1,0 +1,305 @@
+//! The transitions: what each event does in each state. Everything not written here is a typed error.
+
+use super::{Attempts, Back, BackReason, Ending, Hold, HoldReason, Illegal, Machine, Mode};
+use crate::effect::{BackStage, EffectKey, EffectName, Evidence, StepKey};
+use crate::event::{Command, Event, HoldDefault};
+use crate::fault::{After, Fault};
+use crate::file::OnInconclusive;
+use crate::guard::{Judgement, Verdict};
+use crate::ids::Moment;
+use crate::plan::Step;
+
+/// An effect that fails so often in a row is given up going forward, and calls for a person going back.
+const ATTEMPTS_FORWARD: u32 = 5;
+const ATTEMPTS_BACK: u32 = 8;
+const BACKOFF_FIRST_MS: u64 = 200;
+const BACKOFF_LONGEST_MS: u64 = 30_000;
+
+impl Machine {
+    /// Lets `event` happen at `now`.
+    ///
+    /// # Errors
+    /// When the event is not legal in this state; the state is then unchanged.
+    pub fn apply(&mut self, event: &Event, now: Moment) -> Result<(), Illegal> {
+        match (event, &self.mode) {
+            // Trips are legal in every state: the router has acted already, it only tells.
+            (Event::Tripped { number, why }, _) => self.tripped(*number, why, now),
+            (Event::Counted { .. }, _) => {}
+            (Event::TakenOver { .. }, mode) if !matches!(mode, Mode::Ended { .. }) => self.retry_at_once(),
+            (Event::Done { effect, evidence }, _) if self.wants(effect) => {
+                self.effect_done(effect, evidence, now)
+            }
+            (Event::Failed { effect, fault }, _) if self.wants(effect) => {
+                self.effect_failed(effect, fault, now)
+            }
+            (Event::Tick, _) if self.next_timer().is_some_and(|due| now >= due) => self.tick(now),
+            (Event::Commanded { command, by }, _) => return self.command(command, by, now),
+            (Event::Opened { .. }, _) => return Err(self.misplaced("was opened twice")),
+            (Event::TakenOver { .. }, _) => return Err(self.misplaced("was taken over after its end")),
+            (Event::Done { .. } | Event::Failed { .. }, _) => {
+                return Err(self.misplaced("got the result of an effect that it does not want"));
+            }
+            (Event::Tick, _) => return Err(self.misplaced("has no timer due")),
+        }
+        Ok(())
+    }
+
+    fn misplaced(&self, what: &str) -> Illegal {
+        Illegal { what: format!("{} {what}", self.plan.release), hint: "" }
+    }
+
+    fn wants(&self, key: &EffectKey) -> bool {
+        self.wanted().iter().any(|wanted| &wanted.key == key)
+    }
+
+    /// A new driver does not inherit the old one's patience: what failed may work from here.
+    fn retry_at_once(&mut self) {
+        self.attempts.clear();
+    }
+
+    fn effect_done(&mut self, key: &EffectKey, evidence: &Evidence, now: Moment) {
+        self.attempts.remove(key);
+        if let Evidence::Verdict(verdict) = evidence {
+            self.verdicts.push(verdict.clone());
+            return self.judged(key, verdict, now);
+        }
+        self.done.insert(key.clone());
+        match key.step {
+            StepKey::Back(stage) => self.back_stage_done(stage, now),
+            // Watching and renewing never finish a step, only verdicts and timers do.
+            StepKey::Forward(_) if matches!(key.name, EffectName::KeepLease | EffectName::Watch) => {
+                self.done.remove(key);
+            }
+            StepKey::Forward(_) => {
+                if matches!(self.step(), Step::Promote) {
+                    self.decided = Some(now);
+                    // Decided is decided: a pause that came too late does not hold the tail.
+                    self.mode = Mode::Forward;
+                }
+                self.step_complete(now);
+            }
+        }
+    }
+
+    fn effect_failed(&mut self, key: &EffectKey, fault: &Fault, now: Moment) {
+        let attempts = self.attempts.entry(key.clone()).or_default();
+        attempts.failed += 1;
+        let failed = attempts.failed;
+        let backoff = BACKOFF_FIRST_MS.saturating_mul(1 << failed.min(10)).min(BACKOFF_LONGEST_MS);
+        *attempts = Attempts { failed, not_before: now.after_ms(backoff) };
+        let spent = fault.after == After::Final || failed >= ATTEMPTS_FORWARD;
+        // A metrics store or a router that cannot answer is no evidence against the candidate.
+        let patient = matches!(key.name, EffectName::KeepLease | EffectName::Watch | EffectName::Judge);
+        if let Mode::Back(back) = &mut self.mode {
+            if failed >= ATTEMPTS_BACK || (fault.after == After::Final && failed >= 2) {
+                back.stuck = Some(fault.clone());
+            }
+        } else if self.decided.is_none() && spent && !patient {
+            self.go_back(BackReason::Fault { fault: fault.clone() }, now);
+        }
+    }
+
+    fn judged(&mut self, key: &EffectKey, verdict: &Verdict, now: Moment) {
+        let on_inconclusive = match self.step() {
+            Step::Bake { guard, .. } => guard.on_inconclusive,
+            _ => OnInconclusive::default(),
+        };
+        match (verdict.judgement, key.name, on_inconclusive) {
+            (Judgement::Fail, ..) => self.go_back(BackReason::Verdict { verdict: verdict.clone() }, now),
+            // Before the bake is over only a failure decides.
+            (_, EffectName::Watch, _) => {}
+            (Judgement::Pass, ..) | (Judgement::Inconclusive, _, OnInconclusive::Advance) => {
+                self.step_complete(now)
+            }
+            (Judgement::Inconclusive, _, OnInconclusive::Abort) => {
+                self.go_back(BackReason::Verdict { verdict: verdict.clone() }, now);
+            }
+            (Judgement::Inconclusive, _, OnInconclusive::Hold) => {
+                self.complete = true;
+                self.mode = Mode::Held(Hold {
+                    why: HoldReason::Inconclusive,
+                    until: self.opened.after_ms(self.plan.deadline.ms()),
+                    then: HoldDefault::Abort,
+                });
+            }
+        }
+    }
+
+    fn tripped(&mut self, number: u64, why: &str, now: Moment) {
+        if self.trips.contains(&number) {
+            return;
+        }
+        self.trips.push(number);
+        if self.decided.is_none() && self.moved && matches!(self.mode, Mode::Forward | Mode::Held(_)) {
+            self.go_back(BackReason::Tripped { why: why.to_string() }, now);
+        }
+    }
+
+    fn tick(&mut self, now: Moment) {
+        if let Mode::Held(hold) = &self.mode
+            && now >= hold.until
+        {
+            return match hold.then {
+                HoldDefault::Resume => self.resume(now),
+                HoldDefault::Abort => {
+                    let what = format!("nobody answered the hold ({})", hold_words(&hold.why));
+                    self.go_back(BackReason::Deadline { what }, now);
+                }
+            };
+        }
+        if self.decided.is_none() && now >= self.opened.after_ms(self.plan.deadline.ms()) {
+            let what = format!("the release took longer than its deadline of {}", self.plan.deadline);
+            return self.go_back(BackReason::Deadline { what }, now);
+        }
+        match self.step() {
+            Step::Bake { .. } if self.bake_over(now) => self.bake_elapsed = true,
+            Step::Warm { span } if now >= self.entered.after_ms(span.ms()) => self.step_complete(now),
+            _ => {}
+        }
+    }
+
+    fn command(&mut self, command: &Command, by: &str, now: Moment) -> Result<(), Illegal> {
+        let undecided = self.decided.is_none();
+        match (command, &self.mode) {
+            (Command::Pause { span, then }, Mode::Forward) if undecided => {
+                let until = now.after_ms(span.ms());
+                self.mode =
+                    Mode::Held(Hold { why: HoldReason::Paused { by: by.to_string() }, until, then: *then });
+            }
+            (
+                Command::Resume,
+                Mode::Held(Hold { why: HoldReason::Paused { .. } | HoldReason::Inconclusive, .. }),
+            ) => {
+                self.resume(now);
+            }
+            (Command::Approve, Mode::Held(Hold { why: HoldReason::Approval { .. }, .. })) => {
+                self.mode = Mode::Forward;
+                self.step_complete(now);
+            }
+            (Command::Advance, Mode::Forward | Mode::Held(_)) if matches!(self.step(), Step::Bake { .. }) => {
+                self.mode = Mode::Forward;
+                self.step_complete(now);
+            }
+            (Command::Promote, Mode::Forward | Mode::Held(_)) if matches!(self.step(), Step::Bake { .. }) => {
+                self.mode = Mode::Forward;
+                self.skip_bakes = true;
+                self.step_complete(now);
+            }
+            (Command::Abort, Mode::Forward | Mode::Held(_)) if undecided => {
+                self.go_back(BackReason::Aborted { by: by.to_string() }, now);
+            }
+            (Command::Supersede, Mode::Forward | Mode::Held(_)) if undecided => {
+                self.go_back(BackReason::Superseded { by: by.to_string() }, now);
+            }
+            // Once the predecessor drains, its connections are being cut: it can no longer be taken over unharmed.
+            (Command::Adopt { .. }, Mode::Forward)
+                if !undecided && matches!(self.step(), Step::Warm { .. }) =>
+            {
+                self.mode = Mode::Ended { outcome: Ending::Released };
+            }
+            (Command::Hurry { .. }, Mode::Forward) if matches!(self.step(), Step::Warm { .. }) => {
+                self.step_complete(now);
+            }
+            _ => return Err(self.illegal(command)),
+        }
+        Ok(())
+    }
+
+    fn resume(&mut self, now: Moment) {
+        self.mode = Mode::Forward;
+        if self.complete {
+            self.step_complete(now);
+        }
+    }
+
+    /// The current step has all it needs: go on, unless held.
+    fn step_complete(&mut self, now: Moment) {
+        self.complete = true;
+        if !matches!(self.mode, Mode::Forward) {
+            return;
+        }
+        let mut next = self.at + 1;
+        if self.skip_bakes && next < self.plan.promote() {
+            // Straight to the last weight; approvals before the promote still stand.
+            let last_shift =
+                (next..self.plan.promote()).rev().find(|i| matches!(self.plan.steps[*i], Step::Shift { .. }));
+            next = last_shift.unwrap_or(next);
+            while matches!(self.plan.steps[next], Step::Bake { .. }) {
+                next += 1;
+            }
+        }
+        if next == self.plan.steps.len() {
+            self.mode = Mode::Ended { outcome: Ending::Released };
+            return;
+        }
+        self.enter(next, now);
+    }
+
+    fn enter(&mut self, index: usize, now: Moment) {
+        self.at = index;
+        self.entered = now;
+        self.complete = false;
+        self.bake_elapsed = false;
+        match self.step() {
+            Step::Shift { .. } => self.moved = true,
+            Step::Provision { .. } => self.provisioned = true,
+            Step::Approve { point } => {
+                self.mode = Mode::Held(Hold {
+                    why: HoldReason::Approval { point: *point },
+                    until: self.opened.after_ms(self.plan.deadline.ms()),
+                    then: HoldDefault::Abort,
+                });
+            }
+            _ => {}
+        }
+    }
+
+    fn go_back(&mut self, why: BackReason, now: Moment) {
+        self.entered = now;
+        self.attempts.clear();
+        // The way back begins at the step whose outcome is unknown: a shift that was asked for is undone even if
+        // its answer never came.
+        let stage = match (self.moved, self.provisioned) {
+            (true, _) => BackStage::Traffic,
+            (false, true) => BackStage::Retire,
+            (false, false) => {
+                self.mode = Mode::Ended { outcome: ending(why, false) };
+                return;
+            }
+        };
+        self.mode = Mode::Back(Back { why, stage, stuck: None });
+    }
+
+    fn back_stage_done(&mut self, stage: BackStage, now: Moment) {
+        let moved = self.moved;
+        let Mode::Back(back) = &mut self.mode else { return };
+        self.entered = now;
+        back.stuck = None;
+        match stage {
+            BackStage::Traffic => back.stage = BackStage::Drain,
+            BackStage::Drain => back.stage = BackStage::Retire,
+            BackStage::Retire => {
+                let why = back.why.clone();
+                self.mode = Mode::Ended { outcome: ending(why, moved) };
+            }
+        }
+    }
+}
+
+fn ending(why: BackReason, moved: bool) -> Ending {
+    match why {
+        why @ (BackReason::Aborted { .. } | BackReason::Superseded { .. }) => {
+            Ending::Withdrawn { why, moved }
+        }
+        why if moved => Ending::RolledBack { why },
+        why => Ending::Refused { why },
+    }
+}
+
+fn hold_words(why: &HoldReason) -> String {
+    match why {
+        HoldReason::Paused { by } => format!("paused by {by}"),
+        HoldReason::Approval { point } => format!("approval {}", point.name()),
+        HoldReason::Inconclusive => "inconclusive".into(),
+    }
+}

@@ -1,0 +1,226 @@
+//! The plan: the steps of a release, fixed before anything moves. Strategies differ here and nowhere else.
+
+use serde::{Deserialize, Serialize};
+
+use crate::file::{ApprovalPoint, Guard, ReleaseFile};
+use crate::ids::{ReleaseId, RevisionId, ServiceName};
+use crate::release::{Observed, Release, ReleaseKind};
+use crate::units::{Span, Weight};
+
+/// The steps of one release, and what they need to know.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The release.
+    pub release: ReleaseId,
+    /// The service.
+    pub service: ServiceName,
+    /// The revision to come.
+    pub candidate: RevisionId,
+    /// The revision that takes traffic now; none in a first release.
+    pub stable: Option<RevisionId>,
+    /// The steps, in order. Never empty, and with exactly one promote.
+    pub steps: Vec<Step>,
+    /// How long a drain may take.
+    pub drain: Span,
+    /// What the router may judge by itself while the candidate's weight is leased.
+    pub guard: Guard,
+    /// When the release goes back if it is not decided, counted from its beginning.
+    pub deadline: Span,
+    /// How long the service takes to become ready, if known.
+    pub ready_ms: Option<u64>,
+    /// What is not free of downtime, each a sentence.
+    pub losses: Vec<String>,
+}
+
+/// One step of a plan.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "step")]
+pub enum Step {
+    /// Both revisions fit beside each other.
+    Preflight,
+    /// The candidate lies in the store.
+    Build,
+    /// The candidate's instances run.
+    Provision {
+        /// How many.
+        count: u32,
+    },
+    /// The candidate's instances pass their checks.
+    Check,
+    /// A person approves.
+    Approve {
+        /// Before what.
+        point: ApprovalPoint,
+    },
+    /// Traffic moves.
+    Shift {
+        /// The candidate's route weight from here on.
+        weight: Weight,
+    },
+    /// The candidate stands under observation.
+    Bake {
+        /// How long.
+        span: Span,
+        /// What it must hold.
+        guard: Guard,
+    },
+    /// The candidate becomes stable: the release is decided.
+    Promote,
+    /// The predecessor stays ready.
+    Warm {
+        /// How long.
+        span: Span,
+    },
+    /// The predecessor finishes what it has.
+    Drain,
+    /// The predecessor's instances stop. The first stop signal is the point of no return.
+    Retire,
+}
+
+impl Step {
+    /// Returns the step's name in one word or two.
+    pub fn name(&self) -> String {
+        match self {
+            Step::Preflight => "preflight".into(),
+            Step::Build => "build".into(),
+            Step::Provision { .. } => "provision".into(),
+            Step::Check => "check".into(),
+            Step::Approve { .. } => "approve".into(),
+            Step::Shift { weight } => format!("shift {weight}"),
+            Step::Bake { .. } => "bake".into(),
+            Step::Promote => "promote".into(),
+            Step::Warm { .. } => "warm".into(),
+            Step::Drain => "drain".into(),
+            Step::Retire => "retire".into(),
+        }
+    }
+}
+
+/// Why there is no plan.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// The revision is stable already: there is nothing to do.
+    #[error("{service} is up to date: {revision} is stable already")]
+    AlreadyStable {
+        /// The service.
+        service: ServiceName,
+        /// The stable revision.
+        revision: RevisionId,
+    },
+    /// The revision was taken back last time.
+    #[error("{revision} of {service} was rolled back last time and would come again unchanged")]
+    RolledBackBefore {
+        /// The service.
+        service: ServiceName,
+        /// The refused revision.
+        revision: RevisionId,
+    },
+}
+
+impl PlanError {
+    /// Returns what to do next.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            PlanError::AlreadyStable { .. } => "",
+            PlanError::RolledBackBefore { .. } => "change it, or say --again if what was wrong lay elsewhere",
+        }
+    }
+}
+
+impl Plan {
+    /// Plans `release` from what was `observed`; `again` allows a revision that was just rolled back.
+    ///
+    /// # Errors
+    /// When there is nothing to do, or the revision was rolled back and `again` is not said.
+    pub fn new(release: &Release, observed: &Observed, again: bool) -> Result<Plan, PlanError> {
+        let (service, candidate) = (release.service.clone(), release.candidate.clone());
+        if observed.stable.as_ref() == Some(&candidate) {
+            return Err(PlanError::AlreadyStable { service, revision: candidate });
+        }
+        if observed.rolled_back.as_ref() == Some(&candidate) && !again && release.kind == ReleaseKind::Deploy
+        {
+            return Err(PlanError::RolledBackBefore { service, revision: candidate });
+        }
+        Ok(Plan {
+            release: release.id.clone(),
+            service,
+            candidate,
+            stable: observed.stable.clone(),
+            steps: steps(release, observed),
+            drain: release.file.drain,
+            guard: release.file.guard.clone(),
+            deadline: release.file.deadline,
+            ready_ms: observed.ready_ms,
+            losses: losses(release, observed),
+        })
+    }
+
+    /// Returns the index of the first step that moves traffic.
+    pub fn first_shift(&self) -> usize {
+        self.position(|step| matches!(step, Step::Shift { .. }))
+    }
+
+    /// Returns the index of the step that decides the release.
+    pub fn promote(&self) -> usize {
+        self.position(|step| matches!(step, Step::Promote))
+    }
+
+    /// Returns the index of the step from which the predecessor is being stopped; none in a first release.
+    pub fn point_of_no_return(&self) -> Option<usize> {
+        self.steps.iter().position(|step| matches!(step, Step::Retire))
+    }
+
+    fn position(&self, wanted: impl Fn(&Step) -> bool) -> usize {
+        self.steps.iter().position(wanted).unwrap_or(self.steps.len())
+    }
+}
+
+fn steps(release: &Release, observed: &Observed) -> Vec<Step> {
+    let file: &ReleaseFile = &release.file;
+    let rollback = release.kind == ReleaseKind::Rollback;
+    let mut steps =
+        vec![Step::Preflight, Step::Build, Step::Provision { count: file.platform.replicas() }, Step::Check];
+    // A person who rolls back at 3 AM has approved by asking.
+    let approve = |point| (!rollback && file.approve.contains(&point)).then_some(Step::Approve { point });
+    steps.extend(approve(ApprovalPoint::BeforeShift));
+    let weights = if rollback { vec![Weight::FULL] } else { file.strategy.weights() };
+    for weight in weights {
+        steps.push(Step::Shift { weight });
+        // Without a predecessor there is nothing to go back to, and nothing to wait for.
+        if observed.stable.is_some() && !rollback && file.bake > Span::default() {
+            steps.push(Step::Bake { span: file.bake, guard: file.guard.clone() });
+        }
+    }
+    steps.extend(approve(ApprovalPoint::BeforePromote));
+    steps.push(Step::Promote);
+    if observed.stable.is_some() {
+        if !rollback && file.keep_warm > Span::default() {
+            steps.push(Step::Warm { span: file.keep_warm });
+        }
+        steps.extend([Step::Drain, Step::Retire]);
+    }
+    steps
+}
+
+/// Names what this plan cannot keep free of downtime. Nothing of the kind happens unsaid.
+fn losses(release: &Release, observed: &Observed) -> Vec<String> {
+    let file = &release.file;
+    let mut losses = Vec::new();
+    if observed.stable.is_none() {
+        losses.push(
+            "first release: until it takes traffic the route answers 503, and there is no predecessor to go back to"
+                .into(),
+        );
+    } else {
+        losses.push(format!(
+            "what stable still answers {} after its drain begins is cut: downloads, uploads, server-sent events; \
+             WebSockets get a close frame",
+            file.drain
+        ));
+    }
+    if file.platform.replicas() == 1 {
+        losses.push("1 instance: if it crashes by itself, requests fail until it runs again".into());
+    }
+    losses.extend(observed.losses.iter().cloned());
+    losses
+}

@@ -1,0 +1,200 @@
+//! The world that the simulator acts on: one router, one platform, two revisions. It obeys the edges' contracts
+//! (fencing, leases, trips) and records what a real one would do to users.
+
+use std::collections::BTreeMap;
+
+use crate::effect::{Effect, Evidence, Lease, Outcome, Shift};
+use crate::fault::{After, Blame, Fault};
+use crate::guard::{Counts, Judgement, Verdict};
+use crate::ids::{Fence, Moment, ReleaseId, RevisionId};
+use crate::units::Weight;
+
+/// How long a lease holds without being renewed.
+pub const LEASE_MS: u64 = 10_000;
+
+/// What is true outside of cutover.
+#[derive(Clone, Debug, PartialEq)]
+pub struct World {
+    /// Instances that run, by revision.
+    pub running: BTreeMap<RevisionId, u32>,
+    /// Revisions whose running instances passed their checks.
+    pub checked: Vec<RevisionId>,
+    /// Revisions in the store.
+    pub stored: Vec<RevisionId>,
+    /// The weights in force.
+    pub weights: Vec<(RevisionId, Weight)>,
+    /// Revisions that hold requests in flight or pooled connections.
+    pub in_flight: Vec<RevisionId>,
+    /// The lease in force, and when it lapses.
+    pub lease: Option<(Lease, Moment)>,
+    /// Trips not yet acknowledged: number, why.
+    pub trips: Vec<(u64, String)>,
+    /// The highest fence seen.
+    pub fence: Fence,
+    /// Mistakes that would have hurt a user, in the order they happened.
+    pub violations: Vec<String>,
+    /// The candidate fails its checks.
+    pub bad_checks: bool,
+    /// The candidate's live traffic fails its guard.
+    pub bad_traffic: bool,
+    /// The candidate gets too little traffic for a verdict.
+    pub no_traffic: bool,
+    /// The world ignores fences: a planted fault.
+    pub ignores_fences: bool,
+    pinned: Vec<(ReleaseId, RevisionId)>,
+    trip_count: u64,
+}
+
+impl World {
+    /// A world in which `stable` (if any) runs with `count` instances and takes all traffic.
+    pub fn new(stable: Option<&RevisionId>, count: u32) -> World {
+        let all: Vec<RevisionId> = stable.into_iter().cloned().collect();
+        World {
+            running: all.iter().map(|revision| (revision.clone(), count)).collect(),
+            checked: all.clone(),
+            stored: all.clone(),
+            weights: all.iter().map(|revision| (revision.clone(), Weight::FULL)).collect(),
+            in_flight: all,
+            lease: None,
+            trips: Vec::new(),
+            fence: Fence::default(),
+            violations: Vec::new(),
+            bad_checks: false,
+            bad_traffic: false,
+            no_traffic: false,
+            ignores_fences: false,
+            pinned: Vec::new(),
+            trip_count: 0,
+        }
+    }
+
+    /// Returns the weight in force of `revision`.
+    pub fn weight(&self, revision: &RevisionId) -> Weight {
+        self.weights.iter().find(|(r, _)| r == revision).map_or(Weight::ZERO, |(_, weight)| *weight)
+    }
+
+    /// Returns how many instances of `revision` run.
+    pub fn count(&self, revision: &RevisionId) -> u32 {
+        self.running.get(revision).copied().unwrap_or(0)
+    }
+
+    /// Lets time pass: a lease that nobody renewed lapses, and its candidate loses its traffic.
+    pub fn pass(&mut self, now: Moment) {
+        if self.lease.as_ref().is_some_and(|(_, until)| now >= *until) {
+            self.trip("the lease lapsed");
+        }
+    }
+
+    /// Renews the lease.
+    pub fn renew(&mut self, now: Moment) {
+        if let Some((_, until)) = &mut self.lease {
+            *until = now.after_ms(LEASE_MS);
+        }
+    }
+
+    /// The router takes the candidate's traffic away by itself.
+    pub fn trip(&mut self, why: &str) {
+        let Some((lease, _)) = self.lease.take() else { return };
+        self.pinned.push((lease.release, lease.candidate));
+        self.move_weights(vec![(lease.fallback, Weight::FULL)]);
+        self.trip_count += 1;
+        self.trips.push((self.trip_count, why.into()));
+    }
+
+    /// Does what `effect` asks; `now` is when it takes hold.
+    pub fn act(&mut self, effect: &Effect, fence: Fence, now: Moment) -> Outcome {
+        let changes = !matches!(effect.resource(), crate::effect::Resource::Nothing);
+        if changes && !self.ignores_fences {
+            if fence < self.fence {
+                return Err(Fault::fenced("a newer driver acts on this service"));
+            }
+            self.fence = fence;
+        }
+        match effect {
+            Effect::Preflight { .. } | Effect::KeepLease { .. } => {}
+            Effect::Build { revision } => push_once(&mut self.stored, revision),
+            Effect::Provision { revision, count } => {
+                if !self.stored.contains(revision) {
+                    return Err(Fault::platform("the revision is not in the store"));
+                }
+                self.running.insert(revision.clone(), *count);
+            }
+            Effect::Check { revision } => return self.check(revision),
+            Effect::Shift(shift) => return self.set(shift, now),
+            Effect::Settle(shift) => return self.set(shift, now),
+            Effect::Watch { .. } | Effect::Judge { .. } => return Ok(Evidence::Verdict(self.verdict())),
+            Effect::Drain { revision, .. } => {
+                if self.weight(revision) > Weight::ZERO {
+                    return Err(Fault::platform("the revision still has weight"));
+                }
+                self.in_flight.retain(|r| r != revision);
+                return Ok(Evidence::Drained { cut: 0, closed: 0 });
+            }
+            Effect::Retire { revision } => {
+                if self.count(revision) > 0 && self.in_flight.contains(revision) {
+                    self.violations.push(format!("{revision} was stopped with requests in flight"));
+                }
+                if self.weight(revision) > Weight::ZERO {
+                    self.violations.push(format!("{revision} was stopped with weight"));
+                }
+                self.running.remove(revision);
+                self.checked.retain(|r| r != revision);
+            }
+        }
+        Ok(Evidence::Plain)
+    }
+
+    fn check(&mut self, revision: &RevisionId) -> Outcome {
+        if self.count(revision) == 0 {
+            return Err(Fault::candidate("no instance runs"));
+        }
+        if self.bad_checks {
+            return Err(Fault::candidate("GET /health answered 500, expected 200-399"));
+        }
+        push_once(&mut self.checked, revision);
+        Ok(Evidence::Plain)
+    }
+
+    fn set(&mut self, shift: &Shift, now: Moment) -> Outcome {
+        for (release, revision) in &self.pinned {
+            let other = shift.lease.as_ref().is_some_and(|lease| &lease.release != release);
+            if shift.weight_of(revision) > Weight::ZERO && !other {
+                return Err(Fault::platform("the router took this candidate's traffic away").fatal());
+            }
+        }
+        if let Some(lease) = &shift.lease {
+            self.pinned.retain(|(release, _)| release == &lease.release);
+        }
+        self.lease = shift.lease.clone().map(|lease| (lease, now.after_ms(LEASE_MS)));
+        self.move_weights(shift.weights.clone());
+        Ok(Evidence::Shifted { generation: 1, acknowledged_us: 100 })
+    }
+
+    fn move_weights(&mut self, weights: Vec<(RevisionId, Weight)>) {
+        self.weights = weights.into_iter().filter(|(_, weight)| *weight > Weight::ZERO).collect();
+        for (revision, _) in self.weights.clone() {
+            push_once(&mut self.in_flight, &revision);
+        }
+    }
+
+    fn verdict(&self) -> Verdict {
+        let counts = Counts { requests: 100, failed: 50, latency_us_sum: 0, latency_us_p95: 0 };
+        let (judgement, why) = match (self.bad_traffic, self.no_traffic) {
+            (true, _) => (Judgement::Fail, "50 of 100 requests failed"),
+            (_, true) => (Judgement::Inconclusive, "0 requests"),
+            _ => (Judgement::Pass, "100 of 100 requests succeeded"),
+        };
+        Verdict { judgement, why: why.into(), counts }
+    }
+
+    /// Returns a fault as an edge would report it.
+    pub fn fault(blame: Blame, after: After) -> Fault {
+        Fault::new(blame, after, format!("planned fault of the {blame}"))
+    }
+}
+
+fn push_once(list: &mut Vec<RevisionId>, revision: &RevisionId) {
+    if !list.contains(revision) {
+        list.push(revision.clone());
+    }
+}

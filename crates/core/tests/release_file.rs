@@ -1,0 +1,298 @@
+//! Release files that are wrong: each message says where, what was expected and what to write instead.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, helpers included")]
+
+use cutover_core::ReleaseFile;
+use expect_test::{Expect, expect};
+
+const GOOD: &str = r#"service: shop
+platform:
+  local: {command: [./shop]}
+route:
+  - proxy: {listen: "127.0.0.1:8080"}
+"#;
+
+fn check(source: &str, wanted: &Expect) {
+    match ReleaseFile::read("cutover.yaml", source) {
+        Ok(_) => wanted.assert_eq("ok\n"),
+        Err(errors) => wanted.assert_eq(&format!("{errors}\n")),
+    }
+}
+
+fn with(change: &str, to: &str) -> String {
+    assert!(GOOD.contains(change), "{change}");
+    GOOD.replace(change, to)
+}
+
+#[test]
+fn ten_lines_are_enough() {
+    check(
+        GOOD,
+        &expect![[r#"
+        ok
+    "#]],
+    );
+}
+
+#[test]
+fn the_sample_of_the_readme_is_good() {
+    let readme = include_str!("../../../README.md");
+    let begins = readme.find("    service: shop").unwrap();
+    let lines = readme[begins..].lines().take_while(|line| line.starts_with("    "));
+    let sample: String = lines.map(|line| format!("{}\n", &line[4..])).collect();
+    assert!(sample.lines().count() >= 10, "{sample}");
+    ReleaseFile::read("README.md", &sample).unwrap();
+}
+
+#[test]
+fn unknown_keys_point_at_the_nearest() {
+    check(
+        &with("service:", "sevrice:"),
+        &expect![[r#"
+        cutover.yaml:1:1: unknown key `sevrice`
+          1 | sevrice: shop
+            | ^
+          hint: did you mean `service`? Expected one of: `service`, `platform`, `route`, `checks`, `strategy`, `guard`, `approve`, `bake`, `keep_warm`, `drain`, `deadline`
+    "#]],
+    );
+    check(
+        &with("command:", "comand:"),
+        &expect![[r#"
+        cutover.yaml:3:11: unknown key `comand`
+          3 |   local: {comand: [./shop]}
+            |           ^
+          hint: did you mean `command`? Expected one of: `command`, `artifact`, `replicas`, `env`, `secrets`, `user`, `stop_signal`, `stop_grace`, `memory`, `log_size`
+    "#]],
+    );
+    check(
+        &format!("{GOOD}keepwarm: 5m\n"),
+        &expect![[r#"
+        cutover.yaml:6:1: unknown key `keepwarm`
+          6 | keepwarm: 5m
+            | ^
+          hint: did you mean `keep_warm`? Expected one of: `service`, `platform`, `route`, `checks`, `strategy`, `guard`, `approve`, `bake`, `keep_warm`, `drain`, `deadline`
+    "#]],
+    );
+    check(
+        &format!("{GOOD}checks: {{health: [{{path: /health, expct: {{status: 200}}}}]}}\n"),
+        &expect![[r#"
+        cutover.yaml:6:35: unknown key `expct`
+          6 | checks: {health: [{path: /health, expct: {status: 200}}]}
+            |                                   ^
+          hint: did you mean `expect`? Expected one of: `path`, `tcp`, `run`, `timeout`, `interval`, `successes`, `expect`
+    "#]],
+    );
+    check(
+        &format!("{GOOD}banana: 1\n"),
+        &expect![[r#"
+        cutover.yaml:6:1: unknown key `banana`
+          6 | banana: 1
+            | ^
+          hint: expected one of: `service`, `platform`, `route`, `checks`, `strategy`, `guard`, `approve`, `bake`, `keep_warm`, `drain`, `deadline`
+    "#]],
+    );
+}
+
+#[test]
+fn what_is_not_supported_yet_is_never_ignored() {
+    check(
+        &format!("{GOOD}gate: [cargo test]\n"),
+        &expect![[r#"
+        cutover.yaml:6:1: `gate` is not supported by this version of cutover yet
+          6 | gate: [cargo test]
+            | ^
+          hint: run those commands before `cutover deploy`
+    "#]],
+    );
+    check(
+        &format!("{GOOD}strategy: {{canary: {{weights: [5%]}}}}\n"),
+        &expect![[r#"
+        cutover.yaml:6:12: the strategy `canary` is not supported by this version of cutover yet
+          6 | strategy: {canary: {weights: [5%]}}
+            |            ^
+          hint: use `strategy: {blue_green: {}}`, which is the default
+    "#]],
+    );
+}
+
+#[test]
+fn values_say_what_was_expected() {
+    check(
+        &format!("{GOOD}bake: 10\n"),
+        &expect![[r#"
+        cutover.yaml:6:7: "10" is not a duration: a number with its unit, such as 500ms, 30s, 10m, 2h or 1h30m
+          6 | bake: 10
+            |       ^
+    "#]],
+    );
+    check(
+        &format!("{GOOD}guard: {{success: 0.99}}\n"),
+        &expect![[r#"
+        cutover.yaml:6:18: "0.99" is not a share in percent from 0% to 100%, in steps of 0.01, such as 5% or 99.9%
+          6 | guard: {success: 0.99}
+            |                  ^
+    "#]],
+    );
+    check(
+        &format!("{GOOD}approve: [before_lunch]\n"),
+        &expect![[r#"
+        cutover.yaml:6:11: unknown value `before_lunch`
+          6 | approve: [before_lunch]
+            |           ^
+          hint: expected one of: `before_shift`, `before_promote`
+    "#]],
+    );
+    check(
+        &with("\"127.0.0.1:8080\"", "localhost"),
+        &expect![[r#"
+        cutover.yaml:5:21: this is not an address with a port
+          5 |   - proxy: {listen: localhost}
+            |                     ^
+          hint: write an IP address and a port in quotes, such as "127.0.0.1:8080" or "[::]:80"
+    "#]],
+    );
+    check(
+        &with("[./shop]", "./shop"),
+        &expect![[r#"
+        cutover.yaml:3:20: a list is expected here
+          3 |   local: {command: ./shop}
+            |                    ^
+          hint: write it in brackets, such as `[one, two]`
+    "#]],
+    );
+    check(
+        &with("platform:\n  local: {command: [./shop]}", "platform: {docker: {}}"),
+        &expect![[r#"
+        cutover.yaml:2:12: unknown value `docker`
+          2 | platform: {docker: {}}
+            |            ^
+          hint: expected one of: `local`
+    "#]],
+    );
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    check(
+        "",
+        &expect![[r#"
+        cutover.yaml: the release file is empty
+          hint: it needs at least service, platform and route: see the README's ten lines
+    "#]],
+    );
+    check(
+        &with("service: shop\n", ""),
+        &expect![[r#"
+        cutover.yaml:3:1: the key `service` is missing
+          3 | route:
+            | ^
+          hint: give the service a name: `service: shop`
+    "#]],
+    );
+    check(
+        &with("command: [./shop]", ""),
+        &expect![[r#"
+        cutover.yaml:3:10: the key `command` is missing
+          3 |   local: {}
+            |          ^
+          hint: say what runs: `command: [./shop, --quiet]`
+    "#]],
+    );
+}
+
+#[test]
+fn what_cannot_be_together_is_named_all_at_once() {
+    let file = format!(
+        "{}bake: 3h\nchecks: {{health: [{{path: /health, tcp: true}}, {{path: health}}, {{}}]}}\nguard: {{success: 0%}}\n",
+        with("service: shop", "service: Shop!")
+            .replace("[./shop]}", "[./shop], env: {PORT: '1', A: b}, secrets: [A], replicas: 0}")
+    );
+    check(
+        &file,
+        &expect![[r#"
+        cutover.yaml:1:10: the service name "Shop!" is not usable
+          1 | service: Shop!
+            |          ^
+          hint: use 1 to 40 lower-case letters, digits and dashes, such as `shop-api`
+        cutover.yaml:3:42: `PORT` is set by cutover for each instance
+          3 |   local: {command: [./shop], env: {PORT: '1', A: b}, secrets: [A], replicas: 0}
+            |                                          ^
+          hint: leave it out and read it in the service
+        cutover.yaml:3:64: `A` stands in env and in secrets
+          3 |   local: {command: [./shop], env: {PORT: '1', A: b}, secrets: [A], replicas: 0}
+            |                                                                ^
+          hint: keep it in secrets alone
+        cutover.yaml:3:78: 0 replicas are not possible
+          3 |   local: {command: [./shop], env: {PORT: '1', A: b}, secrets: [A], replicas: 0}
+            |                                                                              ^
+          hint: give 1 to 1000
+        cutover.yaml:6:7: the deadline of 2h leaves no time beside the bake of 3h
+          6 | bake: 3h
+            |       ^
+          hint: give the whole release longer than its bake
+        cutover.yaml:7:19: a health check is exactly one of `path`, `tcp: true` and `run`
+          7 | checks: {health: [{path: /health, tcp: true}, {path: health}, {}]}
+            |                   ^
+          hint: such as `- path: /health`
+        cutover.yaml:7:54: the path must begin with / and have no spaces
+          7 | checks: {health: [{path: /health, tcp: true}, {path: health}, {}]}
+            |                                                      ^
+          hint: such as `path: /health`
+        cutover.yaml:7:63: a health check is exactly one of `path`, `tcp: true` and `run`
+          7 | checks: {health: [{path: /health, tcp: true}, {path: health}, {}]}
+            |                                                               ^
+          hint: such as `- path: /health`
+        cutover.yaml:8:18: a success of 0% guards nothing
+          8 | guard: {success: 0%}
+            |                  ^
+          hint: give the least share, such as 99%
+    "#]],
+    );
+}
+
+#[test]
+fn broken_yaml_has_a_place() {
+    check(
+        "service: shop\n  platform: [\n",
+        &expect![[r#"
+        cutover.yaml:2:11: mapping values are not allowed in this context
+          2 |   platform: [
+            |           ^
+    "#]],
+    );
+    check(
+        &with("route:", "route: ["),
+        &expect![[r#"
+        cutover.yaml:5:3: "-" is only valid inside a block
+          5 |   - proxy: {listen: "127.0.0.1:8080"}
+            |   ^
+    "#]],
+    );
+    check(
+        &format!("{GOOD}service: again\n"),
+        &expect![[r#"
+        cutover.yaml:6:1: the key `service` stands here twice
+          6 | service: again
+            | ^
+          hint: keep one of them
+    "#]],
+    );
+    check(
+        "\tservice: shop\n",
+        &expect![[r#"
+        cutover.yaml:1:2: the key `platform` is missing
+          1 | 	service: shop
+            |  ^
+          hint: say what runs: `platform: {local: {command: [./shop]}}`
+    "#]],
+    );
+    check(
+        "- service\n",
+        &expect![[r#"
+        cutover.yaml:1:1: keys with values are expected here
+          1 | - service
+            | ^
+          hint: such as `{key: value}`, or one `key: value` a line
+    "#]],
+    );
+}

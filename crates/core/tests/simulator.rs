@@ -1,0 +1,182 @@
+//! The machine under every single fault, and (with `--ignored`, as `./test` does) under every pair.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, helpers included")]
+
+use cutover_core::sim::{Campaign, Fate, Sabotage, Scenario, Schedule, run};
+use cutover_core::{Observed, Release, ReleaseFile, ReleaseId, ReleaseKind, RevisionId};
+
+const FILE: &str = r#"
+service: shop
+platform: {local: {command: [./shop], replicas: 2}}
+route: [{proxy: {listen: "127.0.0.1:8080"}}]
+bake: 5s
+keep_warm: 20s
+deadline: 10m
+"#;
+
+fn scenario(name: &'static str, more: &str) -> Scenario {
+    let file = ReleaseFile::read("cutover.yaml", &format!("{FILE}{more}")).unwrap();
+    Scenario {
+        name,
+        release: Release {
+            id: ReleaseId::new("shop-2"),
+            service: file.service.clone(),
+            kind: ReleaseKind::Deploy,
+            candidate: RevisionId::new("r-2"),
+            file,
+            base: "/srv".into(),
+            by: "ann".into(),
+        },
+        observed: Observed { stable: Some(RevisionId::new("r-1")), ..Observed::default() },
+        replicas: 2,
+        bad_checks: false,
+        bad_traffic: false,
+        no_traffic: false,
+    }
+}
+
+fn scenarios() -> Vec<Scenario> {
+    let mut first = scenario("first release", "");
+    first.observed.stable = None;
+    let mut rollback = scenario("rollback", "");
+    rollback.release.kind = ReleaseKind::Rollback;
+    vec![
+        scenario("good", ""),
+        scenario("approved", "approve: [before_shift, before_promote]"),
+        first,
+        rollback,
+        Scenario { bad_checks: true, ..scenario("bad checks", "") },
+        Scenario { bad_traffic: true, ..scenario("bad traffic", "") },
+        Scenario { no_traffic: true, ..scenario("no traffic, hold", "guard: {on_inconclusive: hold}") },
+        Scenario { no_traffic: true, ..scenario("no traffic, abort", "guard: {on_inconclusive: abort}") },
+        Scenario { no_traffic: true, ..scenario("no traffic, advance", "") },
+    ]
+}
+
+#[test]
+fn every_single_fault_keeps_every_promise() {
+    let tally = Campaign::new(scenarios()).singles();
+    println!("simulator, singles: {tally}");
+    // What is legal where, cell by cell: a transition that appears, or goes, shows here.
+    let cells: String = tally.cells.iter().map(|cell| format!("{cell}\n")).collect();
+    expect_test::expect_file!["cells.txt"].assert_eq(&cells);
+    assert!(
+        tally.broken.is_empty(),
+        "{} broken:\n{}",
+        tally.broken.len(),
+        tally.broken[..tally.broken.len().min(12)].join("\n")
+    );
+}
+
+#[test]
+#[ignore = "every pair of faults takes about a minute: ./test runs it, optimised"]
+fn every_pair_of_faults_keeps_every_promise() {
+    let tally = Campaign::new(scenarios()).pairs();
+    println!("simulator, pairs: {tally}");
+    assert!(
+        tally.broken.is_empty(),
+        "{} broken:\n{}",
+        tally.broken.len(),
+        tally.broken[..tally.broken.len().min(12)].join("\n")
+    );
+}
+
+/// Takes one guard away at a time: the invariants must notice each. A guard nobody misses is a guard nobody tests.
+#[test]
+fn planted_faults_are_caught() {
+    let good = scenario("good", "");
+    let bad = Scenario { bad_traffic: true, ..scenario("bad traffic", "") };
+    let calm = Schedule::default;
+    let late = |effect| Schedule { fates: vec![(effect, Fate::LateApplied)], ..Schedule::default() };
+    let cases: [(Sabotage, &Scenario, Schedule, &str); 13] = [
+        (Sabotage::SkipDrain, &good, calm(), "what is stopped has no weight and nothing in flight"),
+        (Sabotage::SkipCheck, &good, calm(), "a revision with weight has checked instances"),
+        (Sabotage::ForgetRetire, &bad, calm(), "nothing is orphaned when a release ends"),
+        (Sabotage::StayOnCandidate, &bad, calm(), "a release taken back leaves all traffic on stable"),
+        (
+            Sabotage::StopStableEarly,
+            &good,
+            calm(),
+            "stable keeps all its instances until the release is decided",
+        ),
+        (
+            Sabotage::StopPredecessorAtPromote,
+            &good,
+            calm(),
+            "the predecessor is only stopped after the tail drained it",
+        ),
+        (Sabotage::EmptyRoute, &good, calm(), "some revision always takes traffic"),
+        (
+            Sabotage::KeepLeaseAfterSettle,
+            &good,
+            calm(),
+            "a released candidate takes all traffic, without a lease",
+        ),
+        (
+            Sabotage::ShiftWithoutLease,
+            &good,
+            calm(),
+            "a leased weight outlives its driver by the lease at most",
+        ),
+        (Sabotage::ShiftWhileChecking, &good, calm(), "refused means that traffic never moved"),
+        (Sabotage::BlameOutage, &good, calm(), "only the candidate's fault fails a verdict"),
+        (Sabotage::ActBeforeJournal, &good, calm(), "replaying the journal does not give the same machine"),
+        (Sabotage::IgnoreFences, &bad, late(2), "nothing is orphaned when a release ends"),
+    ];
+    for (sabotage, scenario, schedule, promise) in cases {
+        let honest = run(scenario, &schedule);
+        assert_eq!(honest.broken, None, "{sabotage:?}: the same schedule without the planted fault");
+        let broken = run(scenario, &Schedule { sabotage: Some(sabotage), ..schedule }).broken;
+        let broken = broken.unwrap_or_else(|| panic!("nobody noticed {sabotage:?}"));
+        assert!(broken.starts_with(promise), "{sabotage:?} was noticed as: {broken}");
+    }
+}
+
+/// A platform that says "started" and started nothing is found by the checks; nothing else stands on its word.
+#[test]
+fn a_lying_platform_is_found_before_traffic() {
+    for effect in [1, 2] {
+        let finished =
+            run(&scenario("lie", ""), &Schedule { fates: vec![(effect, Fate::Lie)], ..Schedule::default() });
+        assert_eq!(finished.broken, None);
+        assert_eq!(finished.run.machine.exit_code(), Some(3), "{:?}", finished.run.machine.mode());
+    }
+}
+
+/// The exit codes of design §7, from the state alone.
+#[test]
+fn endings_have_their_exit_codes() {
+    let code = |scenario: &Scenario| run(scenario, &Schedule::default()).run.machine.exit_code();
+    assert_eq!(code(&scenario("good", "")), Some(0));
+    assert_eq!(code(&Scenario { bad_checks: true, ..scenario("bad checks", "") }), Some(3));
+    assert_eq!(code(&Scenario { bad_traffic: true, ..scenario("bad traffic", "") }), Some(4));
+}
+
+/// A release that takes longer than its deadline goes back: refused before traffic moved, rolled back after.
+#[test]
+fn a_release_that_takes_too_long_goes_back() {
+    let slow = |effects: &[usize]| Schedule {
+        fates: effects.iter().map(|effect| (*effect, Fate::Slow)).collect(),
+        ..Schedule::default()
+    };
+    let late = scenario("deadline", "").with_deadline(30);
+    for (schedule, code, moved) in [(slow(&[2, 3]), 3, false), (slow(&[3, 4]), 4, true)] {
+        let finished = run(&late, &schedule);
+        assert_eq!(finished.broken, None);
+        let machine = &finished.run.machine;
+        assert_eq!((machine.exit_code(), machine.moved()), (Some(code), moved));
+        let why = format!("{:?}", machine.mode());
+        assert!(why.contains("longer than its deadline of 30s"), "{why}");
+    }
+}
+
+trait WithDeadline {
+    fn with_deadline(self, seconds: u64) -> Self;
+}
+
+impl WithDeadline for Scenario {
+    fn with_deadline(mut self, seconds: u64) -> Self {
+        self.release.file.deadline = cutover_core::Span::from_secs(seconds);
+        self
+    }
+}

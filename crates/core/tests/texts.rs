@@ -1,0 +1,220 @@
+//! Snapshots of every text that a person sees: update with `UPDATE_EXPECT=1 cargo test -p cutover-core`.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, helpers included")]
+
+use cutover_core::sim::{Scenario, Schedule, run};
+use cutover_core::text::{Report, plan_text, story_text};
+use cutover_core::{Observed, Release, ReleaseFile, ReleaseId, ReleaseKind, RevisionId, Span};
+use expect_test::{Expect, expect};
+
+const FILE: &str = r#"
+service: shop
+platform: {local: {command: [./shop], replicas: 2}}
+route: [{proxy: {listen: "127.0.0.1:8080"}}]
+"#;
+
+fn scenario(more: &str) -> Scenario {
+    let file = ReleaseFile::read("cutover.yaml", &format!("{FILE}{more}")).unwrap();
+    Scenario {
+        name: "text",
+        release: Release {
+            id: ReleaseId::new("shop-2"),
+            service: file.service.clone(),
+            kind: ReleaseKind::Deploy,
+            candidate: RevisionId::new("r-2"),
+            file,
+            base: "/srv".into(),
+            by: "ann".into(),
+        },
+        observed: Observed {
+            stable: Some(RevisionId::new("r-1")),
+            ready_ms: Some(1200),
+            ..Observed::default()
+        },
+        replicas: 2,
+        bad_checks: false,
+        bad_traffic: false,
+        no_traffic: false,
+    }
+}
+
+fn told(scenario: &Scenario, wanted: &Expect) {
+    let finished = run(scenario, &Schedule::default());
+    assert_eq!(finished.broken, None);
+    let journal = &finished.run.journal;
+    wanted.assert_eq(&format!("{}{}\n", story_text(journal), Report::of(journal).unwrap()));
+}
+
+#[test]
+fn a_plan_names_way_back_time_and_losses() {
+    let plan = scenario("approve: [before_promote]\nguard: {success: 99%}").plan();
+    expect![[r#"
+        shop-2: r-1 → r-2
+
+         1  preflight    both revisions fit beside each other                       under 1s
+                         way back: nothing has changed
+                         if cutover dies here: the next server goes on from the journal
+         2  build        r-2 lies complete in the store                             as the copy takes
+                         way back: nothing runs yet
+                         if cutover dies here: the next server goes on from the journal; half a copy is thrown away
+         3  provision    2 instances of r-2 run, without traffic                    under 1s
+                         way back: stop r-2; it never had traffic
+                         if cutover dies here: its instances run on without traffic; the next server goes on from the journal
+         4  check        every instance passes its checks                           about 1.2s
+                         way back: stop r-2; it never had traffic
+                         if cutover dies here: its instances run on without traffic; the next server goes on from the journal
+         5  shift 100%   all requests go to r-2; r-1 stays ready                    at once
+                         way back: all traffic to r-1, a weight change, at once
+                         if cutover dies here: the router gives all traffic to r-1 when the lease of 10s lapses
+         6  bake         observed: 99% must succeed                                 1m
+                         way back: all traffic to r-1, a weight change, at once
+                         if cutover dies here: the router gives all traffic to r-1 when the lease of 10s lapses
+         7  approve      a person approves (before_promote)                         until approved, at most 2h
+                         way back: all traffic to r-1, a weight change, at once
+                         if cutover dies here: the router gives all traffic to r-1 when the lease of 10s lapses
+         8  promote      r-2 becomes stable                                         at once
+                         way back: all traffic to r-1, a weight change, at once
+                         if cutover dies here: before it is journaled: the router gives all traffic to r-1 when the lease of 10s lapses; after: nothing changes
+            ── the release is decided: exit code 0, the service is free for the next one ──
+         9  warm         r-1 stays ready                                            10m
+                         way back: cutover rollback: a weight change, at once
+                         if cutover dies here: traffic stays on r-2; the next server goes on from the journal
+        10  drain        r-1 finishes what it has                                   at most 30s
+                         way back: cutover rollback: checks first, then a weight change
+                         if cutover dies here: traffic stays on r-2; the next server goes on from the journal
+            ── point of no return: from here the way back is a release of r-1 ──
+        11  retire       r-1 stops; its files stay for a rollback                   at most its stop grace
+                         way back: cutover rollback: r-1 starts again and passes its checks first
+                         if cutover dies here: traffic stays on r-2; the next server goes on from the journal
+
+        Not free of downtime:
+          - what stable still answers 30s after its drain begins is cut: downloads, uploads, server-sent events; WebSockets get a close frame
+
+        If it is not decided within 2h, it goes back by itself."#]].assert_eq(&plan_text(&plan, Some(Span::from_secs(10))));
+}
+
+#[test]
+fn a_first_release_has_no_way_back_and_says_so() {
+    let mut first = scenario("");
+    first.observed.stable = None;
+    expect![[r#"
+        shop-2: nothing → r-2
+
+         1  preflight    both revisions fit beside each other                       under 1s
+                         way back: nothing has changed
+                         if cutover dies here: the next server goes on from the journal
+         2  build        r-2 lies complete in the store                             as the copy takes
+                         way back: nothing runs yet
+                         if cutover dies here: the next server goes on from the journal; half a copy is thrown away
+         3  provision    2 instances of r-2 run, without traffic                    under 1s
+                         way back: stop r-2; it never had traffic
+                         if cutover dies here: its instances run on without traffic; the next server goes on from the journal
+         4  check        every instance passes its checks                           about 1.2s
+                         way back: stop r-2; it never had traffic
+                         if cutover dies here: its instances run on without traffic; the next server goes on from the journal
+         5  shift 100%   all requests go to r-2; no one stays ready                 at once
+                         way back: the route answers 503, as before the first release
+                         if cutover dies here: r-2 keeps the traffic; the next server goes on from the journal
+         6  promote      r-2 becomes stable                                         at once
+                         way back: the route answers 503, as before the first release
+                         if cutover dies here: before it is journaled: r-2 keeps the traffic; the next server goes on from the journal; after: nothing changes
+            ── the release is decided: exit code 0, the service is free for the next one ──
+            ── no point of no return: there is no predecessor ──
+
+        Not free of downtime:
+          - first release: until it takes traffic the route answers 503, and there is no predecessor to go back to
+
+        If it is not decided within 2h, it goes back by itself."#]].assert_eq(&plan_text(&first.plan(), Some(Span::from_secs(10))));
+}
+
+#[test]
+fn a_good_release_tells_its_story() {
+    told(
+        &scenario(""),
+        &expect![[r#"
+           +0.0s  · shop-2 opened by ann: r-1 → r-2
+           +0.0s  ✔ preflight  0.0s
+           +0.0s  ✔ build  0.0s
+           +0.0s  ✔ provision   2 × r-2  0.0s
+           +0.0s  ✔ check  0.0s
+           +0.0s  ✔ shift       all traffic is on r-2, every worker acknowledged in 0.10 ms  0.0s
+           +0.0s  … bake        observed for 1m
+          +1m00s  ✔ bake        pass: 100 of 100 requests succeeded  1m00s
+          +1m00s  ✔ promote     r-2 is stable, every worker acknowledged in 0.10 ms  0.0s
+          +1m00s  … warm        the predecessor stays ready for 10m: cutover rollback
+         +11m00s  ✔ drain       r-1 is empty, nothing was cut  0.0s
+         +11m00s  ✔ retire      r-1 is stopped  0.0s
+         +11m00s  ✔ shop-2 is complete
+        shop-2: shop runs r-2, released in 1m00s
+          verdict pass: 100 of 100 requests succeeded
+          requests 0, failed 0 (0 by the service, 0 by the router)
+    "#]],
+    );
+}
+
+#[test]
+fn a_candidate_that_fails_its_checks_is_refused() {
+    told(
+        &Scenario { bad_checks: true, ..scenario("") },
+        &expect![[r#"
+           +0.0s  · shop-2 opened by ann: r-1 → r-2
+           +0.0s  ✔ preflight  0.0s
+           +0.0s  ✔ build  0.0s
+           +0.0s  ✔ provision   2 × r-2  0.0s
+           +0.0s  ✘ failed to pass the checks: GET /health answered 500, expected 200-399
+           +0.0s  ✘ goes back: no traffic had moved; r-2 is stopped
+           +0.0s  ✔ retire      r-2 is stopped  0.0s
+           +0.0s  ✘ shop-2 was refused before any traffic moved: GET /health answered 500, expected 200-399
+        shop-2: refused after 0.0s, before any traffic moved; shop runs r-1 as before
+          because GET /health answered 500, expected 200-399
+          requests 0, failed 0 (0 by the service, 0 by the router)
+    "#]],
+    );
+}
+
+#[test]
+fn a_candidate_that_breaks_after_the_switch_is_taken_back() {
+    told(
+        &Scenario { bad_traffic: true, ..scenario("") },
+        &expect![[r#"
+           +0.0s  · shop-2 opened by ann: r-1 → r-2
+           +0.0s  ✔ preflight  0.0s
+           +0.0s  ✔ build  0.0s
+           +0.0s  ✔ provision   2 × r-2  0.0s
+           +0.0s  ✔ check  0.0s
+           +0.0s  ✔ shift       all traffic is on r-2, every worker acknowledged in 0.10 ms  0.0s
+           +0.0s  … bake        observed for 1m
+           +0.0s  ✘ bake        fail: 50 of 100 requests failed  0.0s
+           +0.0s  ✘ goes back: all traffic returns to r-1
+           +0.0s  ✔ back        all traffic is on r-1, every worker acknowledged in 0.10 ms  0.0s
+           +0.0s  ✔ drain       r-2 is empty, nothing was cut  0.0s
+           +0.0s  ✔ retire      r-2 is stopped  0.0s
+           +0.0s  ✘ shop-2 was rolled back: 50 of 100 requests failed
+        shop-2: rolled back after 0.0s (traffic was back 10 ms after the decision); shop runs r-1
+          because 50 of 100 requests failed
+          verdict fail: 50 of 100 requests failed
+          requests 0, failed 0 (0 by the service, 0 by the router)
+    "#]],
+    );
+}
+
+#[test]
+fn nobody_answers_an_approval() {
+    told(
+        &scenario("approve: [before_shift]"),
+        &expect![[r#"
+           +0.0s  · shop-2 opened by ann: r-1 → r-2
+           +0.0s  ✔ preflight  0.0s
+           +0.0s  ✔ build  0.0s
+           +0.0s  ✔ provision   2 × r-2  0.0s
+           +0.0s  ✔ check  0.0s
+           +0.0s  … held        waits for approval (before_shift), goes back in 1h59m: cutover approve, cutover abort
+          +2h00m  ✘ goes back: nobody answered the hold (approval before_shift); no traffic had moved; r-2 is stopped
+          +2h00m  ✔ retire      r-2 is stopped  0.0s
+          +2h00m  ✘ shop-2 was refused before any traffic moved: nobody answered the hold (approval before_shift)
+        shop-2: refused after 2h00m, before any traffic moved; shop runs r-1 as before
+          because nobody answered the hold (approval before_shift)
+          requests 0, failed 0 (0 by the service, 0 by the router)
+    "#]],
+    );
+}

@@ -1,0 +1,190 @@
+//! The check effect: every instance passes its checks, is its own listener, and did not fall over meanwhile.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use cutover_core::file::Route;
+use cutover_core::{After, Evidence, Fault, InstanceId, Outcome, RevisionId};
+use cutover_ports::{CheckRequest, CheckedInstance, InstanceState, ObservedInstance};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::Act;
+
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// Instances that only start are looked for more often: a quick service is ready before the first slow look.
+const LOOK_FIRST: Duration = Duration::from_millis(10);
+const VOUCH_EVERY: Duration = Duration::from_millis(500);
+/// A candidate that is seen at the wrong place for so long is not merely starting.
+const WRONG_PLACE: Duration = Duration::from_secs(2);
+const RESTARTS: u32 = 2;
+const LOG_LINES: usize = 20;
+
+pub(super) async fn check(act: &Act, revision: &RevisionId) -> Outcome {
+    let instances = appeared(act, revision).await?;
+    let restarts: BTreeMap<InstanceId, u32> = instances.iter().map(|i| (i.id.clone(), i.restarts)).collect();
+    let mut asked: FuturesUnordered<_> = instances
+        .iter()
+        .map(|instance| async move { (&instance.id, pass(act, revision, instance).await) })
+        .collect();
+    let fallen = fallen(act, revision, &restarts);
+    tokio::pin!(fallen);
+    let mut said = String::new();
+    loop {
+        tokio::select! {
+            fault = &mut fallen => return Err(fault),
+            answer = asked.next() => match answer {
+                Some((_, Ok(line))) => said = line,
+                Some((id, Err(fault))) => return Err(with_log(act, revision, id, fault).await),
+                None => break,
+            },
+        }
+    }
+    let text = match instances.len() {
+        1 => said,
+        count => format!("{count} instances, the last: {said}"),
+    };
+    Ok(Evidence::Note { text })
+}
+
+/// Waits until as many instances as the plan wants are there.
+async fn appeared(act: &Act, revision: &RevisionId) -> Result<Vec<ObservedInstance>, Fault> {
+    let within = act.release.file.checks.within.duration();
+    let end = Instant::now() + within;
+    let mut pause = LOOK_FIRST;
+    loop {
+        let seen = look(act, revision).await;
+        let missing = match seen {
+            Ok(instances) => {
+                if let Some(fault) = instances.iter().find_map(|instance| fall(instance, 0)) {
+                    return Err(fault);
+                }
+                let running = instances.iter().filter(|i| i.state == InstanceState::Running).count();
+                if running >= act.count() as usize {
+                    let running = instances.into_iter().filter(|i| i.state == InstanceState::Running);
+                    return Ok(running.collect());
+                }
+                Fault::platform(format!(
+                    "{running} of {} instances of {revision} run after {} s",
+                    act.count(),
+                    within.as_secs()
+                ))
+            }
+            Err(fault) => fault,
+        };
+        if Instant::now() >= end {
+            return Err(missing);
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(LOOK_EVERY);
+    }
+}
+
+async fn look(act: &Act, revision: &RevisionId) -> Result<Vec<ObservedInstance>, Fault> {
+    let observe = act.edges().platform.observe(&act.service.name);
+    let seen = timeout(act.timeouts().look, observe).await;
+    let seen =
+        seen.unwrap_or_else(|_| Err(Fault::unknown("look at the instances: the platform did not answer")))?;
+    let mine = seen.into_iter().find(|seen| &seen.revision == revision);
+    Ok(mine.map(|seen| seen.instances).unwrap_or_default())
+}
+
+/// Returns once an instance fell over: an instance that exits needs no check to be found bad.
+async fn fallen(act: &Act, revision: &RevisionId, restarts: &BTreeMap<InstanceId, u32>) -> Fault {
+    loop {
+        sleep(LOOK_EVERY).await;
+        let Ok(instances) = look(act, revision).await else { continue };
+        let fell = instances.iter().find_map(|instance| {
+            let before = restarts.get(&instance.id).copied().unwrap_or(0);
+            fall(instance, before)
+        });
+        if let Some(fault) = fell {
+            return fault;
+        }
+    }
+}
+
+fn fall(instance: &ObservedInstance, before: u32) -> Option<Fault> {
+    let id = &instance.id;
+    let why = if instance.why.is_empty() { "it ended" } else { &instance.why };
+    let what = match instance.state {
+        InstanceState::Restarting => format!("instance {id} does not stay up: {why}"),
+        InstanceState::CrashLoop => format!("instance {id} falls over again and again: {why}"),
+        // A warm predecessor may have been restarted long ago; only what happens now counts.
+        _ if instance.restarts >= RESTARTS && instance.restarts > before => {
+            format!(
+                "instance {id} was started {} times again while it was checked: {why}",
+                instance.restarts - before
+            )
+        }
+        _ => return None,
+    };
+    Some(Fault::candidate(what).lines(tail(&instance.log)))
+}
+
+fn tail(log: &[String]) -> Vec<String> {
+    log.iter().skip(log.len().saturating_sub(LOG_LINES)).cloned().collect()
+}
+
+/// Returns when the instance passed its checks as itself.
+async fn pass(act: &Act, revision: &RevisionId, instance: &ObservedInstance) -> Result<String, Fault> {
+    let host = act.release.file.route.iter().find_map(|Route::Proxy(route)| route.host.clone());
+    let request = CheckRequest {
+        service: act.service.name.clone(),
+        revision: revision.clone(),
+        instance: CheckedInstance { id: instance.id.clone(), address: instance.address },
+        checks: act.release.file.checks.clone(),
+        host,
+        base: PathBuf::from(&act.release.base),
+    };
+    let line = tokio::select! {
+        answer = act.edges().checker.check(&request) => answer?,
+        fault = misplaced(act, &instance.id) => return Err(fault),
+    };
+    // Someone else may have answered: the check counts only if the listener is the instance's own.
+    let mut tries = 0;
+    loop {
+        match vouch(act, &instance.id).await {
+            Ok(()) => return Ok(line),
+            Err(fault) if fault.after == After::Final || tries >= 3 => return Err(fault),
+            Err(_) => tries += 1,
+        }
+        sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Returns once the instance has been seen at the wrong place for a while: said now rather than when the whole
+/// patience is over. A fault that names something to change is of that kind; one without may be a slow start.
+async fn misplaced(act: &Act, instance: &InstanceId) -> Fault {
+    let mut since: Option<Instant> = None;
+    loop {
+        sleep(VOUCH_EVERY).await;
+        match vouch(act, instance).await {
+            Err(fault) if fault.after == After::Final || !fault.hint.is_empty() => {
+                let since = *since.get_or_insert_with(Instant::now);
+                if since.elapsed() + VOUCH_EVERY >= WRONG_PLACE {
+                    return fault.fatal();
+                }
+            }
+            _ => since = None,
+        }
+    }
+}
+
+async fn vouch(act: &Act, instance: &InstanceId) -> Result<(), Fault> {
+    let vouch = act.edges().platform.vouch(&act.service.name, instance);
+    let answer = timeout(act.timeouts().look, vouch).await;
+    answer.unwrap_or_else(|_| Err(Fault::unknown("see who listens: the platform did not answer")))
+}
+
+async fn with_log(act: &Act, revision: &RevisionId, id: &InstanceId, fault: Fault) -> Fault {
+    let Ok(instances) = look(act, revision).await else { return fault };
+    let Some(instance) = instances.iter().find(|instance| &instance.id == id) else { return fault };
+    // The check failed because the instance is gone: that is the better reason.
+    if let Some(fall) = fall(instance, instance.restarts) {
+        return fall;
+    }
+    fault.lines(tail(&instance.log))
+}

@@ -1,0 +1,164 @@
+//! Runs effects over the edges: each with a deadline, each call with a fence of its own.
+
+mod check;
+mod traffic;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cutover_core::effect::BackStage;
+use cutover_core::{
+    After, Effect, EffectKey, EffectName, Event, Evidence, Fault, Fence, Outcome, Release, RevisionId,
+    ServiceName, StepKey, file,
+};
+use cutover_ports::{Edges, RevisionSpec, Secret};
+
+use crate::engine::Shared;
+use crate::options::Timeouts;
+use crate::service::Service;
+
+pub(crate) use traffic::{running_targets, shift_now};
+
+/// How often a call is repeated with a higher fence when another call of the same engine overtook it.
+const OVERTAKEN: u32 = 5;
+
+/// One effect on its way.
+pub(crate) struct Act {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) service: Arc<Service>,
+    pub(crate) release: Arc<Release>,
+    pub(crate) secrets: Arc<BTreeMap<String, Secret>>,
+}
+
+impl Act {
+    /// Runs the effect. Returns what came of it, and where requests may be lost also what was counted.
+    pub(crate) async fn run(&self, key: &EffectKey, effect: &Effect) -> (Outcome, Option<Event>) {
+        let outcome = match self.deadline(effect) {
+            Some(deadline) => match tokio::time::timeout(deadline, self.act(effect)).await {
+                Ok(outcome) => outcome,
+                Err(_) => {
+                    Err(Fault::unknown(format!("{}: no answer after {} s", key.name, deadline.as_secs())))
+                }
+            },
+            None => self.act(effect).await,
+        };
+        // Counted before the result is journaled: what decides a release also ends its account.
+        let settles = matches!(key.name, EffectName::Shift | EffectName::Settle)
+            || key.step == StepKey::Back(BackStage::Retire)
+            || key.step == StepKey::Back(BackStage::Traffic);
+        let counted =
+            if outcome.is_ok() && settles { counted(&self.shared, &self.service.name).await } else { None };
+        (outcome, counted)
+    }
+
+    fn edges(&self) -> &Edges {
+        &self.shared.edges
+    }
+
+    fn timeouts(&self) -> &Timeouts {
+        &self.shared.options.timeouts
+    }
+
+    /// Returns how long the effect may take; none where it lasts as long as it is wanted, and each of its calls has
+    /// a deadline.
+    fn deadline(&self, effect: &Effect) -> Option<Duration> {
+        let (times, file) = (self.timeouts(), &self.release.file);
+        let file::Platform::Local(local) = &file.platform;
+        Some(match effect {
+            Effect::Preflight { .. } => times.preflight,
+            Effect::Build { .. } => times.build,
+            Effect::Provision { .. } => times.provision,
+            Effect::Check { .. } => file.checks.within.duration() + times.check_beyond,
+            Effect::Shift(_) | Effect::Settle(_) => times.shift,
+            Effect::Drain { within, .. } => within.duration() + times.drain_beyond,
+            Effect::Retire { .. } => local.stop_grace.duration() + times.retire_beyond,
+            Effect::Judge { .. } => times.look,
+            Effect::KeepLease { .. } | Effect::Watch { .. } => return None,
+        })
+    }
+
+    async fn act(&self, effect: &Effect) -> Outcome {
+        let (name, platform) = (&self.service.name, &self.edges().platform);
+        let note = |text: String| if text.is_empty() { Evidence::Plain } else { Evidence::Note { text } };
+        match effect {
+            Effect::Preflight { candidate } => {
+                self.edges().router.preflight(&self.release.file.route).await?;
+                platform.preflight(&self.spec(), candidate).await.map(note)
+            }
+            Effect::Build { revision } => {
+                let spec = self.spec();
+                let built = fenced(&self.service, |fence| platform.build(fence, &spec, revision)).await;
+                built.map(note)
+            }
+            Effect::Provision { revision, count } => {
+                let ensured =
+                    fenced(&self.service, |fence| platform.ensure(fence, name, revision, *count)).await;
+                ensured.map(|()| Evidence::Plain)
+            }
+            Effect::Check { revision } => check::check(self, revision).await,
+            Effect::Shift(shift) | Effect::Settle(shift) => traffic::shift(self, shift).await,
+            Effect::KeepLease { release } => traffic::keep_lease(self, release).await,
+            Effect::Watch { revision, guard } => traffic::watch(self, revision, guard).await,
+            Effect::Judge { revision, guard } => traffic::judge(self, revision, guard).await,
+            Effect::Drain { revision, within } => {
+                let (router, within) = (&self.edges().router, within.duration());
+                fenced(&self.service, |fence| router.drain(fence, name, revision, within)).await
+            }
+            Effect::Retire { revision } => self.retire(revision).await,
+        }
+    }
+
+    async fn retire(&self, revision: &RevisionId) -> Outcome {
+        let platform = &self.edges().platform;
+        let retired =
+            fenced(&self.service, |fence| platform.retire(fence, &self.service.name, revision)).await;
+        retired.map(|()| Evidence::Plain)
+    }
+
+    fn spec(&self) -> RevisionSpec {
+        spec_of(&self.release, (*self.secrets).clone())
+    }
+
+    fn count(&self) -> u32 {
+        self.release.file.platform.replicas()
+    }
+}
+
+/// Returns what the release's candidate is made from.
+pub(crate) fn spec_of(release: &Release, secrets: BTreeMap<String, Secret>) -> RevisionSpec {
+    RevisionSpec {
+        service: release.service.clone(),
+        platform: release.file.platform.clone(),
+        base: PathBuf::from(&release.base),
+        secrets,
+    }
+}
+
+/// Calls an edge with a fence. Where a later call of this engine arrived first, the call is repeated with a higher
+/// one; where the service is lost, the refusal stands.
+pub(crate) async fn fenced<T, F>(service: &Arc<Service>, call: impl Fn(Fence) -> F) -> Result<T, Fault>
+where
+    F: Future<Output = Result<T, Fault>>,
+{
+    let mut tries = 0;
+    loop {
+        if service.lost() {
+            return Err(Fault::fenced(format!("{}: another driver took the service over", service.name)));
+        }
+        match call(service.draw()).await {
+            Err(fault) if fault.after == After::Fenced && tries < OVERTAKEN => tries += 1,
+            answer => return answer,
+        }
+    }
+}
+
+/// Asks the router how many requests there were so far; none where it cannot say.
+pub(crate) async fn counted(shared: &Shared, service: &ServiceName) -> Option<Event> {
+    let look = shared.options.timeouts.look.min(Duration::from_secs(1));
+    let view = tokio::time::timeout(look, shared.edges.router.observe(service)).await.ok()?.ok()?;
+    let cutover_ports::RouterView { requests, failed, failed_by_router, .. } = view;
+    Some(Event::Counted { requests, failed, failed_by_router })
+}

@@ -1,0 +1,11 @@
+//! The engine over fakes, on paused time: no test sleeps to wait.
+
+#![allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
+
+mod commands;
+mod faults;
+mod harness;
+mod killed;
+mod releases;
+mod store;
+mod takeover;

@@ -1,0 +1,44 @@
+//! Checks: questions asked of instances over the network before they take traffic.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use cutover_core::{Fault, InstanceId, RevisionId, ServiceName, file};
+
+/// The instances to ask, and what.
+#[derive(Clone, Debug)]
+pub struct CheckRequest {
+    /// The service.
+    pub service: ServiceName,
+    /// The revision.
+    pub revision: RevisionId,
+    /// The instance.
+    pub instance: CheckedInstance,
+    /// The checks of the release file.
+    pub checks: file::Checks,
+    /// The Host header; the route's host where it has one.
+    pub host: Option<String>,
+    /// Where check commands run.
+    pub base: PathBuf,
+}
+
+/// Where an instance is asked.
+#[derive(Clone, Debug)]
+pub struct CheckedInstance {
+    /// Its name.
+    pub id: InstanceId,
+    /// Its address.
+    pub address: SocketAddr,
+}
+
+/// Asks one instance.
+#[async_trait]
+pub trait Checker: Send + Sync {
+    /// Asks the instance all its health checks until each has passed often enough in a row, or `checks.within` is
+    /// over. Returns a line for people: what passed, after how long.
+    ///
+    /// A fault says the cause of the last failure of each check that did not pass: errno, status, timeout or body;
+    /// the blame is the candidate's, except where the check itself could not run.
+    async fn check(&self, request: &CheckRequest) -> Result<String, Fault>;
+}

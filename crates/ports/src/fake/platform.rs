@@ -1,0 +1,109 @@
+//! The fake platform.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use cutover_core::{Fault, Fence, InstanceId, RevisionId, ServiceName, file};
+
+use super::world::{About, Call, World};
+use crate::{ObservedRevision, Platform, RevisionSpec};
+
+/// Runs instances in a [`World`]. A revision is named by `REVISION` in its environment, else by its content.
+pub struct FakePlatform(pub Arc<World>);
+
+#[async_trait]
+impl Platform for FakePlatform {
+    async fn identify(&self, spec: &RevisionSpec) -> Result<RevisionId, Fault> {
+        let file::Platform::Local(local) = &spec.platform;
+        let name = local.env.get("REVISION").cloned().unwrap_or_else(|| {
+            let text = format!("{:?} {:?} {:?}", local.command, local.artifact, local.env);
+            // FNV-1a: enough to tell the revisions of a test apart.
+            let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+                (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+            });
+            format!("r-{:012x}", hash >> 16)
+        });
+        let revision = RevisionId::new(name);
+        let about = About::new(Call::Identify, &spec.service, &revision, None);
+        self.0.call(about, revision.clone(), move |_| Ok(revision.clone())).await
+    }
+
+    async fn losses(&self, spec: &RevisionSpec) -> Result<Vec<String>, Fault> {
+        let about = About::new(Call::Losses, &spec.service, "", None);
+        self.0.call(about, Vec::new(), |_| Ok(Vec::new())).await
+    }
+
+    async fn preflight(&self, spec: &RevisionSpec, candidate: &RevisionId) -> Result<String, Fault> {
+        let about = About::new(Call::Preflight, &spec.service, candidate, None);
+        self.0.call(about, String::new(), |_| Ok("room for both".to_string())).await
+    }
+
+    async fn build(&self, fence: Fence, spec: &RevisionSpec, revision: &RevisionId) -> Result<String, Fault> {
+        let about = About::new(Call::Build, &spec.service, revision, Some(fence));
+        let (service, revision) = (spec.service.clone(), revision.clone());
+        let act = move |state: &mut super::state::State| {
+            state.fence(&service, false, fence)?;
+            state.stored.insert((service.clone(), revision.clone()));
+            Ok("stored".to_string())
+        };
+        self.0.call(about, String::new(), act).await
+    }
+
+    async fn ensure(
+        &self,
+        fence: Fence,
+        service: &ServiceName,
+        revision: &RevisionId,
+        count: u32,
+    ) -> Result<(), Fault> {
+        let about = About::new(Call::Ensure, service, revision, Some(fence));
+        let (service, revision) = (service.clone(), revision.clone());
+        let act = move |state: &mut super::state::State| {
+            state.fence(&service, false, fence)?;
+            state.ensure(&service, &revision, count)
+        };
+        self.0.call(about, (), act).await
+    }
+
+    async fn observe(&self, service: &ServiceName) -> Result<Vec<ObservedRevision>, Fault> {
+        let about = About::new(Call::ObserveInstances, service, "", None);
+        let service = service.clone();
+        self.0.call(about, Vec::new(), move |state| Ok(state.observe(&service))).await
+    }
+
+    async fn vouch(&self, service: &ServiceName, instance: &InstanceId) -> Result<(), Fault> {
+        let about = About::new(Call::Vouch, service, instance, None);
+        let (service, instance) = (service.clone(), instance.clone());
+        self.0.call(about, (), move |state| state.vouch(&service, &instance)).await
+    }
+
+    async fn retire(&self, fence: Fence, service: &ServiceName, revision: &RevisionId) -> Result<(), Fault> {
+        let about = About::new(Call::Retire, service, revision, Some(fence));
+        let (service, revision) = (service.clone(), revision.clone());
+        let act = move |state: &mut super::state::State| {
+            state.fence(&service, false, fence)?;
+            state.retire(&service, &revision);
+            Ok(())
+        };
+        self.0.call(about, (), act).await
+    }
+
+    async fn logs(
+        &self,
+        service: &ServiceName,
+        revision: &RevisionId,
+        lines: usize,
+    ) -> Result<Vec<(InstanceId, Vec<String>)>, Fault> {
+        let about = About::new(Call::Logs, service, revision, None);
+        let (service, revision) = (service.clone(), revision.clone());
+        let act = move |state: &mut super::state::State| {
+            let seen = state.observe(&service).into_iter().filter(|seen| seen.revision == revision);
+            let tail = |log: Vec<String>| log[log.len().saturating_sub(lines)..].to_vec();
+            Ok(seen
+                .flat_map(|seen| seen.instances)
+                .map(|instance| (instance.id, tail(instance.log)))
+                .collect())
+        };
+        self.0.call(about, Vec::new(), act).await
+    }
+}

@@ -1,0 +1,138 @@
+//! The platform: where revisions are stored and instances run.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use cutover_core::{Fault, Fence, InstanceId, RevisionId, ServiceName, file};
+use serde::{Deserialize, Serialize};
+
+/// A secret value: never printed, never journaled.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a value.
+    pub fn new(value: impl Into<String>) -> Self {
+        Self(value.into())
+    }
+
+    /// Returns the value; the caller keeps it from logs, journal and arguments.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// What a revision is made from.
+#[derive(Clone, Debug)]
+pub struct RevisionSpec {
+    /// The service.
+    pub service: ServiceName,
+    /// The platform section of the release file.
+    pub platform: file::Platform,
+    /// The folder that its relative paths start from.
+    pub base: PathBuf,
+    /// The values of the secrets it names. Empty where the revision is sealed already.
+    pub secrets: BTreeMap<String, Secret>,
+}
+
+/// What really runs of one revision.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ObservedRevision {
+    /// The revision.
+    pub revision: RevisionId,
+    /// How many instances the platform was asked for.
+    pub desired: u32,
+    /// The instances, in a fixed order.
+    pub instances: Vec<ObservedInstance>,
+}
+
+/// One instance as it is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ObservedInstance {
+    /// Its name.
+    pub id: InstanceId,
+    /// Where it is reached.
+    pub address: SocketAddr,
+    /// Its process, where the platform knows it.
+    pub pid: Option<u32>,
+    /// How it is.
+    pub state: InstanceState,
+    /// How often it was started again since it was asked for.
+    pub restarts: u32,
+    /// Why it is not running: exit status, signal, error; empty while it runs.
+    pub why: String,
+    /// Its last log lines, oldest first, at most 20.
+    pub log: Vec<String>,
+}
+
+/// How an instance is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InstanceState {
+    /// Its process runs.
+    Running,
+    /// It ended, and is started again soon.
+    Restarting,
+    /// It ended so often that something is wrong with it; it is tried again slowly.
+    CrashLoop,
+    /// It was sent its stop signal.
+    Stopping,
+}
+
+/// Stores revisions and runs instances. Calls name the end state, so repeating one is harmless; a call with a
+/// lower fence than the highest seen for the service is refused with [`After::Fenced`](cutover_core::After).
+#[async_trait]
+pub trait Platform: Send + Sync {
+    /// Names the revision by its content and seals its secrets, without storing or starting anything else.
+    async fn identify(&self, spec: &RevisionSpec) -> Result<RevisionId, Fault>;
+
+    /// Returns what this platform cannot do without a gap for such a revision, each a sentence for the plan.
+    async fn losses(&self, spec: &RevisionSpec) -> Result<Vec<String>, Fault>;
+
+    /// Looks whether the candidate fits beside what runs. Returns a line for people.
+    async fn preflight(&self, spec: &RevisionSpec, candidate: &RevisionId) -> Result<String, Fault>;
+
+    /// Stores the revision complete, or not at all. Returns a line for people.
+    async fn build(&self, fence: Fence, spec: &RevisionSpec, revision: &RevisionId) -> Result<String, Fault>;
+
+    /// Ensures that `count` instances of a stored revision are being kept running. Returns when they were started,
+    /// not when they are ready.
+    async fn ensure(
+        &self,
+        fence: Fence,
+        service: &ServiceName,
+        revision: &RevisionId,
+        count: u32,
+    ) -> Result<(), Fault>;
+
+    /// Returns what really runs of the service, by revision.
+    async fn observe(&self, service: &ServiceName) -> Result<Vec<ObservedRevision>, Fault>;
+
+    /// Says whether whoever listens on the instance's address is the instance itself and not a stranger.
+    ///
+    /// A fault with a hint means that it listens elsewhere, or that a stranger is there: the check gives up early. One
+    /// without a hint means that nothing listens yet.
+    async fn vouch(&self, service: &ServiceName, instance: &InstanceId) -> Result<(), Fault>;
+
+    /// Stops all instances of the revision: stop signal, grace, kill. Returns when none is left.
+    /// The caller has drained it. The stored revision stays, for rollback.
+    async fn retire(&self, fence: Fence, service: &ServiceName, revision: &RevisionId) -> Result<(), Fault>;
+
+    /// Returns the last `lines` log lines of each instance of the revision, running or not, oldest first.
+    async fn logs(
+        &self,
+        service: &ServiceName,
+        revision: &RevisionId,
+        lines: usize,
+    ) -> Result<Vec<(InstanceId, Vec<String>)>, Fault>;
+}

@@ -1,0 +1,147 @@
+//! The router: what sends requests to tracks by weight.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use cutover_core::{
+    Counts, Evidence, Fault, Fence, InstanceId, ReleaseId, RevisionId, ServiceName, Shift, Weight, file,
+};
+use serde::{Deserialize, Serialize};
+
+/// An address where the router reaches an instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    /// The revision it runs.
+    pub revision: RevisionId,
+    /// The instance.
+    pub instance: InstanceId,
+    /// Its address.
+    pub address: SocketAddr,
+}
+
+/// Whether a candidate's weight can be leased.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LeaseSupport {
+    /// If cutover dies, the router takes the candidate's traffic back by itself.
+    Yes,
+    /// The platform has its own way back.
+    Native,
+    /// If cutover dies, the weights stay until it is back.
+    No,
+}
+
+/// What the data plane really does with a service.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RouterView {
+    /// The table's generation; 0 where the service is unknown.
+    pub generation: u64,
+    /// The tracks, with what is really in force.
+    pub tracks: Vec<TrackView>,
+    /// Requests of the service whose outcome is known, since the router began to count.
+    pub requests: u64,
+    /// Of these, answered with a server error by an instance.
+    pub failed: u64,
+    /// Of these, failed by the router itself: no target, a reset, a cut.
+    pub failed_by_router: u64,
+    /// What is damaged or strange, each a sentence.
+    pub notes: Vec<String>,
+}
+
+/// One track as it is in force.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrackView {
+    /// The revision.
+    pub revision: RevisionId,
+    /// Its route weight in force, after lapse and trip.
+    pub weight: Weight,
+    /// Its targets.
+    pub targets: Vec<Target>,
+    /// Requests and connections in flight.
+    pub in_flight: u64,
+    /// Requests sent to it since it is in the table.
+    pub requests: u64,
+    /// Of these, failed: 5xx, cut, or not answered.
+    pub failed: u64,
+}
+
+/// The router took a candidate's traffic away by itself, or has something else to tell.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trip {
+    /// Its number, rising; it is told again until acknowledged.
+    pub number: u64,
+    /// The service.
+    pub service: ServiceName,
+    /// The release whose candidate lost its traffic; none for a mere alert.
+    pub release: Option<ReleaseId>,
+    /// Why, with numbers.
+    pub why: String,
+}
+
+/// Moves traffic. Every change is compare-and-swap on what was observed, and verified after.
+#[async_trait]
+pub trait Router: Send + Sync {
+    /// Says whether a candidate's weight can be leased.
+    fn lease_support(&self) -> LeaseSupport;
+
+    /// Looks whether the routes can be served, before anything else begins. May open their addresses, which then
+    /// answer 503; changes no traffic.
+    async fn preflight(&self, _routes: &[file::Route]) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    /// Ensures that the service is split as `shift` says over `targets`. Equal is a no-op; someone else's edit,
+    /// seen since the last set, stops it. Returns once every worker acknowledged.
+    async fn set(
+        &self,
+        fence: Fence,
+        service: &ServiceName,
+        routes: &[file::Route],
+        shift: &Shift,
+        targets: &[Target],
+    ) -> Result<Evidence, Fault>;
+
+    /// Replaces the targets of the tracks, keeping weights, lease and everything else: an instance came back on
+    /// another port, say.
+    async fn set_targets(&self, fence: Fence, service: &ServiceName, targets: &[Target])
+    -> Result<(), Fault>;
+
+    /// Returns what the data plane really does with the service.
+    async fn observe(&self, service: &ServiceName) -> Result<RouterView, Fault>;
+
+    /// Renews the lease of the release's candidate. Returns how long it holds from now.
+    async fn renew(
+        &self,
+        fence: Fence,
+        service: &ServiceName,
+        release: &ReleaseId,
+    ) -> Result<Duration, Fault>;
+
+    /// Returns once nothing is in flight to the revision and no connection to it is kept; after `within` the rest
+    /// is cut and counted. Refused while the revision has weight. The revision then leaves the table.
+    async fn drain(
+        &self,
+        fence: Fence,
+        service: &ServiceName,
+        revision: &RevisionId,
+        within: Duration,
+    ) -> Result<Evidence, Fault>;
+
+    /// Returns what the candidate's requests came to since `release` first gave it weight.
+    async fn counts(
+        &self,
+        service: &ServiceName,
+        release: &ReleaseId,
+        revision: &RevisionId,
+    ) -> Result<Counts, Fault>;
+
+    /// Waits at most `wait` for trips of any service with a number above `after`; empty when none came.
+    async fn trips(&self, after: u64, wait: Duration) -> Result<Vec<Trip>, Fault>;
+
+    /// Forgets trips up to and including `number`: they are journaled.
+    async fn acknowledge(&self, number: u64) -> Result<(), Fault>;
+
+    /// Takes the service out of the table altogether.
+    async fn remove(&self, fence: Fence, service: &ServiceName) -> Result<(), Fault>;
+}

@@ -1,0 +1,349 @@
+//! Serves the admin socket: one JSON request per line, one JSON reply per line.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use crate::compiled::effective;
+use crate::control::unknown;
+use crate::error::{ErrorKind, ProxyError};
+use crate::fds;
+use crate::holder::{Sockets, is_friend};
+use crate::protocol::{
+    ArmObservation, DrainReply, Envelope, Event, Hello, MAX_LINE, Observation, PROTOCOL, Reply, Request,
+    RevisionObservation, ServiceObservation,
+};
+use crate::store::boot_ms;
+use crate::supervise::is_alive;
+use crate::thread::Command;
+use crate::worker::Worker;
+
+const MAX_CONNECTIONS: usize = 64;
+const IDLE: Duration = Duration::from_secs(60);
+const MAX_DRAIN: Duration = Duration::from_secs(24 * 3_600);
+const MAX_WATCH: Duration = Duration::from_secs(60);
+const TAKE_OVER: Duration = Duration::from_secs(30);
+
+pub(crate) async fn accept(listener: UnixListener, worker: Rc<Worker>) {
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        if worker.handing_over.get() {
+            // The successor accepts from the same socket; who connects now waits for it in the kernel's queue.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            continue;
+        }
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = worker.handing.notified() => continue,
+        };
+        match accepted {
+            Ok((stream, _)) if !is_friend(&stream) => tracing::error!("another user tried the admin socket"),
+            Ok((stream, _)) => {
+                // Refused rather than queued: 64 callers at once are a defect somewhere.
+                let Ok(slot) = slots.clone().try_acquire_owned() else { continue };
+                let worker = worker.clone();
+                tokio::task::spawn_local(async move {
+                    let _slot = slot;
+                    converse(stream, &worker).await;
+                });
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+}
+
+async fn converse(stream: UnixStream, worker: &Worker) {
+    let mut stream = BufReader::new(stream);
+    loop {
+        let mut line = Vec::new();
+        let mut reader = (&mut stream).take(MAX_LINE as u64);
+        match timeout(IDLE, reader.read_until(b'\n', &mut line)).await {
+            Ok(Ok(count)) if count > 0 => {}
+            _ => return,
+        }
+        let parsed = parse(&line);
+        if matches!(parsed, Ok(Request::Handover)) {
+            return hand_over(stream.into_inner(), worker).await;
+        }
+        let reply = match parsed {
+            Ok(request) => obey(request, worker).await,
+            Err(error) => Err(error),
+        };
+        let reply = match reply {
+            Ok(value) => Reply::Ok(value),
+            Err(error) => Reply::Error { kind: error.kind().clone(), message: error.wire_message() },
+        };
+        let Ok(mut line) = serde_json::to_vec(&reply) else { return };
+        line.push(b'\n');
+        if !matches!(timeout(IDLE, stream.write_all(&line)).await, Ok(Ok(()))) {
+            return;
+        }
+    }
+}
+
+fn parse(line: &[u8]) -> Result<Request, ProxyError> {
+    if line.last() != Some(&b'\n') {
+        return Err(ProxyError::new(ErrorKind::Protocol, format!("a request has at most {MAX_LINE} bytes")));
+    }
+    let protocol = |error: serde_json::Error| {
+        ProxyError::new(ErrorKind::Protocol, format!("request cannot be read: {error}"))
+    };
+    let value: Value = serde_json::from_slice(line).map_err(protocol)?;
+    let version = value.get("version").and_then(Value::as_u64);
+    if version != Some(u64::from(PROTOCOL)) {
+        let text = format!("request has protocol version {version:?}, this proxy speaks {PROTOCOL}");
+        return Err(ProxyError::new(ErrorKind::Protocol, text));
+    }
+    Ok(serde_json::from_value::<Envelope>(value).map_err(protocol)?.request)
+}
+
+async fn obey(request: Request, worker: &Worker) -> Result<Value, ProxyError> {
+    let control = &worker.control;
+    if worker.handing_over.get() {
+        return Err(ProxyError::new(
+            ErrorKind::Closing,
+            "this worker is handing over to its successor; repeat",
+        ));
+    }
+    let value = match request {
+        Request::Hello => serde_json::to_value(hello(worker)),
+        Request::Listen { addr } => return Ok(json!(worker.listen(addr).await?)),
+        Request::Observe { service } => serde_json::to_value(observe(worker, service.as_deref()).await?),
+        Request::Set { service, expected_generation, epoch, table } => {
+            serde_json::to_value(control.set(&service, expected_generation, epoch, *table).await?)
+        }
+        Request::Renew { service, release, epoch } => {
+            serde_json::to_value(control.renew(&service, &release, epoch).await?)
+        }
+        Request::Drain { service, revision, deadline_ms } => {
+            serde_json::to_value(drain(worker, service, revision, Duration::from_millis(deadline_ms)).await?)
+        }
+        Request::Back { service, why } => {
+            return Ok(json!({ "generation": control.back(&service, &why).await? }));
+        }
+        Request::RemoveService { service, expected_generation, epoch } => {
+            serde_json::to_value(control.remove(&service, expected_generation, epoch).await?)
+        }
+        Request::Events { after } => serde_json::to_value(events(worker, after)),
+        Request::Watch { after, timeout_ms } => {
+            let mut seen = control.events_seen.subscribe();
+            let limit = Duration::from_millis(timeout_ms).min(MAX_WATCH);
+            let end = tokio::time::Instant::now() + limit;
+            while *seen.borrow_and_update() <= after && tokio::time::Instant::now() < end {
+                if worker.handing_over.get() {
+                    return Err(ProxyError::new(ErrorKind::Closing, "watch the successor of this worker"));
+                }
+                // Wakes in between to notice a successor, which alone sees the next events.
+                let step = end.min(tokio::time::Instant::now() + Duration::from_millis(100));
+                let _ = tokio::time::timeout_at(step, seen.changed()).await;
+            }
+            serde_json::to_value(events(worker, after))
+        }
+        Request::Ack { up_to } => return control.acknowledge(up_to).await.map(|()| Value::Null),
+        Request::Handover => return Err(ProxyError::new(ErrorKind::Protocol, "handover is not for here")),
+    };
+    value.map_err(|error| ProxyError::new(ErrorKind::Protocol, format!("reply cannot be written: {error}")))
+}
+
+fn hello(worker: &Worker) -> Hello {
+    Hello {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        protocol: PROTOCOL,
+        worker_pid: std::process::id(),
+        holder_pid: worker.holder_pid.get(),
+        threads: worker.options.threads,
+        dir: worker.options.dir.display().to_string(),
+        listeners: worker.holdings.borrow().held.iter().map(|held| held.address).collect(),
+    }
+}
+
+fn events(worker: &Worker, after: u64) -> Vec<Event> {
+    let state = worker.control.state.borrow();
+    state.log.events.iter().filter(|event| event.number > after).cloned().collect()
+}
+
+async fn observe(worker: &Worker, only: Option<&str>) -> Result<Observation, ProxyError> {
+    let control = &worker.control;
+    let answers = control.ask(|done| Command::Observe { done }).await;
+    if answers.iter().any(Option::is_none) {
+        return Err(ProxyError::new(ErrorKind::Unacknowledged, "a thread of the worker does not answer"));
+    }
+    let state = control.state.borrow();
+    let mut seen = Observation {
+        worker_pid: std::process::id(),
+        listeners: state.stored.table.listeners.clone(),
+        services: BTreeMap::new(),
+        unrouted: BTreeMap::new(),
+        connections: 0,
+        events: state.log.events.clone(),
+        damage: state.damage.clone(),
+    };
+    for (name, table) in &state.stored.table.services {
+        if only.is_some_and(|only| only != name) {
+            continue;
+        }
+        let live = state.live.get(name);
+        let suspended = live.is_some_and(|live| live.suspended);
+        let weights = effective(table, suspended);
+        let mut table = table.clone();
+        table.pin_key = None;
+        let service = ServiceObservation {
+            effective: table.tracks.iter().map(|track| track.revision.clone()).zip(weights).collect(),
+            table,
+            awaiting_renewal: suspended,
+            lease_left_ms: live
+                .and_then(|live| live.lease_until_ms)
+                .map(|until| until.saturating_sub(boot_ms())),
+            tripped: state
+                .stored
+                .trips
+                .get(name)
+                .map(|trips| trips.keys().cloned().collect())
+                .unwrap_or_default(),
+            guard: live.and_then(|live| live.gate.as_ref()).map(|gate| gate.numbers()),
+            revisions: BTreeMap::new(),
+            arms: Vec::new(),
+        };
+        seen.services.insert(name.clone(), service);
+    }
+    if let Some(only) = only.filter(|only| !seen.services.contains_key(*only)) {
+        return Err(unknown(only));
+    }
+    for answer in answers.into_iter().flatten() {
+        seen.connections += answer.connections;
+        for (reason, count) in answer.unrouted {
+            *seen.unrouted.entry(reason.to_owned()).or_default() += count;
+        }
+        for (service, revision, share) in answer.revisions {
+            if let Some(service) = seen.services.get_mut(&*service) {
+                add_revision(service.revisions.entry(revision.to_string()).or_default(), &share);
+            }
+        }
+        for (service, arm) in answer.arms {
+            if let Some(service) = seen.services.get_mut(&*service) {
+                add_arm(&mut service.arms, arm);
+            }
+        }
+    }
+    for service in seen.services.values_mut() {
+        service.arms.sort_by(|a, b| (&a.revision, &a.release, a.arm).cmp(&(&b.revision, &b.release, b.arm)));
+    }
+    Ok(seen)
+}
+
+fn add_revision(sum: &mut RevisionObservation, share: &RevisionObservation) {
+    sum.in_flight += share.in_flight;
+    sum.websockets += share.websockets;
+    sum.pooled += share.pooled;
+    sum.connections += share.connections;
+    sum.draining |= share.draining;
+}
+
+fn add_arm(arms: &mut Vec<ArmObservation>, share: ArmObservation) {
+    let same = |arm: &&mut ArmObservation| {
+        arm.revision == share.revision && arm.release == share.release && arm.arm == share.arm
+    };
+    match arms.iter_mut().find(same) {
+        Some(arm) => arm.counts.merge(&share.counts),
+        None => arms.push(share),
+    }
+}
+
+async fn drain(
+    worker: &Worker,
+    service: String,
+    revision: String,
+    window: Duration,
+) -> Result<DrainReply, ProxyError> {
+    let started = Instant::now();
+    {
+        let state = worker.control.state.borrow();
+        let table = state.stored.table.services.get(&service).ok_or_else(|| unknown(&service))?;
+        let suspended = state.live.get(&service).is_some_and(|live| live.suspended);
+        let weights = effective(table, suspended);
+        let at = table.tracks.iter().position(|track| track.revision == revision);
+        // A revision that was removed from the table may still hold requests: it can be drained too.
+        if let Some(at) = at.filter(|at| weights[*at] > 0 || table.tracks[*at].weight_bp > 0) {
+            let text = format!(
+                "revision \"{revision}\" of service \"{service}\" has weight {}; set it to 0 before draining",
+                weights[at]
+            );
+            return Err(ProxyError::new(ErrorKind::StillWeighted, text));
+        }
+    }
+    let window = window.min(MAX_DRAIN);
+    let limit = window + Duration::from_secs(5);
+    let answers = worker
+        .control
+        .ask_within(limit, |done| Command::Drain {
+            service: service.clone(),
+            revision: revision.clone(),
+            window,
+            done,
+        })
+        .await;
+    let mut reply = DrainReply { clean: true, cut: 0, websockets_closed: 0, left: 0, took_ms: 0 };
+    for answer in answers {
+        let Some(share) = answer else {
+            let text = format!("a thread did not report the drain of revision \"{revision}\"; observe");
+            return Err(ProxyError::new(ErrorKind::Unacknowledged, text));
+        };
+        if share.cancelled {
+            let text = format!("drain of revision \"{revision}\" ended: it got weight again");
+            return Err(ProxyError::new(ErrorKind::Cancelled, text));
+        }
+        reply.cut += share.cut;
+        reply.websockets_closed += share.websockets_closed;
+        reply.left += share.left;
+    }
+    // A worker that was replaced may still hold requests of the revision; it ends when it has none at all.
+    let end = started + limit;
+    while worker.leaving.iter().any(|pid| is_alive(*pid)) && Instant::now() < end {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    reply.left += worker.leaving.iter().filter(|pid| is_alive(**pid)).count() as u64;
+    reply.clean = reply.cut == 0 && reply.left == 0;
+    reply.took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    Ok(reply)
+}
+
+/// Gives a new holder all sockets; goes on serving until the successor serves too.
+async fn hand_over(stream: UnixStream, worker: &Worker) {
+    let refused = |text: String| ProxyError::new(ErrorKind::Locked, text);
+    let dir = worker.options.dir.display();
+    let own = stream.peer_cred().ok().and_then(|peer| peer.pid()).map(i32::cast_unsigned);
+    if let Some(pid) = worker.holder_pid.get().filter(|pid| Some(*pid) != own) {
+        let error = refused(format!("folder {dir} is held by process {pid}, which lives; stop it first"));
+        // Who asked and went away needs no answer.
+        let _ = fds::send(&stream, &Sockets::refuse(&error), &[]).await;
+        return;
+    }
+    let already = worker.handing_over.replace(true);
+    worker.handing.notify_one();
+    if already {
+        let text = format!("the worker on folder {dir} is handing over already");
+        let error = ProxyError::new(ErrorKind::Closing, text);
+        let _ = fds::send(&stream, &Sockets::refuse(&error), &[]).await;
+        return;
+    }
+    let copies = worker.holdings.borrow().copy();
+    let told = async {
+        let copies = copies.ok()?;
+        let (mut message, fds) = copies.describe(None);
+        message.leaving = worker.leaving.iter().copied().chain([std::process::id()]).collect();
+        fds::send(&stream, &message, &fds).await.ok()?;
+        fds::receive::<String>(&stream).await.ok()?
+    };
+    match timeout(TAKE_OVER, told).await {
+        Ok(Some(_)) => worker.quit.notify_one(),
+        // The new holder died or its worker never served: this one goes on.
+        _ => worker.handing_over.set(false),
+    }
+}

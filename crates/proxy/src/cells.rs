@@ -1,0 +1,144 @@
+//! What one thread knows about revisions, targets and arms. Single-threaded: no atomics on the request path.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::Notify;
+
+use crate::count::{Arm, Counts};
+use crate::pool::Idle;
+
+/// One revision of a service.
+#[derive(Debug)]
+pub(crate) struct RevisionCell {
+    pub(crate) service: Arc<str>,
+    pub(crate) revision: Arc<str>,
+    pub(crate) in_flight: Cell<u64>,
+    /// Upgraded connections; the notification asks for the close.
+    pub(crate) tunnels: RefCell<HashMap<u64, Rc<Notify>>>,
+    pub(crate) draining: Cell<bool>,
+    /// The drain's deadline passed: what fails now was cut by us.
+    pub(crate) cutting: Cell<bool>,
+    pub(crate) weighted: Cell<bool>,
+    pub(crate) cut: Cell<u64>,
+    pub(crate) closed_tunnels: Cell<u64>,
+    /// Woken when something a drain waits for may have happened.
+    pub(crate) changed: Notify,
+}
+
+impl RevisionCell {
+    pub(crate) fn new(service: Arc<str>, revision: Arc<str>) -> Self {
+        Self {
+            service,
+            revision,
+            in_flight: Cell::new(0),
+            tunnels: RefCell::default(),
+            draining: Cell::new(false),
+            cutting: Cell::new(false),
+            weighted: Cell::new(false),
+            cut: Cell::new(0),
+            closed_tunnels: Cell::new(0),
+            changed: Notify::new(),
+        }
+    }
+
+    pub(crate) fn wake_drain(&self) {
+        if self.draining.get() {
+            self.changed.notify_one();
+        }
+    }
+}
+
+/// One target of a revision, with its kept connections.
+#[derive(Debug)]
+pub(crate) struct TargetCell {
+    pub(crate) address: SocketAddr,
+    pub(crate) revision: Rc<RevisionCell>,
+    pub(crate) in_flight: Cell<u64>,
+    pub(crate) idle: RefCell<Vec<Idle>>,
+    /// Open connections that are not upgraded.
+    pub(crate) open: RefCell<HashMap<u64, Rc<ConnState>>>,
+    /// Not in the table any more: keep no connection.
+    pub(crate) gone: Cell<bool>,
+    /// Failed a moment ago: asked only when the others failed too.
+    pub(crate) suspect_until: Cell<Option<Instant>>,
+    /// Has not answered since the worker's boot.
+    pub(crate) unverified: Cell<bool>,
+    /// Was seen to keep an idle connection open for a while.
+    pub(crate) keeps: Cell<bool>,
+    /// Closes idle connections without saying so beforehand.
+    pub(crate) closes_silently: Cell<bool>,
+}
+
+impl TargetCell {
+    pub(crate) fn new(address: SocketAddr, revision: Rc<RevisionCell>) -> Self {
+        Self {
+            address,
+            revision,
+            in_flight: Cell::new(0),
+            idle: RefCell::default(),
+            open: RefCell::default(),
+            gone: Cell::new(false),
+            suspect_until: Cell::new(None),
+            unverified: Cell::new(false),
+            keeps: Cell::new(false),
+            closes_silently: Cell::new(false),
+        }
+    }
+
+    pub(crate) fn is_suspect(&self, now: Instant) -> bool {
+        self.unverified.get() || self.suspect_until.get().is_some_and(|until| now < until)
+    }
+
+    /// Closes what is idle; returned connections are closed by `gone` or `draining`.
+    pub(crate) fn purge(&self) {
+        for idle in self.idle.borrow_mut().drain(..) {
+            idle.retire();
+        }
+    }
+}
+
+/// State of one connection to a target, shared by its task and its user.
+#[derive(Debug)]
+pub(crate) struct ConnState {
+    /// A second descriptor of the socket, to look at it or shut it down while hyper owns the first.
+    pub(crate) socket: OwnedFd,
+    pub(crate) idle: Cell<bool>,
+    pub(crate) killed: Cell<bool>,
+}
+
+impl ConnState {
+    /// Cuts the connection; hyper then sees the end of its stream.
+    pub(crate) fn kill(&self) {
+        self.killed.set(true);
+        // The peer may be faster; then there is nothing left to shut down.
+        let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
+    }
+
+    /// Tells whether an idle connection is silent and open, as the kernel knows it now.
+    pub(crate) fn is_quiet(&self) -> bool {
+        let mut byte = [0_u8; 1];
+        let flags = rustix::net::RecvFlags::PEEK | rustix::net::RecvFlags::DONTWAIT;
+        matches!(rustix::net::recv(&self.socket, &mut byte[..], flags), Err(rustix::io::Errno::AGAIN))
+    }
+}
+
+/// Which arm a counter belongs to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct ArmKey {
+    pub(crate) service: Arc<str>,
+    pub(crate) revision: Arc<str>,
+    pub(crate) release: Option<Arc<str>>,
+    pub(crate) arm: Arm,
+}
+
+/// Counters of one arm on one thread.
+#[derive(Debug)]
+pub(crate) struct ArmCell {
+    pub(crate) counts: RefCell<Counts>,
+}

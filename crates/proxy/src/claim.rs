@@ -1,0 +1,135 @@
+//! A claim: one request is counted as in flight at one target until its outcome is known.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::cells::{ArmCell, RevisionCell, TargetCell};
+use crate::gate::Gate;
+
+/// One attempt in flight. Dropping it undecided means that the client went away.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    pub(crate) target: Rc<TargetCell>,
+    pub(crate) arm: Rc<ArmCell>,
+    /// Track the attempt was given to, preferred by a retry.
+    pub(crate) revision: Rc<RevisionCell>,
+    /// Set for a first attempt at the candidate by weight: only these are judged.
+    gate: Option<Arc<Gate>>,
+    first: bool,
+    started: Instant,
+    status: Option<u16>,
+    settled: bool,
+}
+
+impl Claim {
+    /// Claims synchronously: between the look into the table and this there is no await, so that a thread that has
+    /// acknowledged a table claims nothing by the one before.
+    pub(crate) fn new(
+        target: Rc<TargetCell>,
+        arm: Rc<ArmCell>,
+        gate: Option<Arc<Gate>>,
+        first: bool,
+    ) -> Self {
+        let revision = target.revision.clone();
+        revision.in_flight.set(revision.in_flight.get() + 1);
+        target.in_flight.set(target.in_flight.get() + 1);
+        {
+            let mut counts = arm.counts.borrow_mut();
+            if first {
+                counts.claimed += 1;
+            } else {
+                counts.adopted += 1;
+            }
+        }
+        Self { target, arm, revision, gate, first, started: Instant::now(), status: None, settled: false }
+    }
+
+    fn latency_us(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// Records that the response head arrived.
+    pub(crate) fn head(&mut self, status: u16) {
+        let latency_us = self.latency_us();
+        self.status = Some(status);
+        self.arm.counts.borrow_mut().latency.record(latency_us);
+        if let Some(gate) = &self.gate {
+            gate.score(status >= 500, latency_us);
+        }
+    }
+
+    /// Records a request that was sent again because its kept connection had died.
+    pub(crate) fn reconnected(&self) {
+        self.arm.counts.borrow_mut().reconnected += 1;
+    }
+
+    /// Ends the claim: the response was passed on whole.
+    pub(crate) fn finish(mut self) {
+        self.settled = true;
+        let class = usize::from(self.status.unwrap_or(200) / 100).clamp(1, 5) - 1;
+        let mut counts = self.arm.counts.borrow_mut();
+        counts.finished += 1;
+        counts.status[class] += 1;
+    }
+
+    /// Ends the claim of an upgraded connection that the proxy closed with a close frame.
+    pub(crate) fn finish_closed(self) {
+        self.arm.counts.borrow_mut().websockets_closed += 1;
+        let revision = self.revision.clone();
+        revision.closed_tunnels.set(revision.closed_tunnels.get() + 1);
+        self.finish();
+    }
+
+    /// Ends the claim: the client sees a failure. Returns the reason that counts.
+    pub(crate) fn fail(mut self, reason: &'static str) -> &'static str {
+        if self.revision.cutting.get() {
+            self.cut();
+            return "drain-deadline";
+        }
+        self.charge();
+        self.settled = true;
+        *self.arm.counts.borrow_mut().failed.entry(reason.to_owned()).or_default() += 1;
+        reason
+    }
+
+    /// Ends the claim: the deadline of a drain cut it.
+    pub(crate) fn cut(mut self) {
+        self.settled = true;
+        self.arm.counts.borrow_mut().cut += 1;
+        self.revision.cut.set(self.revision.cut.get() + 1);
+    }
+
+    /// Ends this attempt: another one takes the request over.
+    pub(crate) fn hand_on(mut self) {
+        self.charge();
+        self.settled = true;
+        self.arm.counts.borrow_mut().retried += 1;
+    }
+
+    /// Charges the arm that was drawn with the failure of the first attempt, whoever serves the request in the end.
+    fn charge(&self) {
+        if !self.first {
+            return;
+        }
+        self.arm.counts.borrow_mut().first_attempt_failed += 1;
+        if let Some(gate) = &self.gate {
+            match self.status {
+                None => gate.score(true, self.latency_us()),
+                Some(status) if status < 500 => gate.spoil(),
+                Some(_) => {}
+            }
+        }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.arm.counts.borrow_mut().aborted_by_client += 1;
+        }
+        self.target.in_flight.set(self.target.in_flight.get().saturating_sub(1));
+        self.revision.in_flight.set(self.revision.in_flight.get().saturating_sub(1));
+        self.revision.wake_drain();
+    }
+}

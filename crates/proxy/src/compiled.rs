@@ -1,0 +1,148 @@
+//! The table as the threads use it: names resolved, weights added up, built once per change.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::gate::Gate;
+use crate::table::{ServiceTable, Table, Target, normal_hosts};
+
+/// Shared by all threads, immutable.
+#[derive(Debug, Default)]
+pub(crate) struct Compiled {
+    pub(crate) services: Vec<CompiledService>,
+    /// Services by host name; `*` serves the rest.
+    hosts: HashMap<String, Vec<usize>>,
+    /// No table could be read at boot.
+    pub(crate) damaged: bool,
+    /// Targets of an earlier worker's table that do not answer: asked only when no other is left.
+    pub(crate) unverified: BTreeSet<SocketAddr>,
+}
+
+#[derive(Debug)]
+pub(crate) struct CompiledService {
+    pub(crate) name: Arc<str>,
+    listen: Vec<SocketAddr>,
+    pub(crate) tracks: Vec<CompiledTrack>,
+    /// Weights in force, by track.
+    pub(crate) weights: Vec<u16>,
+    /// Weights once the gate is closed; None: nobody could take over, the gate has no effect.
+    pub(crate) fallback: Option<Vec<u16>>,
+    pub(crate) gate: Option<Arc<Gate>>,
+    pub(crate) candidate: Option<usize>,
+    pub(crate) release: Option<Arc<str>>,
+    pub(crate) pin_key: Option<String>,
+    pub(crate) maintenance: Option<String>,
+    pub(crate) response_timeout_ms: Option<u64>,
+    pub(crate) trust_forwarded: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct CompiledTrack {
+    pub(crate) revision: Arc<str>,
+    pub(crate) targets: Vec<Target>,
+}
+
+/// What the control thread knows beside the table.
+pub(crate) struct Live {
+    pub(crate) gate: Option<Arc<Gate>>,
+    /// The candidate waits for the first renewal since boot.
+    pub(crate) suspended: bool,
+}
+
+impl Compiled {
+    pub(crate) fn build(
+        table: &Table,
+        damaged: bool,
+        unverified: BTreeSet<SocketAddr>,
+        live: impl Fn(&str) -> Live,
+    ) -> Self {
+        let mut compiled = Self { damaged, unverified, ..Self::default() };
+        for (name, service) in &table.services {
+            let at = compiled.services.len();
+            for host in normal_hosts(&service.hosts) {
+                compiled.hosts.entry(host).or_default().push(at);
+            }
+            compiled.services.push(CompiledService::build(name, service, live(name)));
+        }
+        compiled
+    }
+
+    /// Finds the service of a host on a listener; a named host wins over `*`.
+    pub(crate) fn find(&self, host: &str, listener: SocketAddr) -> Option<usize> {
+        let lower;
+        let host = if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            lower = host.to_ascii_lowercase();
+            &lower
+        } else {
+            host
+        };
+        let matching = |host: &str| {
+            let found = self.hosts.get(host)?;
+            found.iter().copied().find(|at| {
+                let listen = &self.services[*at].listen;
+                listen.is_empty() || listen.contains(&listener)
+            })
+        };
+        matching(host).or_else(|| matching("*"))
+    }
+
+    /// Revisions that have any weight, also as a fallback.
+    pub(crate) fn weighted(&self) -> BTreeSet<(Arc<str>, Arc<str>)> {
+        let mut weighted = BTreeSet::new();
+        for service in &self.services {
+            for (track, weight) in service.tracks.iter().zip(&service.weights) {
+                if *weight > 0 {
+                    weighted.insert((service.name.clone(), track.revision.clone()));
+                }
+            }
+        }
+        weighted
+    }
+}
+
+impl CompiledService {
+    fn build(name: &str, service: &ServiceTable, live: Live) -> Self {
+        let candidate = service.candidate.as_ref();
+        let at = candidate.and_then(|candidate| {
+            service.tracks.iter().position(|track| track.revision == candidate.revision)
+        });
+        let fallback = service.fallback_weights(|track| track.targets.iter().any(|target| target.ready));
+        Self {
+            name: name.into(),
+            listen: service.listen.clone(),
+            tracks: service
+                .tracks
+                .iter()
+                .map(|track| CompiledTrack {
+                    revision: track.revision.as_str().into(),
+                    targets: track.targets.clone(),
+                })
+                .collect(),
+            weights: effective(service, live.suspended),
+            fallback,
+            gate: live.gate,
+            candidate: at,
+            release: candidate.map(|candidate| candidate.release.as_str().into()),
+            pin_key: service.pin_key.as_ref().map(|key| key.0.clone()),
+            maintenance: service.maintenance.clone(),
+            response_timeout_ms: service.response_timeout_ms,
+            trust_forwarded: service.trust_forwarded,
+        }
+    }
+}
+
+/// Returns the weights in force by track.
+pub(crate) fn effective(service: &ServiceTable, suspended: bool) -> Vec<u16> {
+    let configured = || service.tracks.iter().map(|track| track.weight_bp).collect::<Vec<_>>();
+    let candidate_weighted = service
+        .candidate
+        .as_ref()
+        .and_then(|candidate| service.track(&candidate.revision))
+        .is_some_and(|track| track.weight_bp > 0);
+    if suspended && candidate_weighted {
+        let ready = |track: &crate::table::Track| track.targets.iter().any(|target| target.ready);
+        return service.fallback_weights(ready).unwrap_or_else(configured);
+    }
+    configured()
+}

@@ -1,0 +1,313 @@
+//! One request: find its service, claim a target, send, pass the response.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, RETRY_AFTER};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+
+use crate::body::{DownBody, UpBody, Upload};
+use crate::claim::Claim;
+use crate::headers;
+use crate::pin::{PIN_HEADER, verify};
+use crate::pool::{self, Conn, KEEP_IDLE, SendFailure};
+use crate::route::{MAX_ATTEMPTS, Router, Wish};
+use crate::tunnel;
+
+/// Response header that says why the proxy itself answered.
+pub const REASON_HEADER: &str = "x-cutover-reason";
+
+/// The connection a request came on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct From {
+    pub(crate) peer: SocketAddr,
+    pub(crate) listener: SocketAddr,
+}
+
+/// What an attempt came to.
+enum Attempt {
+    Answered(Response<Incoming>, Conn),
+    /// Nothing was sent: another target may take the request, whatever it is.
+    Unsent(Box<Request<UpBody>>, &'static str),
+    /// The request may have reached the target.
+    Lost(&'static str),
+}
+
+struct Sending {
+    upload: Option<Rc<Upload>>,
+    /// May be sent twice: idempotent and without a body.
+    repeatable: bool,
+    upgrade: bool,
+    response_timeout: Option<Duration>,
+}
+
+/// Serves one request. Never fails: what goes wrong becomes a response.
+pub(crate) async fn forward(
+    router: Rc<Router>,
+    mut request: Request<Incoming>,
+    from: From,
+) -> Response<DownBody> {
+    let (mut claim, mut wish, plan) = match admit(&router, &mut request, from) {
+        Ok(admitted) => admitted,
+        Err(refusal) => {
+            // Dropped as the body it would have been, so that the client can send it and then read the refusal.
+            drop(UpBody::new(request.into_body()));
+            return refusal.count(&router);
+        }
+    };
+    let upgrade = headers::upgrade_of(request.headers()).filter(|_| request.version() == Version::HTTP_11);
+    let client = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
+    let (mut head, body) = request.into_parts();
+    headers::to_target(&mut head, from.peer, upgrade.as_ref(), plan.trust_forwarded);
+    let (body, upload) = UpBody::new(body);
+    let sending = Sending {
+        upload,
+        repeatable: body.is_empty() && upgrade.is_none() && headers::is_idempotent(&head.method),
+        upgrade: upgrade.is_some(),
+        response_timeout: plan.response_timeout,
+    };
+    let mut spare = sending.repeatable.then(|| copy(&head.method, &head.uri, &head.headers));
+    let mut request = Request::from_parts(head, body);
+    loop {
+        let reason = match attempt(&claim, request, &sending, &mut spare).await {
+            Attempt::Answered(response, conn) => return answer(response, conn, claim, client, &sending),
+            Attempt::Unsent(again, reason) => {
+                request = *again;
+                reason
+            }
+            Attempt::Lost(_) if sending.upload.as_ref().is_some_and(|upload| upload.failed.get()) => {
+                // The client broke off its own upload: no fault of the target.
+                drop(claim);
+                return refuse(StatusCode::BAD_REQUEST, "client-aborted", "the request body broke off");
+            }
+            Attempt::Lost(reason) => match spare.take() {
+                Some(again) if reason != "response-timeout" && !claim.revision.cutting.get() => {
+                    request = again;
+                    reason
+                }
+                _ => return lost(claim.fail(reason)),
+            },
+        };
+        wish.tried.push(claim.target.address);
+        wish.last = Some(claim.revision.revision.clone());
+        let next = (wish.tried.len() < MAX_ATTEMPTS).then(|| router.claim(&wish)).flatten();
+        match next {
+            Some(next) => std::mem::replace(&mut claim, next).hand_on(),
+            None => return lost(claim.fail(reason)),
+        }
+    }
+}
+
+/// What the table says about the whole request.
+struct Plan {
+    trust_forwarded: bool,
+    response_timeout: Option<Duration>,
+}
+
+/// A refusal before any target was claimed.
+struct Refusal {
+    status: StatusCode,
+    reason: &'static str,
+    text: String,
+}
+
+impl Refusal {
+    fn count(self, router: &Router) -> Response<DownBody> {
+        *router.unrouted.borrow_mut().entry(self.reason).or_default() += 1;
+        refuse(self.status, self.reason, &self.text)
+    }
+}
+
+fn admit(
+    router: &Router,
+    request: &mut Request<Incoming>,
+    from: From,
+) -> Result<(Claim, Wish, Plan), Refusal> {
+    let compiled = router.compiled.borrow();
+    let unavailable =
+        |reason, text: String| Refusal { status: StatusCode::SERVICE_UNAVAILABLE, reason, text };
+    let bad = |status, reason, text: &str| Refusal { status, reason, text: text.to_owned() };
+    if request.method() == Method::CONNECT {
+        return Err(bad(StatusCode::NOT_IMPLEMENTED, "connect-method", "this is not a proxy for CONNECT"));
+    }
+    if request.headers().get_all(HOST).iter().nth(1).is_some() {
+        // We and the target could take different ones for the service.
+        return Err(bad(StatusCode::BAD_REQUEST, "two-hosts", "the request has more than one host header"));
+    }
+    let host = headers::host_of(request.uri(), request.headers());
+    let Some(at) = compiled.find(host, from.listener) else {
+        return Err(if compiled.damaged {
+            unavailable(
+                "table-damaged",
+                "the proxy lost its table; set it again, or see: cutover proxy status".into(),
+            )
+        } else {
+            let text = format!("no service is routed for host \"{}\" here", host.escape_debug());
+            Refusal { status: StatusCode::NOT_FOUND, reason: "no-service", text }
+        });
+    };
+    let service = &compiled.services[at];
+    // Whatever the client sent, the target never sees the header: it is not for it to believe.
+    let pin = request.headers_mut().remove(PIN_HEADER);
+    let pinned = pin.as_ref().and_then(|pin| {
+        verify(service.pin_key.as_deref()?, &service.name, pin.to_str().ok()?).map(str::to_owned)
+    });
+    if let Some(text) = service.maintenance.as_ref().filter(|_| pinned.is_none()) {
+        return Err(unavailable("maintenance", text.clone()));
+    }
+    let wish = Wish { service: service.name.clone(), pinned, tried: Vec::new(), last: None };
+    let plan = Plan {
+        trust_forwarded: service.trust_forwarded,
+        response_timeout: service.response_timeout_ms.map(Duration::from_millis),
+    };
+    match router.claim_at(&compiled, at, &wish) {
+        Some(claim) => Ok((claim, wish, plan)),
+        None => Err(unavailable("no-target", format!("service \"{}\" has no ready target", service.name))),
+    }
+}
+
+/// Copies a request that has no body.
+fn copy(method: &Method, uri: &Uri, headers: &HeaderMap) -> Request<UpBody> {
+    let mut copy = Request::new(UpBody::Empty);
+    *copy.method_mut() = method.clone();
+    *copy.uri_mut() = uri.clone();
+    *copy.headers_mut() = headers.clone();
+    copy
+}
+
+/// Tries one target: on a kept connection, and on a new one when that had died.
+async fn attempt(
+    claim: &Claim,
+    mut request: Request<UpBody>,
+    sending: &Sending,
+    spare: &mut Option<Request<UpBody>>,
+) -> Attempt {
+    if let Some(mut conn) = pool::checkout(&claim.target, !sending.repeatable) {
+        match send(&mut conn, request, sending).await {
+            Ok(response) => return Attempt::Answered(response, conn),
+            Err(Failure::TimedOut) => return Attempt::Lost("response-timeout"),
+            Err(Failure::Send(SendFailure::Unsent(again))) => request = *again,
+            Err(Failure::Send(SendFailure::Sent(_))) => {
+                // A kept connection that dies says nothing about the target: its server may have closed it just then.
+                match spare.take().filter(|_| !conn.state.killed.get()) {
+                    Some(again) => {
+                        *spare = Some(copy(again.method(), again.uri(), again.headers()));
+                        request = again;
+                    }
+                    None => return Attempt::Lost("target-closed"),
+                }
+            }
+        }
+        claim.reconnected();
+    }
+    let mut conn = match pool::connect(&claim.target).await {
+        Ok(conn) => conn,
+        Err(reason) => return Attempt::Unsent(Box::new(request), reason),
+    };
+    match send(&mut conn, request, sending).await {
+        Ok(response) => Attempt::Answered(response, conn),
+        Err(Failure::TimedOut) => Attempt::Lost("response-timeout"),
+        Err(Failure::Send(SendFailure::Unsent(again))) => Attempt::Unsent(again, "target-closed"),
+        Err(Failure::Send(SendFailure::Sent(error))) => {
+            Attempt::Lost(if error.is_parse() { "bad-response" } else { "target-closed" })
+        }
+    }
+}
+
+enum Failure {
+    Send(SendFailure),
+    TimedOut,
+}
+
+/// Sends and waits for the head; the time limit counts silence, so that a slow upload may take as long as it moves.
+async fn send(
+    conn: &mut Conn,
+    request: Request<UpBody>,
+    sending: &Sending,
+) -> Result<Response<Incoming>, Failure> {
+    let Some(limit) = sending.response_timeout else {
+        return conn.send(request).await.map_err(Failure::Send);
+    };
+    let started = std::time::Instant::now();
+    let mut sent = std::pin::pin!(conn.send(request));
+    let mut left = limit;
+    loop {
+        if let Ok(done) = tokio::time::timeout(left, sent.as_mut()).await {
+            return done.map_err(Failure::Send);
+        }
+        let moved = sending.upload.as_ref().map_or(started, |upload| upload.moved.get());
+        left = limit.saturating_sub(moved.elapsed());
+        if left.is_zero() {
+            return Err(Failure::TimedOut);
+        }
+    }
+}
+
+fn answer(
+    response: Response<Incoming>,
+    conn: Conn,
+    mut claim: Claim,
+    client: Option<OnUpgrade>,
+    sending: &Sending,
+) -> Response<DownBody> {
+    let (mut head, body) = response.into_parts();
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        let Some(client) = client.filter(|_| sending.upgrade) else {
+            return lost(claim.fail("bad-response"));
+        };
+        claim.head(head.status.as_u16());
+        let upgrade = head.headers.get(http::header::UPGRADE).cloned();
+        let target = hyper::upgrade::on(Response::from_parts(head.clone(), body));
+        headers::strip_hop_by_hop(&mut head.headers);
+        head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        if let Some(protocol) = upgrade {
+            tunnel::spawn(claim, client, target, &protocol);
+            head.headers.insert(http::header::UPGRADE, protocol);
+        } else {
+            return lost(claim.fail("bad-response"));
+        }
+        return Response::from_parts(head, DownBody::Own(None));
+    }
+    claim.head(head.status.as_u16());
+    let hint = headers::keep_alive_hint(&head.headers);
+    let keep = hint.map_or(KEEP_IDLE, |hint| hint.min(KEEP_IDLE));
+    headers::strip_hop_by_hop(&mut head.headers);
+    // The client's version decides how the body is framed, not the target's.
+    head.version = Version::HTTP_11;
+    Response::from_parts(head, DownBody::stream(body, claim, conn, keep))
+}
+
+fn lost(reason: &'static str) -> Response<DownBody> {
+    let status = match reason {
+        "connect-timeout" | "response-timeout" | "drain-deadline" => StatusCode::GATEWAY_TIMEOUT,
+        "connect-refused" | "connect-unreachable" | "connect-failed" => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::BAD_GATEWAY,
+    };
+    let text = match reason {
+        "connect-refused" => "no target accepted a connection",
+        "connect-unreachable" | "connect-failed" => "no target could be reached",
+        "connect-timeout" => "no target accepted a connection in time",
+        "response-timeout" => "the target did not answer in time",
+        "drain-deadline" => "the target was drained and its deadline passed before it answered",
+        "bad-response" => "the target's response could not be understood",
+        _ => "the target closed the connection before it answered; the request may have had its effect",
+    };
+    refuse(status, reason, text)
+}
+
+fn refuse(status: StatusCode, reason: &'static str, text: &str) -> Response<DownBody> {
+    let mut response =
+        Response::new(DownBody::Own(Some(Bytes::from(format!("cutover: {text} ({reason})\n")))));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(HeaderName::from_static(REASON_HEADER), HeaderValue::from_static(reason));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
+}

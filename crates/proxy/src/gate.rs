@@ -1,0 +1,158 @@
+//! The candidate's gate, shared by all threads: closing it takes the traffic off at once.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use tokio::sync::mpsc;
+
+use crate::protocol::GuardNumbers;
+use crate::table::{Guard, WHOLE};
+
+/// One candidate between two `set`s.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    closed: AtomicBool,
+    pub(crate) release: String,
+    guard: Option<Guard>,
+    /// Exact over all threads; only first attempts at the candidate take this lock, and only under a guard.
+    numbers: Mutex<GuardNumbers>,
+    wake: mpsc::Sender<()>,
+}
+
+impl Gate {
+    pub(crate) fn new(release: &str, guard: Option<Guard>, wake: mpsc::Sender<()>) -> Self {
+        Self {
+            closed: AtomicBool::new(false),
+            release: release.to_owned(),
+            guard,
+            numbers: Mutex::new(GuardNumbers::default()),
+            wake,
+        }
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    /// Lets the candidate have traffic again, because nobody else could take it; the guard begins to count anew.
+    pub(crate) fn reopen(&self) {
+        *self.numbers.lock().unwrap_or_else(PoisonError::into_inner) = GuardNumbers::default();
+        self.closed.store(false, Ordering::Release);
+    }
+
+    pub(crate) fn numbers(&self) -> GuardNumbers {
+        self.numbers.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Scores a first attempt: its response head arrived, or it failed before that.
+    pub(crate) fn score(&self, error: bool, latency_us: u64) {
+        self.judge(|numbers, guard| {
+            numbers.requests += 1;
+            numbers.errors += u64::from(error);
+            numbers.latency_sum_us += latency_us;
+            let over = guard.max_p95_ms.is_some_and(|limit| latency_us > limit * 1_000);
+            numbers.over_p95_limit += u64::from(over);
+        });
+    }
+
+    /// Turns a first attempt scored as good into an error: its body broke off.
+    pub(crate) fn spoil(&self) {
+        self.judge(|numbers, _| numbers.errors += 1);
+    }
+
+    fn judge(&self, count: impl FnOnce(&mut GuardNumbers, &Guard)) {
+        let Some(guard) = &self.guard else { return };
+        let mut numbers = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
+        if numbers.why.is_some() {
+            return;
+        }
+        count(&mut numbers, guard);
+        if let Some(why) = violation(guard, &numbers) {
+            numbers.why = Some(why);
+            // Closing comes before telling anybody: from here on no thread claims the candidate.
+            self.close();
+            // A full channel already holds a wake-up, and the control thread looks at every gate.
+            let _ = self.wake.try_send(());
+        }
+    }
+}
+
+fn violation(guard: &Guard, numbers: &GuardNumbers) -> Option<String> {
+    let requests = numbers.requests;
+    if requests == 0 || requests < guard.min_requests {
+        return None;
+    }
+    if let Some(limit) = guard.max_error_bp
+        && numbers.errors * 10_000 > u64::from(limit) * requests
+    {
+        return Some(format!(
+            "{} of {requests} requests failed, the guard wants {} to succeed",
+            numbers.errors,
+            percent(limit)
+        ));
+    }
+    if let Some(limit) = guard.max_mean_ms
+        && numbers.latency_sum_us > limit * 1_000 * requests
+    {
+        let mean_ms = numbers.latency_sum_us / requests / 1_000;
+        return Some(format!("mean of {requests} requests is {mean_ms} ms, limit {limit} ms"));
+    }
+    if let Some(limit) = guard.max_p95_ms
+        && numbers.over_p95_limit * 20 > requests
+    {
+        let over = numbers.over_p95_limit;
+        return Some(format!("{over} of {requests} requests took longer than {limit} ms, limit 1 in 20"));
+    }
+    None
+}
+
+/// Returns what is left of everything after `limit` basis points, in percent: `99%`, `99.5%`.
+fn percent(limit: u16) -> String {
+    let least = WHOLE.saturating_sub(limit);
+    match (least / 100, least % 100) {
+        (whole, 0) => format!("{whole}%"),
+        (whole, rest) => format!("{whole}.{rest:02}%").replace("0%", "%"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gate(guard: Guard) -> Gate {
+        Gate::new("r", Some(guard), mpsc::channel(1).0)
+    }
+
+    fn guard() -> Guard {
+        Guard { min_requests: 4, max_error_bp: None, max_mean_ms: None, max_p95_ms: None }
+    }
+
+    #[test]
+    fn errors_trip_at_the_deciding_request() {
+        let gate = gate(Guard { max_error_bp: Some(2_500), ..guard() });
+        for error in [true, false, false, false] {
+            gate.score(error, 1);
+        }
+        assert!(!gate.is_closed(), "1 of 4 is the limit");
+        gate.spoil();
+        assert!(gate.is_closed());
+        assert_eq!(gate.numbers().requests, 4);
+    }
+
+    #[test]
+    fn mean_and_tail_trip_too() {
+        let mean = gate(Guard { max_mean_ms: Some(10), ..guard() });
+        (0..4).for_each(|_| mean.score(false, 10_001));
+        assert!(mean.is_closed());
+        let tail = gate(Guard { max_p95_ms: Some(10), ..guard() });
+        (0..19).for_each(|_| tail.score(false, 10));
+        tail.score(false, 20_000);
+        assert!(!tail.is_closed(), "1 in 20 is the limit");
+        tail.score(false, 20_000);
+        assert!(tail.is_closed());
+    }
+}

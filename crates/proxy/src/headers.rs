@@ -1,0 +1,174 @@
+//! Headers between two hops: what ends here, what is added, what names the service.
+
+use std::net::SocketAddr;
+
+use http::header::{
+    CONNECTION, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+};
+use http::{Method, Uri, request};
+use std::time::Duration;
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// Returns the host of a request without its port, as it is looked up.
+pub(crate) fn host_of<'request>(uri: &'request Uri, headers: &'request HeaderMap) -> &'request str {
+    let name = match uri.host() {
+        Some(host) => host,
+        None => headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or(""),
+    };
+    let bare = match name.strip_prefix('[') {
+        Some(_) => name.find(']').map_or(name, |end| &name[..=end]),
+        None => name.split(':').next().unwrap_or(name),
+    };
+    bare.trim_end_matches('.')
+}
+
+/// Returns the protocol a request wants to upgrade to.
+pub(crate) fn upgrade_of(headers: &HeaderMap) -> Option<HeaderValue> {
+    let wanted = headers.get(UPGRADE)?;
+    let named = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    let asks =
+        named.flat_map(|value| value.split(',')).any(|token| token.trim().eq_ignore_ascii_case("upgrade"));
+    asks.then(|| wanted.clone())
+}
+
+/// Tells whether a request may be sent twice without its effect happening twice (RFC 9110, 9.2.2).
+pub(crate) fn is_idempotent(method: &Method) -> bool {
+    matches!(
+        *method,
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
+    )
+}
+
+/// Removes what concerns only this hop (RFC 9110, 7.6.1).
+pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        let named: Vec<HeaderName> = headers
+            .get_all(CONNECTION)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .filter_map(|token| HeaderName::try_from(token.trim()).ok())
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
+        headers.remove(CONNECTION);
+    }
+    for name in [KEEP_ALIVE, PROXY_CONNECTION, UPGRADE, TRANSFER_ENCODING, PROXY_AUTHENTICATE] {
+        headers.remove(name);
+    }
+}
+
+/// Makes a client's request head one of ours.
+pub(crate) fn to_target(
+    head: &mut request::Parts,
+    peer: SocketAddr,
+    upgrade: Option<&HeaderValue>,
+    trust_forwarded: bool,
+) {
+    let trailers = head.headers.get(TE).is_some_and(|te| {
+        te.to_str().is_ok_and(|te| te.split(',').any(|token| token.trim().eq_ignore_ascii_case("trailers")))
+    });
+    strip_hop_by_hop(&mut head.headers);
+    for name in [TE, PROXY_AUTHORIZATION] {
+        head.headers.remove(name);
+    }
+    // The client gets its "100 Continue" when the target's connection asks for the body.
+    head.headers.remove(EXPECT);
+    if trailers {
+        head.headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    if let Some(protocol) = upgrade {
+        head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        head.headers.insert(UPGRADE, protocol.clone());
+    }
+    if let Some(host) = head.uri.authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok()) {
+        head.headers.insert(HOST, host);
+    }
+    let path = head.uri.path_and_query().cloned();
+    head.uri = path.map_or_else(Uri::default, Uri::from);
+    head.version = http::Version::HTTP_11;
+    forwarded(&mut head.headers, peer, trust_forwarded);
+}
+
+fn forwarded(headers: &mut HeaderMap, peer: SocketAddr, trust: bool) {
+    let ip = peer.ip().to_canonical();
+    let before: Vec<&str> =
+        headers.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok()).collect();
+    let chain = if before.is_empty() { ip.to_string() } else { format!("{}, {ip}", before.join(", ")) };
+    if let Ok(chain) = HeaderValue::from_str(&chain) {
+        headers.insert(FORWARDED_FOR, chain);
+    }
+    if !trust {
+        headers.remove(FORWARDED);
+    }
+    if !trust || !headers.contains_key(FORWARDED_PROTO) {
+        headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
+    }
+    if (!trust || !headers.contains_key(FORWARDED_HOST))
+        && let Some(host) = headers.get(HOST).cloned()
+    {
+        headers.insert(FORWARDED_HOST, host);
+    }
+}
+
+/// Returns how long a target promises to keep an idle connection, less a second for the way.
+pub(crate) fn keep_alive_hint(headers: &HeaderMap) -> Option<Duration> {
+    let hint = headers.get(KEEP_ALIVE)?.to_str().ok()?;
+    let seconds = hint.split(',').find_map(|part| part.trim().strip_prefix("timeout="))?;
+    Some(Duration::from_secs(seconds.trim().parse::<u64>().ok()?.saturating_sub(1)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_host_is_found_without_its_port() {
+        for (header, wanted) in
+            [("shop.test", "shop.test"), ("shop.test.:80", "shop.test"), ("[::1]:8080", "[::1]")]
+        {
+            let mut headers = HeaderMap::new();
+            headers.insert(HOST, HeaderValue::from_static(header));
+            assert_eq!(host_of(&Uri::from_static("/x"), &headers), wanted);
+            assert_eq!(host_of(&Uri::from_static("http://abs.test:1/x"), &headers), "abs.test");
+        }
+    }
+
+    #[test]
+    fn what_concerns_one_hop_ends_there() {
+        let (mut head, ()) = http::Request::builder()
+            .uri("/a?b=c")
+            .header(HOST, "shop.test")
+            .header(CONNECTION, "x-private, keep-alive")
+            .header("x-private", "1")
+            .header(TE, "gzip, trailers")
+            .header(FORWARDED_FOR, "10.0.0.1")
+            .header(FORWARDED_PROTO, "https")
+            .header("x-mine", "2")
+            .body(())
+            .unwrap()
+            .into_parts();
+        to_target(&mut head, "127.0.0.1:5".parse().unwrap(), None, false);
+        let mut names: Vec<&str> = head.headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        let wanted = ["host", "te", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-mine"];
+        assert_eq!(names, wanted);
+        assert_eq!(head.headers[TE], "trailers");
+        assert_eq!(head.headers[FORWARDED_FOR], "10.0.0.1, 127.0.0.1");
+        assert_eq!(head.headers[FORWARDED_PROTO], "http");
+    }
+
+    #[test]
+    fn keep_alive_hints_leave_a_second() {
+        let mut headers = HeaderMap::new();
+        headers.insert(KEEP_ALIVE, HeaderValue::from_static("timeout=5, max=100"));
+        assert_eq!(keep_alive_hint(&headers), Some(Duration::from_secs(4)));
+    }
+}

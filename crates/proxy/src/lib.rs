@@ -1,0 +1,51 @@
+//! The data plane: listeners that never close, a route table with leases, and exact counts per revision.
+//!
+//! A *holder* process owns the listening sockets, a *worker* process serves. Who dies with whom:
+//!
+//! - worker killed: the holder starts another; new connections wait in the kernel's queue meanwhile
+//! - holder killed: the worker serves on; the next holder on the folder takes its sockets over
+//! - server (control plane) killed: nothing changes, until the candidate's lease lapses
+//! - SIGHUP to the holder: a new worker takes over, the old one finishes its requests
+//! - SIGTERM to the holder: the worker finishes its requests, then both end
+
+mod admin;
+mod body;
+mod cells;
+mod claim;
+mod client;
+mod compiled;
+mod control;
+mod count;
+mod drain;
+mod error;
+mod fds;
+mod files;
+mod forward;
+mod frames;
+mod gate;
+mod headers;
+mod holder;
+mod lock;
+mod pin;
+mod pool;
+mod protocol;
+mod route;
+mod store;
+mod supervise;
+mod table;
+mod thread;
+mod tunnel;
+mod worker;
+
+pub use client::Client;
+pub use count::{Arm, Counts, Histogram};
+pub use error::{ErrorKind, ProxyError};
+pub use forward::REASON_HEADER;
+pub use holder::{HolderOptions, run_holder};
+pub use pin::{PIN_HEADER, sign_pin};
+pub use protocol::{
+    ArmObservation, DrainReply, Event, EventKind, GuardNumbers, Hello, Observation, PROTOCOL, RenewReply,
+    RevisionObservation, ServiceObservation, SetReply,
+};
+pub use table::{CandidateLease, Guard, PinKey, SCHEMA, ServiceTable, Table, Target, Track, WHOLE};
+pub use worker::{WorkerOptions, run_worker};

@@ -1,0 +1,193 @@
+//! Connections to targets: opened, kept for a short while, never shared between threads.
+
+use std::cell::Cell;
+use std::io;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::body::UpBody;
+use crate::cells::{ConnState, TargetCell};
+
+/// Longest time a connection is kept idle: shorter than the idle timeout of any server we know.
+pub(crate) const KEEP_IDLE: Duration = Duration::from_secs(2);
+/// Requests that cannot be repeated use a kept connection only when it was in use this recently.
+const FRESH_FOR: Duration = Duration::from_millis(300);
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_500);
+/// A connection that was idle for this long shows that its server keeps connections.
+const KEPT_FOR: Duration = Duration::from_millis(50);
+/// Most idle connections a thread keeps to one target.
+const MAX_IDLE: usize = 256;
+const SUSPECT_FOR: Duration = Duration::from_secs(1);
+
+/// A connection to a target in use; dropping it closes the connection.
+#[derive(Debug)]
+pub(crate) struct Conn {
+    sender: SendRequest<UpBody>,
+    pub(crate) state: Rc<ConnState>,
+    target: Rc<TargetCell>,
+}
+
+/// A connection kept for the next request.
+#[derive(Debug)]
+pub(crate) struct Idle {
+    sender: SendRequest<UpBody>,
+    state: Rc<ConnState>,
+    since: Instant,
+    until: Instant,
+}
+
+impl Idle {
+    /// Closes the connection on purpose.
+    pub(crate) fn retire(self) {
+        self.state.idle.set(false);
+    }
+}
+
+/// Why no response head came.
+pub(crate) enum SendFailure {
+    /// Nothing of the request was sent; here it is again.
+    Unsent(Box<Request<UpBody>>),
+    /// The request may have reached the target.
+    Sent(hyper::Error),
+}
+
+/// Takes a kept connection. `strict` asks for one that will hardly be closed under the request.
+pub(crate) fn checkout(target: &Rc<TargetCell>, strict: bool) -> Option<Conn> {
+    // A server may close right after its response, unannounced, while the next request is on its way: until it is
+    // known that it does not, what cannot be repeated goes over a new connection.
+    if strict && (target.closes_silently.get() || !target.keeps.get()) {
+        return None;
+    }
+    let mut kept = target.idle.borrow_mut();
+    let now = Instant::now();
+    while let Some(idle) = kept.pop() {
+        let stale = idle.until <= now || !idle.sender.is_ready();
+        if stale || (strict && (now - idle.since > FRESH_FOR || !idle.state.is_quiet())) {
+            if !idle.sender.is_closed() {
+                idle.retire();
+            }
+            continue;
+        }
+        idle.state.idle.set(false);
+        return Some(Conn { sender: idle.sender, state: idle.state, target: target.clone() });
+    }
+    None
+}
+
+/// Opens a connection; the error is the machine-readable reason.
+pub(crate) async fn connect(target: &Rc<TargetCell>) -> Result<Conn, &'static str> {
+    let opened = timeout(CONNECT_TIMEOUT, open(target)).await;
+    let reason = match opened {
+        Ok(Ok(conn)) => return Ok(conn),
+        Ok(Err(error)) => match error.kind() {
+            io::ErrorKind::ConnectionRefused => "connect-refused",
+            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => "connect-unreachable",
+            io::ErrorKind::TimedOut => "connect-timeout",
+            _ => "connect-failed",
+        },
+        Err(_) => "connect-timeout",
+    };
+    target.suspect_until.set(Some(Instant::now() + SUSPECT_FOR));
+    Err(reason)
+}
+
+async fn open(target: &Rc<TargetCell>) -> io::Result<Conn> {
+    let stream = TcpStream::connect(target.address).await?;
+    stream.set_nodelay(true)?;
+    let socket = rustix::io::fcntl_dupfd_cloexec(&stream, 3)?;
+    let state = Rc::new(ConnState { socket, idle: Cell::new(false), killed: Cell::new(false) });
+    let (sender, connection) = http1::Builder::new()
+        .preserve_header_case(false)
+        .handshake::<_, UpBody>(TokioIo::new(stream))
+        .await
+        .map_err(io::Error::other)?;
+    let id = next_id();
+    target.open.borrow_mut().insert(id, state.clone());
+    let (owner, own_state) = (target.clone(), state.clone());
+    tokio::task::spawn_local(async move {
+        // Its failure reaches whoever waits for the response; nobody waits on an idle one.
+        let _ = connection.with_upgrades().await;
+        if own_state.idle.get() {
+            owner.closes_silently.set(true);
+        }
+        owner.open.borrow_mut().remove(&id);
+        owner.revision.wake_drain();
+    });
+    Ok(Conn { sender, state, target: target.clone() })
+}
+
+pub(crate) fn next_id() -> u64 {
+    thread_local!(static NEXT: Cell<u64> = const { Cell::new(0) });
+    NEXT.with(|next| {
+        next.set(next.get() + 1);
+        next.get()
+    })
+}
+
+impl Conn {
+    /// Sends a request and waits for the response head.
+    pub(crate) async fn send(&mut self, request: Request<UpBody>) -> Result<Response<Incoming>, SendFailure> {
+        match self.sender.try_send_request(request).await {
+            Ok(response) => Ok(response),
+            Err(mut error) => Err(match error.take_message() {
+                Some(request) => SendFailure::Unsent(Box::new(request)),
+                None => SendFailure::Sent(error.into_error()),
+            }),
+        }
+    }
+
+    /// Keeps the connection for the next request, if it can be used again and its target still wants requests.
+    pub(crate) fn give_back(mut self, keep: Duration) {
+        if keep.is_zero() || self.state.killed.get() || self.sender.is_closed() {
+            return;
+        }
+        if self.sender.is_ready() {
+            return self.keep(keep);
+        }
+        // The connection's own task has not come round yet, or the request body is still under way.
+        tokio::task::spawn_local(async move {
+            if let Ok(Ok(())) = timeout(Duration::from_secs(1), self.sender.ready()).await {
+                self.keep(keep);
+            }
+        });
+    }
+
+    fn keep(self, keep: Duration) {
+        let Self { sender, state, target } = self;
+        let mut idle = target.idle.borrow_mut();
+        if target.gone.get() || target.revision.draining.get() || idle.len() >= MAX_IDLE {
+            return;
+        }
+        state.idle.set(true);
+        let since = Instant::now();
+        idle.push(Idle { sender, state, since, until: since + keep });
+    }
+}
+
+/// Closes connections that were idle for too long, before their servers do.
+pub(crate) fn sweep(target: &TargetCell) {
+    let now = Instant::now();
+    let mut idle = target.idle.borrow_mut();
+    if !target.keeps.get() {
+        let kept = |idle: &Idle| now - idle.since >= KEPT_FOR && idle.state.is_quiet();
+        target.keeps.set(idle.iter().any(kept));
+    }
+    let mut at = 0;
+    while at < idle.len() {
+        if idle[at].until <= now || idle[at].sender.is_closed() {
+            let old = idle.swap_remove(at);
+            if !old.sender.is_closed() {
+                old.retire();
+            }
+        } else {
+            at += 1;
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! One thread's view of the table, and the choice of track and target.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::cells::{ArmCell, ArmKey, RevisionCell, TargetCell};
+use crate::claim::Claim;
+use crate::compiled::{Compiled, CompiledService};
+use crate::count::Arm;
+use crate::table::WHOLE;
+
+/// Most attempts for one request.
+pub(crate) const MAX_ATTEMPTS: usize = 4;
+/// Counters of revisions that are not routed any more are kept for this many of a thread.
+const MAX_OLD_ARMS: usize = 512;
+
+/// Service and revision.
+type RevisionKey = (Arc<str>, Arc<str>);
+/// Service, revision and address.
+type TargetKey = (Arc<str>, Arc<str>, SocketAddr);
+
+/// What one thread routes by.
+#[derive(Debug, Default)]
+pub(crate) struct Router {
+    pub(crate) compiled: RefCell<Arc<Compiled>>,
+    /// Tracks of each compiled service, same order.
+    tracks: RefCell<Vec<Vec<TrackCells>>>,
+    pub(crate) revisions: RefCell<HashMap<RevisionKey, Rc<RevisionCell>>>,
+    pub(crate) targets: RefCell<HashMap<TargetKey, Rc<TargetCell>>>,
+    pub(crate) arms: RefCell<HashMap<ArmKey, Rc<ArmCell>>>,
+    pub(crate) unrouted: RefCell<BTreeMap<&'static str, u64>>,
+    pub(crate) connections: Cell<u64>,
+}
+
+#[derive(Debug)]
+struct TrackCells {
+    revision: Rc<RevisionCell>,
+    arm: Rc<ArmCell>,
+    targets: Vec<(Rc<TargetCell>, bool)>,
+}
+
+/// What is known about a request before a target is chosen.
+pub(crate) struct Wish {
+    pub(crate) service: Arc<str>,
+    /// Revision of a valid pin header.
+    pub(crate) pinned: Option<String>,
+    /// Targets that failed, in the order they were asked.
+    pub(crate) tried: Vec<SocketAddr>,
+    /// Revision of the last attempt: its other targets come first.
+    pub(crate) last: Option<Arc<str>>,
+}
+
+impl Router {
+    /// Takes a new table: from here on nothing is claimed by the old one.
+    pub(crate) fn swap(&self, compiled: Arc<Compiled>) {
+        let mut targets = self.targets.borrow_mut();
+        let mut revisions = self.revisions.borrow_mut();
+        for target in targets.values() {
+            target.gone.set(true);
+        }
+        for revision in revisions.values() {
+            revision.weighted.set(false);
+        }
+        let weighted = compiled.weighted();
+        let mut all = Vec::with_capacity(compiled.services.len());
+        for service in &compiled.services {
+            let mut tracks = Vec::with_capacity(service.tracks.len());
+            for (at, track) in service.tracks.iter().enumerate() {
+                let key = (service.name.clone(), track.revision.clone());
+                let revision = revisions
+                    .entry(key.clone())
+                    .or_insert_with(|| Rc::new(RevisionCell::new(key.0.clone(), key.1.clone())))
+                    .clone();
+                if weighted.contains(&key) {
+                    revision.weighted.set(true);
+                    revision.cutting.set(false);
+                    revision.wake_drain();
+                    revision.draining.set(false);
+                }
+                let cells = track.targets.iter().map(|target| {
+                    let key = (key.0.clone(), key.1.clone(), target.address);
+                    let cell = targets
+                        .entry(key)
+                        .or_insert_with(|| Rc::new(TargetCell::new(target.address, revision.clone())));
+                    cell.gone.set(false);
+                    cell.unverified.set(compiled.unverified.contains(&target.address));
+                    (cell.clone(), target.ready)
+                });
+                let cells = cells.collect();
+                let arm = self.arm(service, &track.revision, service.candidate == Some(at), false);
+                tracks.push(TrackCells { revision, arm, targets: cells });
+            }
+            all.push(tracks);
+        }
+        for target in targets.values().filter(|target| target.gone.get()) {
+            target.purge();
+        }
+        *self.tracks.borrow_mut() = all;
+        *self.compiled.borrow_mut() = compiled;
+        drop((targets, revisions));
+        self.forget();
+    }
+
+    fn arm(
+        &self,
+        service: &CompiledService,
+        revision: &Arc<str>,
+        candidate: bool,
+        pinned: bool,
+    ) -> Rc<ArmCell> {
+        let arm = match (pinned, candidate) {
+            (true, _) => Arm::Pinned,
+            (false, true) => Arm::Candidate,
+            (false, false) => Arm::Stable,
+        };
+        let key = ArmKey {
+            service: service.name.clone(),
+            revision: revision.clone(),
+            release: service.release.clone(),
+            arm,
+        };
+        let mut arms = self.arms.borrow_mut();
+        arms.entry(key).or_insert_with(|| Rc::new(ArmCell { counts: RefCell::default() })).clone()
+    }
+
+    /// Drops cells nothing refers to any more.
+    pub(crate) fn forget(&self) {
+        let mut targets = self.targets.borrow_mut();
+        targets.retain(|_, target| {
+            !target.gone.get() || target.in_flight.get() > 0 || !target.open.borrow().is_empty()
+        });
+        let routed = self.compiled.borrow();
+        self.revisions.borrow_mut().retain(|(service, name), revision| {
+            let in_table = routed.services.iter().any(|routed| {
+                routed.name == *service && routed.tracks.iter().any(|track| track.revision == *name)
+            });
+            in_table || revision.in_flight.get() > 0 || Rc::strong_count(revision) > 1
+        });
+        let mut arms = self.arms.borrow_mut();
+        if arms.len() > MAX_OLD_ARMS {
+            arms.retain(|_, arm| Rc::strong_count(arm) > 1);
+        }
+    }
+
+    /// Chooses and claims a target; None: nobody can take the request.
+    pub(crate) fn claim(&self, wish: &Wish) -> Option<Claim> {
+        let compiled = self.compiled.borrow();
+        let at = compiled.services.iter().position(|service| service.name == wish.service)?;
+        self.claim_at(&compiled, at, wish)
+    }
+
+    pub(crate) fn claim_at(&self, compiled: &Compiled, at: usize, wish: &Wish) -> Option<Claim> {
+        let service = &compiled.services[at];
+        let tracks = self.tracks.borrow();
+        let tracks = tracks.get(at)?;
+        let now = Instant::now();
+        let first = wish.tried.is_empty();
+        if let Some(pinned) = &wish.pinned {
+            let index = service.tracks.iter().position(|track| *track.revision == **pinned)?;
+            if tracks[index].revision.draining.get() {
+                return None;
+            }
+            let target = pick(&tracks[index], &wish.tried, now)?;
+            let arm = self.arm(service, &service.tracks[index].revision, false, true);
+            return Some(Claim::new(target, arm, None, first));
+        }
+        let closed = service.gate.as_ref().is_some_and(|gate| gate.is_closed());
+        let weights = match &service.fallback {
+            Some(fallback) if closed => fallback,
+            _ => &service.weights,
+        };
+        let drawn = match &wish.last {
+            None => draw(weights)?,
+            Some(last) => service.tracks.iter().position(|track| track.revision == *last).unwrap_or(0),
+        };
+        let mut order: Option<usize> = Some(drawn);
+        let mut asked = 0_u64;
+        while let Some(index) = order {
+            asked |= 1 << (index & 63);
+            if weights[index] > 0
+                && let Some(target) = pick(&tracks[index], &wish.tried, now)
+            {
+                let judged = first && index == drawn && service.candidate == Some(index) && !closed;
+                let gate = if judged { service.gate.clone() } else { None };
+                return Some(Claim::new(target, tracks[index].arm.clone(), gate, first));
+            }
+            order = (0..weights.len())
+                .filter(|other| asked & (1 << (other & 63)) == 0 && weights[*other] > 0)
+                .max_by_key(|other| weights[*other]);
+        }
+        None
+    }
+}
+
+fn draw(weights: &[u16]) -> Option<usize> {
+    let mut at = fastrand::u16(0..WHOLE);
+    for (index, weight) in weights.iter().enumerate() {
+        if at < *weight {
+            return Some(index);
+        }
+        at -= weight;
+    }
+    None
+}
+
+/// Picks the less busy of two random targets; one that failed a moment ago only when there is no other.
+fn pick(track: &TrackCells, tried: &[SocketAddr], now: Instant) -> Option<Rc<TargetCell>> {
+    let open = || track.targets.iter().filter(|(cell, ready)| *ready && !tried.contains(&cell.address));
+    let trusted = open().filter(|(cell, _)| !cell.is_suspect(now)).count();
+    let usable = |cell: &TargetCell| trusted == 0 || !cell.is_suspect(now);
+    let count = if trusted == 0 { open().count() } else { trusted };
+    let nth = |n: usize| open().filter(|(cell, _)| usable(cell)).nth(n).map(|(cell, _)| cell);
+    match count {
+        0 => None,
+        1 => nth(0).cloned(),
+        _ => {
+            let one = fastrand::usize(0..count);
+            let other = (one + fastrand::usize(1..count)) % count;
+            let (one, other) = (nth(one)?, nth(other)?);
+            Some(if other.in_flight.get() < one.in_flight.get() { other } else { one }.clone())
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! Keeps one worker running, and replaces it without losing a request.
+
+use std::cell::RefCell;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use tokio::net::UnixStream;
+use tokio::process::{Child, Command};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::timeout;
+
+use crate::error::{ErrorKind, ProxyError};
+use crate::fds;
+use crate::holder::{HolderOptions, take_over};
+
+const MIN_BACKOFF: Duration = Duration::from_millis(20);
+const MAX_BACKOFF: Duration = Duration::from_secs(2);
+/// A worker needs a little longer than its grace to cut and to close what is left.
+const AFTER_GRACE: Duration = Duration::from_secs(6);
+
+/// A worker that has given its sockets and waits for the word to go.
+#[derive(Debug)]
+pub(crate) struct Handover {
+    pub(crate) stream: UnixStream,
+    /// That worker, and those before it which still finish requests.
+    pub(crate) leaving: Vec<u32>,
+}
+
+/// Who leaves when the next worker serves.
+#[derive(Debug, Default)]
+pub(crate) struct Succession {
+    waiting: RefCell<Option<UnixStream>>,
+    leaving: RefCell<Vec<u32>>,
+}
+
+impl Succession {
+    pub(crate) fn begin(&self, handover: Handover) {
+        self.leaving.borrow_mut().extend(handover.leaving);
+        *self.waiting.borrow_mut() = Some(handover.stream);
+    }
+
+    /// Returns the workers that still finish requests.
+    pub(crate) fn leaving(&self) -> Vec<u32> {
+        self.leaving.borrow_mut().retain(|pid| is_alive(*pid));
+        self.leaving.borrow().clone()
+    }
+
+    /// Tells the worker before to go.
+    pub(crate) async fn complete(&self) {
+        let waiting = self.waiting.borrow_mut().take();
+        if let Some(old) = waiting {
+            // It may have died meanwhile; then it is gone already.
+            let _ = fds::send(&old, &"go", &[]).await;
+        }
+    }
+}
+
+/// Tells whether a process exists and has not ended.
+pub(crate) fn is_alive(pid: u32) -> bool {
+    let Some(raw) = Pid::from_raw(pid.cast_signed()) else { return false };
+    let zombie = || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('Z'))
+    };
+    test_kill_process(raw).is_ok() && !zombie()
+}
+
+fn system(what: impl Into<String>, source: std::io::Error) -> ProxyError {
+    ProxyError::io(ErrorKind::System, what, source)
+}
+
+/// Keeps one worker alive until a signal asks to stop.
+pub(crate) async fn keep_worker(
+    options: &HolderOptions,
+    succession: &Rc<Succession>,
+) -> Result<(), ProxyError> {
+    let listen = |kind| signal(kind).map_err(|source| system("cannot listen for signals", source));
+    let (mut term, mut int) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    let mut hangup = listen(SignalKind::hangup())?;
+    let mut backoff = MIN_BACKOFF;
+    let mut child = Some(spawn(options)?);
+    let mut leaving: Vec<Child> = Vec::new();
+    let mut started = Instant::now();
+    loop {
+        let Some(worker) = &mut child else {
+            backoff = if started.elapsed() > Duration::from_secs(5) { MIN_BACKOFF } else { backoff * 2 };
+            backoff = backoff.min(MAX_BACKOFF);
+            tokio::select! {
+                () = tokio::time::sleep(backoff) => {}
+                _ = term.recv() => break,
+                _ = int.recv() => break,
+            }
+            started = Instant::now();
+            // A failure is waited out: the program may be in the middle of being replaced.
+            child = spawn(options)
+                .inspect_err(|error| tracing::error!(%error, "worker could not be started"))
+                .ok();
+            continue;
+        };
+        tokio::select! {
+            status = worker.wait() => {
+                let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+                tracing::error!(%status, "worker ended, starting another");
+                child = None;
+            }
+            _ = hangup.recv() => {
+                if let Some(next) = replace(options, succession).await {
+                    leaving.extend(child.replace(next));
+                    started = Instant::now();
+                }
+                // Reaps those that have gone.
+                leaving.retain_mut(|old| matches!(old.try_wait(), Ok(None)));
+            }
+            _ = term.recv() => break,
+            _ = int.recv() => break,
+        }
+    }
+    leaving.extend(child);
+    stop(leaving, options.grace).await;
+    Ok(())
+}
+
+fn spawn(options: &HolderOptions) -> Result<Child, ProxyError> {
+    let Some((program, arguments)) = options.worker_command.split_first() else {
+        return Err(ProxyError::new(ErrorKind::Invalid, "the holder got no worker command"));
+    };
+    Command::new(program).args(arguments).stdin(Stdio::null()).spawn().map_err(|source| {
+        system(format!("cannot start the worker {}", PathBuf::from(program).display()), source)
+    })
+}
+
+/// Starts the next worker beside the one that serves, which then changes nothing any more until it is told to go. If the
+/// next one never serves, the old one takes up its duties again after a while.
+async fn replace(options: &HolderOptions, succession: &Succession) -> Option<Child> {
+    let (_, handover) = take_over(&options.dir)
+        .await
+        .inspect_err(|error| tracing::error!(%error, "worker is not replaced"))
+        .ok()?;
+    succession.begin(handover);
+    match spawn(options) {
+        Ok(next) => Some(next),
+        Err(error) => {
+            tracing::error!(%error, "worker is not replaced");
+            // Closing the connection tells the old one to go on.
+            succession.waiting.borrow_mut().take();
+            None
+        }
+    }
+}
+
+async fn stop(children: Vec<Child>, grace: Duration) {
+    for child in &children {
+        if let Some(pid) = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed())) {
+            // It may be gone already; then the wait returns at once.
+            let _ = kill_process(pid, Signal::TERM);
+        }
+    }
+    let end = tokio::time::Instant::now() + grace + AFTER_GRACE;
+    for mut child in children {
+        if tokio::time::timeout_at(end, child.wait()).await.is_err() {
+            tracing::error!("worker did not end in time, killing it");
+            let _ = timeout(AFTER_GRACE, child.kill()).await;
+        }
+    }
+}

@@ -1,0 +1,335 @@
+//! What the proxy routes: services, tracks with weights, targets, and the lease of a candidate.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{ErrorKind, ProxyError};
+
+/// Schema version of the table on disk and on the admin socket.
+pub const SCHEMA: u32 = 1;
+
+/// Sum of all weights of a service that takes traffic, in basis points.
+pub const WHOLE: u16 = 10_000;
+
+/// Everything the proxy routes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Table {
+    /// Schema version, [`SCHEMA`].
+    pub schema: u32,
+    /// Addresses the holder listens on, as bound.
+    #[serde(default)]
+    pub listeners: Vec<SocketAddr>,
+    /// Services by name.
+    #[serde(default)]
+    pub services: BTreeMap<String, ServiceTable>,
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        Self { schema: SCHEMA, listeners: Vec::new(), services: BTreeMap::new() }
+    }
+}
+
+/// Routing of one service. Generation and epoch are the proxy's: a `set` carries them beside the table.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceTable {
+    /// Raised by one with every change, also by a trip.
+    #[serde(default)]
+    pub generation: u64,
+    /// Highest epoch of a driver that has written here.
+    #[serde(default)]
+    pub epoch: u64,
+    /// Host names served; empty or `*`: any host.
+    #[serde(default)]
+    pub hosts: Vec<String>,
+    /// Listeners served; empty: all of them.
+    #[serde(default)]
+    pub listen: Vec<SocketAddr>,
+    /// Revisions with their weights and targets.
+    #[serde(default)]
+    pub tracks: Vec<Track>,
+    /// The candidate, when a release is under way.
+    #[serde(default)]
+    pub candidate: Option<CandidateLease>,
+    /// Key that signs pin headers; `observe` hides it, a `set` without one keeps it.
+    #[serde(default)]
+    pub pin_key: Option<PinKey>,
+    /// Text for a 503 to every request without a pin; none: the service is open.
+    #[serde(default)]
+    pub maintenance: Option<String>,
+    /// Longest silence of a target after the request was sent; none: no limit.
+    #[serde(default)]
+    pub response_timeout_ms: Option<u64>,
+    /// Keep `X-Forwarded-Proto` and `X-Forwarded-Host` of the client: it is a load balancer of ours.
+    #[serde(default)]
+    pub trust_forwarded: bool,
+}
+
+/// One revision of a service and where it runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Track {
+    /// Name of the revision.
+    pub revision: String,
+    /// Share of requests in basis points, 0..=10000.
+    pub weight_bp: u16,
+    /// Where its instances listen.
+    #[serde(default)]
+    pub targets: Vec<Target>,
+}
+
+/// Address of one instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    /// Name of the instance.
+    pub instance: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Takes new requests.
+    pub ready: bool,
+}
+
+/// Permission of a candidate to take traffic, which ends unless it is renewed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CandidateLease {
+    /// The release whose candidate this is.
+    pub release: String,
+    /// Its revision, one of the tracks.
+    pub revision: String,
+    /// How long one renewal lasts, on boot time.
+    pub lease_ms: u64,
+    /// Revisions and weights after a lapse or a trip; empty: the other tracks by their ready targets.
+    #[serde(default)]
+    pub fallback: Vec<(String, u16)>,
+    /// Limits that trip the candidate.
+    #[serde(default)]
+    pub guard: Option<Guard>,
+}
+
+/// Limits for the first attempts at the candidate since the last `set`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Guard {
+    /// No judgement before this many requests.
+    pub min_requests: u64,
+    /// Highest share of errors (5xx, connect failure, reset, truncated), basis points.
+    #[serde(default)]
+    pub max_error_bp: Option<u16>,
+    /// Highest mean time until the response head.
+    #[serde(default)]
+    pub max_mean_ms: Option<u64>,
+    /// Highest 95th percentile of the time until the response head.
+    #[serde(default)]
+    pub max_p95_ms: Option<u64>,
+}
+
+/// Key of pin headers, hex; never shown by `Debug`.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PinKey(pub String);
+
+impl fmt::Debug for PinKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PinKey(…)")
+    }
+}
+
+impl ServiceTable {
+    /// Returns the track of a revision.
+    pub fn track(&self, revision: &str) -> Option<&Track> {
+        self.tracks.iter().find(|track| track.revision == revision)
+    }
+
+    /// Tells whether both route the same, whatever their generation and epoch.
+    pub(crate) fn same_routing(&self, other: &Self) -> bool {
+        let mut other = other.clone();
+        other.generation = self.generation;
+        other.epoch = self.epoch;
+        *self == other
+    }
+
+    /// Returns the weights once the candidate is out: the stored fallback, restricted to revisions for which `ready`
+    /// holds and scaled to the whole. None: nobody could take the traffic.
+    pub(crate) fn fallback_weights(&self, ready: impl Fn(&Track) -> bool) -> Option<Vec<u16>> {
+        let candidate = self.candidate.as_ref()?;
+        let wanted: Vec<u64> = self
+            .tracks
+            .iter()
+            .map(|track| {
+                if track.revision == candidate.revision || !ready(track) {
+                    return 0;
+                }
+                if candidate.fallback.is_empty() {
+                    return track.targets.iter().filter(|target| target.ready).count() as u64;
+                }
+                let stored = candidate.fallback.iter().find(|(revision, _)| *revision == track.revision);
+                stored.map_or(0, |(_, weight)| u64::from(*weight))
+            })
+            .collect();
+        scale(&wanted)
+    }
+}
+
+/// Scales weights to [`WHOLE`], the rounding rest going to the largest; None when all are 0.
+fn scale(wanted: &[u64]) -> Option<Vec<u16>> {
+    let sum: u64 = wanted.iter().sum();
+    if sum == 0 {
+        return None;
+    }
+    let mut scaled: Vec<u16> =
+        wanted.iter().map(|weight| u16::try_from(weight * u64::from(WHOLE) / sum).unwrap_or(WHOLE)).collect();
+    let rest = WHOLE.saturating_sub(scaled.iter().sum());
+    if let Some(largest) = (0..wanted.len()).max_by_key(|index| wanted[*index]) {
+        scaled[largest] += rest;
+    }
+    Some(scaled)
+}
+
+/// Checks one service against itself and against the rest of the table.
+pub(crate) fn validate(name: &str, service: &ServiceTable, rest: &Table) -> Result<(), ProxyError> {
+    let invalid =
+        |what: String| Err(ProxyError::new(ErrorKind::Invalid, format!("service \"{name}\": {what}")));
+    if name.is_empty() || name.len() > 200 {
+        return invalid("its name must have 1 to 200 characters".into());
+    }
+    let mut revisions = BTreeSet::new();
+    let mut sum = 0_u32;
+    for track in &service.tracks {
+        if !revisions.insert(track.revision.as_str()) {
+            return invalid(format!("revision \"{}\" is listed twice; merge the two tracks", track.revision));
+        }
+        if track.weight_bp > WHOLE {
+            return invalid(format!(
+                "revision \"{}\" has weight {} of at most {WHOLE} basis points",
+                track.revision, track.weight_bp
+            ));
+        }
+        if track.weight_bp > 0 && track.targets.is_empty() {
+            return invalid(format!(
+                "revision \"{}\" has weight but no target; add one first",
+                track.revision
+            ));
+        }
+        let mut seen = BTreeSet::new();
+        if let Some(twice) = track.targets.iter().find(|target| !seen.insert(target.address)) {
+            return invalid(format!("revision \"{}\" lists target {} twice", track.revision, twice.address));
+        }
+        sum += u32::from(track.weight_bp);
+    }
+    if sum != 0 && sum != u32::from(WHOLE) {
+        return invalid(format!(
+            "its weights add up to {sum}, not to {WHOLE} basis points (or 0: answer 503)"
+        ));
+    }
+    if let Some(candidate) = &service.candidate {
+        if !revisions.contains(candidate.revision.as_str()) {
+            return invalid(format!("candidate \"{}\" has no track", candidate.revision));
+        }
+        if candidate.lease_ms == 0 {
+            return invalid("the candidate's lease must last longer than 0 ms".into());
+        }
+        if let Some((unknown, _)) =
+            candidate.fallback.iter().find(|(revision, _)| !revisions.contains(revision.as_str()))
+        {
+            return invalid(format!("fallback names revision \"{unknown}\", which has no track"));
+        }
+        if candidate.fallback.iter().any(|(revision, weight)| *revision == candidate.revision && *weight > 0)
+        {
+            return invalid("the fallback sends traffic to the candidate itself".into());
+        }
+    }
+    if let Some(key) = &service.pin_key
+        && crate::pin::decode_hex(&key.0).is_none_or(|key| key.len() < 16)
+    {
+        return invalid("pin key must be hex of at least 16 bytes".into());
+    }
+    for address in &service.listen {
+        if !rest.listeners.contains(address) {
+            return invalid(format!(
+                "it listens on {address}, which is not open; ask for it with `listen` first"
+            ));
+        }
+    }
+    for (other_name, other) in rest.services.iter().filter(|(other, _)| *other != name) {
+        let shared = service.listen.is_empty()
+            || other.listen.is_empty()
+            || service.listen.iter().any(|address| other.listen.contains(address));
+        let (ours, theirs) = (normal_hosts(&service.hosts), normal_hosts(&other.hosts));
+        if let Some(host) = ours.intersection(&theirs).next()
+            && shared
+        {
+            return invalid(format!(
+                "host \"{host}\" is already served by service \"{other_name}\" on the same listener; \
+                 give one of them another host or listener"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Returns the hosts as they are compared: lower case, `*` for any.
+pub(crate) fn normal_hosts(hosts: &[String]) -> BTreeSet<String> {
+    if hosts.is_empty() {
+        return BTreeSet::from(["*".to_owned()]);
+    }
+    hosts.iter().map(|host| host.trim_end_matches('.').to_ascii_lowercase()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn track(revision: &str, weight_bp: u16) -> Track {
+        let address = "127.0.0.1:1".parse().unwrap();
+        Track {
+            revision: revision.into(),
+            weight_bp,
+            targets: vec![Target { instance: "a".into(), address, ready: true }],
+        }
+    }
+
+    fn service(tracks: Vec<Track>) -> ServiceTable {
+        ServiceTable { tracks, ..ServiceTable::default() }
+    }
+
+    #[test]
+    fn weights_add_up_to_the_whole_or_to_nothing() {
+        let rest = Table::default();
+        assert!(validate("s", &service(vec![track("a", 9_000), track("b", 1_000)]), &rest).is_ok());
+        assert!(validate("s", &service(vec![track("a", 0)]), &rest).is_ok());
+        let error = validate("s", &service(vec![track("a", 9_000)]), &rest).unwrap_err();
+        assert_eq!(error.kind(), &ErrorKind::Invalid);
+        assert!(error.to_string().contains("add up to 9000"), "{error}");
+    }
+
+    #[test]
+    fn a_weight_needs_a_target_and_a_host_one_service() {
+        let mut empty = track("a", WHOLE);
+        empty.targets.clear();
+        assert!(validate("s", &service(vec![empty]), &Table::default()).is_err());
+        let mut rest = Table::default();
+        rest.services
+            .insert("other".into(), ServiceTable { hosts: vec!["Shop.test".into()], ..Default::default() });
+        let mut mine = service(vec![track("a", WHOLE)]);
+        mine.hosts = vec!["shop.test".into()];
+        assert!(validate("s", &mine, &rest).unwrap_err().to_string().contains("other"));
+        mine.hosts = vec!["shop2.test".into()];
+        assert!(validate("s", &mine, &rest).is_ok());
+    }
+
+    #[test]
+    fn fallback_is_scaled_to_who_is_ready() {
+        let mut table = service(vec![track("a", 4_000), track("b", 4_000), track("c", 2_000)]);
+        table.candidate = Some(CandidateLease {
+            release: "r".into(),
+            revision: "c".into(),
+            lease_ms: 1,
+            fallback: vec![("a".into(), 5_000), ("b".into(), 5_000)],
+            guard: None,
+        });
+        assert_eq!(table.fallback_weights(|_| true), Some(vec![5_000, 5_000, 0]));
+        assert_eq!(table.fallback_weights(|track| track.revision == "b"), Some(vec![0, WHOLE, 0]));
+        assert_eq!(table.fallback_weights(|_| false), None);
+    }
+}

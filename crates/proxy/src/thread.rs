@@ -1,0 +1,313 @@
+//! One data thread: accepts, serves, and obeys the control thread.
+
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::body::SERVING;
+use crate::compiled::Compiled;
+use crate::count::Counts;
+use crate::drain::{self, Drained};
+use crate::forward::{From, forward};
+use crate::pool;
+use crate::protocol::{ArmObservation, RevisionObservation};
+use crate::route::Router;
+
+/// How long a client may take to send a head, and how long it may idle between requests.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
+const SWEEP: Duration = Duration::from_millis(250);
+
+/// What the control thread asks of a data thread.
+pub(crate) enum Command {
+    Swap {
+        compiled: Arc<Compiled>,
+        done: oneshot::Sender<()>,
+    },
+    Observe {
+        done: oneshot::Sender<ThreadObservation>,
+    },
+    Drain {
+        service: String,
+        revision: String,
+        window: Duration,
+        done: oneshot::Sender<Drained>,
+    },
+    Listen {
+        address: SocketAddr,
+        listener: TcpListener,
+        done: oneshot::Sender<io::Result<()>>,
+    },
+    /// Stop accepting, let requests end, then report.
+    Quit {
+        grace: Duration,
+        done: oneshot::Sender<()>,
+    },
+}
+
+/// One thread's share of an observation.
+#[derive(Debug, Default)]
+pub(crate) struct ThreadObservation {
+    pub(crate) revisions: Vec<(Arc<str>, Arc<str>, RevisionObservation)>,
+    pub(crate) arms: Vec<(Arc<str>, ArmObservation)>,
+    pub(crate) unrouted: Vec<(&'static str, u64)>,
+    pub(crate) connections: u64,
+}
+
+/// The control thread's end of a data thread.
+#[derive(Debug, Clone)]
+pub(crate) struct ThreadHandle {
+    pub(crate) commands: mpsc::Sender<Command>,
+}
+
+/// Starts a data thread.
+pub(crate) fn start(index: usize) -> io::Result<ThreadHandle> {
+    let (commands, receiver) = mpsc::channel(64);
+    // Not joined: the process ends with its control thread, which waits for every thread's last word.
+    std::thread::Builder::new().name(format!("proxy-{index}")).spawn(move || {
+        match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+            Ok(runtime) => runtime.block_on(obey(receiver)),
+            // The receiver is dropped, which the control thread notices at once.
+            Err(error) => tracing::error!(%error, "thread cannot start its runtime"),
+        }
+    })?;
+    Ok(ThreadHandle { commands })
+}
+
+async fn obey(mut commands: mpsc::Receiver<Command>) {
+    SERVING.set(true);
+    let router = Rc::new(Router::default());
+    let (quit, quitting) = watch::channel(Phase::Open);
+    let mut sweep = tokio::time::interval(SWEEP);
+    let mut acceptors = Vec::new();
+    loop {
+        let command = tokio::select! {
+            biased;
+            command = commands.recv() => command,
+            _ = sweep.tick() => {
+                router.targets.borrow().values().for_each(|target| pool::sweep(target));
+                router.forget();
+                continue;
+            }
+        };
+        // An answer nobody waits for any more is dropped: the caller's deadline passed.
+        match command {
+            None => {
+                SERVING.set(false);
+                return;
+            }
+            Some(Command::Swap { compiled, done }) => {
+                router.swap(compiled);
+                let _ = done.send(());
+            }
+            Some(Command::Observe { done }) => {
+                let _ = done.send(observe(&router));
+            }
+            Some(Command::Drain { service, revision, window, done }) => {
+                let Some(cell) = drain::begin(&router, &service, &revision) else {
+                    let _ = done.send(Drained::default());
+                    continue;
+                };
+                let router = router.clone();
+                tokio::task::spawn_local(async move {
+                    let _ = done.send(drain::run(router, cell, window).await);
+                });
+            }
+            Some(Command::Listen { address, listener, done }) => {
+                let opened = tokio::net::TcpListener::from_std(listener);
+                let answer = opened.map(|listener| {
+                    let (router, quitting) = (router.clone(), quitting.clone());
+                    acceptors.push(tokio::task::spawn_local(accept(listener, address, router, quitting)));
+                });
+                let _ = done.send(answer);
+            }
+            Some(Command::Quit { grace, done }) => {
+                leave(&router, &quit, acceptors, grace).await;
+                let _ = done.send(());
+                SERVING.set(false);
+                return;
+            }
+        }
+    }
+}
+
+/// How far a thread is on its way out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// No new connections; responses ask clients to go.
+    Leaving,
+    /// Idle connections are closed.
+    Closing,
+}
+
+async fn leave(
+    router: &Rc<Router>,
+    quit: &watch::Sender<Phase>,
+    acceptors: Vec<JoinHandle<()>>,
+    grace: Duration,
+) {
+    let end = tokio::time::Instant::now() + grace;
+    let gone = async |until: tokio::time::Instant| {
+        while router.connections.get() > 0 && tokio::time::Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    quit.send_replace(Phase::Leaving);
+    // Whatever they accepted last is counted by now, and will be served.
+    for acceptor in acceptors {
+        // Ends at once: it waits for nothing but the next connection and this signal.
+        let _ = acceptor.await;
+    }
+    // Clients that are busy learn from a response that the connection ends: no request meets a closing connection.
+    gone(tokio::time::Instant::now() + (grace / 4).min(Duration::from_secs(2))).await;
+    quit.send_replace(Phase::Closing);
+    let revisions: Vec<_> = router.revisions.borrow().values().cloned().collect();
+    let drains: Vec<_> = revisions
+        .into_iter()
+        .map(|cell| {
+            cell.weighted.set(false);
+            cell.draining.set(true);
+            let left = end.saturating_duration_since(tokio::time::Instant::now());
+            tokio::task::spawn_local(drain::run(router.clone(), cell, left))
+        })
+        .collect();
+    for drain in drains {
+        // A drain ends by itself shortly after its deadline.
+        let _ = drain.await;
+    }
+    gone(end + Duration::from_secs(1)).await;
+}
+
+async fn accept(
+    listener: tokio::net::TcpListener,
+    address: SocketAddr,
+    router: Rc<Router>,
+    mut quitting: watch::Receiver<Phase>,
+) {
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            _ = quitting.changed() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let from = From { peer, listener: address };
+                let connected = Connected::new(router.clone());
+                tokio::task::spawn_local(serve(stream, from, connected, quitting.clone()));
+            }
+            // Out of descriptors, mostly: connections wait in the kernel's queue meanwhile.
+            Err(error) if is_exhausted(&error) => tokio::time::sleep(Duration::from_millis(50)).await,
+            // The client went away while it was queued.
+            Err(_) => {}
+        }
+    }
+}
+
+fn is_exhausted(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    error.raw_os_error().is_some_and(|code| exhausted.iter().any(|errno| errno.raw_os_error() == code))
+}
+
+/// Counts a connection as long as it lives, however it ends.
+struct Connected(Rc<Router>);
+
+impl Connected {
+    fn new(router: Rc<Router>) -> Self {
+        router.connections.set(router.connections.get() + 1);
+        Self(router)
+    }
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.0.connections.set(self.0.connections.get().saturating_sub(1));
+    }
+}
+
+async fn serve(stream: TcpStream, from: From, connected: Connected, mut quitting: watch::Receiver<Phase>) {
+    let router = connected.0.clone();
+    // Fails when the client is gone already; the connection's own read says so next.
+    let _ = stream.set_nodelay(true);
+    let leaving = Rc::new(Cell::new(*quitting.borrow() != Phase::Open));
+    let own = leaving.clone();
+    let service = service_fn(move |request| {
+        let (router, leaving) = (router.clone(), own.clone());
+        async move {
+            let mut response = forward(router, request, from).await;
+            if leaving.get() && response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
+                let close = http::HeaderValue::from_static("close");
+                response.headers_mut().insert(http::header::CONNECTION, close);
+            }
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .pipeline_flush(true)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    loop {
+        tokio::select! {
+            // A client that breaks off or sends nonsense: hyper has answered what can be answered.
+            _ = connection.as_mut() => return,
+            changed = quitting.changed() => {
+                leaving.set(true);
+                if changed.is_err() || *quitting.borrow() == Phase::Closing {
+                    connection.as_mut().graceful_shutdown();
+                    // Ends with its last request, whose time the drain limits; a client that never reads is cut.
+                    let _ = timeout(Duration::from_secs(600), connection).await;
+                    return;
+                }
+            }
+        }
+    }
+}
+
+fn observe(router: &Router) -> ThreadObservation {
+    let mut seen = ThreadObservation { connections: router.connections.get(), ..Default::default() };
+    for cell in router.revisions.borrow().values() {
+        let mut revision = RevisionObservation {
+            in_flight: cell.in_flight.get(),
+            websockets: cell.tunnels.borrow().len() as u64,
+            draining: cell.draining.get() && (cell.in_flight.get() > 0),
+            ..Default::default()
+        };
+        for target in router.targets.borrow().values().filter(|target| Rc::ptr_eq(&target.revision, cell)) {
+            revision.pooled += target.idle.borrow().len() as u64;
+            revision.connections += target.open.borrow().len() as u64;
+        }
+        seen.revisions.push((cell.service.clone(), cell.revision.clone(), revision));
+    }
+    for (key, cell) in router.arms.borrow().iter() {
+        let counts = cell.counts.borrow().clone();
+        if counts == Counts::default() {
+            continue;
+        }
+        let arm = ArmObservation {
+            revision: key.revision.to_string(),
+            release: key.release.as_ref().map(ToString::to_string),
+            arm: key.arm,
+            counts,
+        };
+        seen.arms.push((key.service.clone(), arm));
+    }
+    seen.unrouted = router.unrouted.borrow().iter().map(|(reason, count)| (*reason, *count)).collect();
+    seen
+}

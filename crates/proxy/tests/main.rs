@@ -1,0 +1,16 @@
+//! Tests of the proxy as processes, over real sockets. Run with `cargo test -p cutover-proxy`.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, helpers included")]
+
+mod suite {
+    mod boot;
+    mod control;
+    mod drain;
+    mod harness;
+    mod http;
+    mod load;
+    mod processes;
+    mod retry;
+    mod upstream;
+    mod websocket;
+}

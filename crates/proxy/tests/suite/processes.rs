@@ -1,0 +1,200 @@
+//! Who dies with whom, and who may start beside whom.
+
+use std::io::Read;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use super::harness::{Proxy, Wire, any, kill_all_of, signal, spawn_holder, table, track, until, until_seen};
+use super::upstream::Upstream;
+
+async fn refused(dir: &std::path::Path, listen: &[std::net::SocketAddr]) -> String {
+    let mut holder = spawn_holder(dir, listen);
+    let status = until("second holder ends", || holder.try_wait().unwrap()).await;
+    assert!(!status.success());
+    let mut text = String::new();
+    holder.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+    text
+}
+
+#[tokio::test]
+async fn a_second_holder_is_refused_on_the_folder_and_on_the_address() {
+    let proxy = Proxy::start().await;
+    let pid = proxy.holder.id().to_string();
+    let text = refused(proxy.dir.path(), &[]).await;
+    assert!(text.contains("is held by process") && text.contains(&pid), "{text}");
+    let elsewhere = tempfile::tempdir().unwrap();
+    let text = refused(elsewhere.path(), &[proxy.addr]).await;
+    assert!(text.contains(&proxy.addr.to_string()) && text.contains(&pid), "{text}");
+    assert!(text.contains(proxy.dir.path().to_str().unwrap()), "{text}");
+    let other = tokio::net::TcpListener::bind(any()).await.unwrap();
+    let text = refused(elsewhere.path(), &[other.local_addr().unwrap()]).await;
+    assert!(text.contains("another program listens there") && text.contains("os error 98"), "{text}");
+    assert_eq!(proxy.get("/").await.status, 404, "the first one serves on");
+}
+
+/// New connections as fast as they come; counts those refused or reset before a response, except while excused.
+struct Knocking {
+    stop: Arc<AtomicBool>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+    served: Arc<AtomicU64>,
+    refused: Arc<AtomicU64>,
+    broken: Arc<AtomicU64>,
+}
+
+impl Knocking {
+    fn start(addr: std::net::SocketAddr) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let counters: [Arc<AtomicU64>; 3] = Default::default();
+        let tasks = (0..4).map(|_| {
+            let (stop, [served, refused, broken]) = (stop.clone(), counters.clone());
+            tokio::spawn(async move {
+                while !stop.load(Ordering::SeqCst) {
+                    let Ok(stream) = tokio::net::TcpStream::connect(addr).await else {
+                        refused.fetch_add(1, Ordering::SeqCst);
+                        continue;
+                    };
+                    let mut wire = Wire { stream: tokio::io::BufReader::new(stream) };
+                    let sent = wire.post("/id", "x").await;
+                    let counter =
+                        if sent.is_ok_and(|response| response.status == 200) { &served } else { &broken };
+                    counter.fetch_add(1, Ordering::SeqCst);
+                }
+            })
+        });
+        let tasks = tasks.collect();
+        let [served, refused, broken] = counters;
+        Self { stop, tasks, served, refused, broken }
+    }
+
+    async fn serve_more(&self) {
+        let goal = self.served.load(Ordering::SeqCst) + 100;
+        until("more requests are served", || (self.served.load(Ordering::SeqCst) >= goal).then_some(()))
+            .await;
+    }
+
+    async fn end(self) -> (u64, u64) {
+        self.stop.store(true, Ordering::SeqCst);
+        for task in self.tasks {
+            task.await.unwrap();
+        }
+        (self.refused.load(Ordering::SeqCst), self.broken.load(Ordering::SeqCst))
+    }
+}
+
+async fn serving() -> (Proxy, Upstream) {
+    let (proxy, v1) = (Proxy::start().await, Upstream::start("v1").await);
+    proxy.set(0, &table(vec![track("v1", 10_000, &[v1.addr])])).await;
+    (proxy, v1)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killing_the_worker_refuses_no_connection() {
+    let (proxy, _v1) = serving().await;
+    let knocking = Knocking::start(proxy.addr);
+    for _ in 0..5 {
+        knocking.serve_more().await;
+        let pid = proxy.worker_pid().await;
+        signal(pid, Signal::KILL);
+        until_seen(&proxy, "another worker", |seen| seen.worker_pid != pid).await;
+    }
+    knocking.serve_more().await;
+    let (refused, broken) = knocking.end().await;
+    assert_eq!(refused, 0);
+    // What the worker had in its hands dies with it: at most one request of each client, per kill.
+    assert!(broken <= 4 * 5, "{broken}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killing_the_holder_costs_nothing_and_the_next_one_takes_over() {
+    let (mut proxy, _v1) = serving().await;
+    let knocking = Knocking::start(proxy.addr);
+    knocking.serve_more().await;
+    let worker = proxy.worker_pid().await;
+    // A connection that is kept over all of it, and one busy meanwhile.
+    let mut kept = Wire::connect(proxy.addr).await;
+    assert_eq!(kept.get("/id").await.status, 200);
+    proxy.holder.kill().unwrap();
+    proxy.holder.wait().unwrap();
+    let end = std::time::Instant::now() + Duration::from_secs(10);
+    while proxy.client.hello().await.unwrap().holder_pid.is_some() {
+        assert!(std::time::Instant::now() < end, "the worker does not notice");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    knocking.serve_more().await;
+    let mut busy = Wire::connect(proxy.addr).await;
+    busy.send("GET /slow/700 HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    proxy.holder = spawn_holder(proxy.dir.path(), &[any()]);
+    until_seen(&proxy, "the successor", |seen| seen.worker_pid != worker).await;
+    assert_eq!(kept.get("/id").await.status, 200);
+    assert_eq!(busy.response(false).await.unwrap().text(), "v1");
+    knocking.serve_more().await;
+    let hello = proxy.client.hello().await.unwrap();
+    assert_eq!((hello.holder_pid, hello.listeners), (Some(proxy.holder.id()), vec![proxy.addr]));
+    until("the old worker leaves", || {
+        let state = std::fs::read_to_string(format!("/proc/{worker}/stat")).unwrap_or_default();
+        (state.is_empty() || state.contains(") Z ")).then_some(())
+    })
+    .await;
+    assert_eq!(knocking.end().await, (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hangup_signal_replaces_the_worker_without_losing_a_request() {
+    let (proxy, v1) = serving().await;
+    let knocking = Knocking::start(proxy.addr);
+    let mut kept = Wire::connect(proxy.addr).await;
+    for _ in 0..3 {
+        knocking.serve_more().await;
+        let before = proxy.worker_pid().await;
+        assert_eq!(kept.get("/id").await.status, 200);
+        signal(proxy.holder.id(), Signal::HUP);
+        let end = std::time::Instant::now() + Duration::from_secs(10);
+        while proxy.worker_pid().await == before {
+            assert!(std::time::Instant::now() < end, "no new worker");
+        }
+        // Served by the old worker still, which asks the client to go as soon as it is told itself.
+        loop {
+            let last = kept.get("/id").await;
+            assert_eq!(last.status, 200);
+            if last.header("connection") == Some("close") {
+                break;
+            }
+            assert!(std::time::Instant::now() < end, "the old worker keeps its client");
+        }
+        kept = Wire::connect(proxy.addr).await;
+    }
+    let mut slow = Wire::connect(proxy.addr).await;
+    slow.send("GET /slow/400 HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    until_seen(&proxy, "request is claimed", |seen| seen.services["shop"].revisions["v1"].in_flight > 0)
+        .await;
+    let before = proxy.worker_pid().await;
+    assert_eq!(knocking.end().await, (0, 0));
+    signal(proxy.holder.id(), Signal::HUP);
+    until_seen(&proxy, "another worker", |seen| seen.worker_pid != before).await;
+    let v2 = Upstream::start("v2").await;
+    proxy.set(1, &table(vec![track("v1", 0, &[v1.addr]), track("v2", 10_000, &[v2.addr])])).await;
+    // The request is in the hands of the worker before: the drain waits for it all the same.
+    let drained = proxy.client.drain("shop", "v1", Duration::from_secs(10)).await.unwrap();
+    assert!(drained.clean, "{drained:?}");
+    let answered = tokio::time::timeout(Duration::from_millis(100), slow.response(false)).await;
+    assert_eq!(answered.unwrap().unwrap().text(), "v1");
+}
+
+#[tokio::test]
+async fn a_term_signal_lets_requests_finish() {
+    let (mut proxy, v1) = serving().await;
+    let mut busy = Wire::connect(proxy.addr).await;
+    busy.send("GET /slow/400 HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    until("request arrives", || (v1.requests() == 1).then_some(())).await;
+    let worker = proxy.worker_pid().await;
+    signal(proxy.holder.id(), Signal::TERM);
+    let response = busy.response(false).await.unwrap();
+    assert_eq!((response.text().as_str(), response.header("connection")), ("v1", Some("close")));
+    let status = until("holder ends", || proxy.holder.try_wait().unwrap()).await;
+    assert!(status.success());
+    assert!(!std::path::Path::new(&format!("/proc/{worker}")).exists(), "the worker ended first");
+    kill_all_of(proxy.dir.path());
+}

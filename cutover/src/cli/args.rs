@@ -1,0 +1,222 @@
+//! Verbs and options (design §7).
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::failure::Failure;
+use crate::state::StateDir;
+
+/// Releases a new revision of a service so that no request fails, and takes it back when it is worse.
+#[derive(Parser)]
+#[command(name = "cutover", version, arg_required_else_help = true)]
+pub(super) struct Args {
+    #[command(flatten)]
+    pub(super) global: Global,
+    #[command(subcommand)]
+    pub(super) verb: Verb,
+}
+
+#[derive(clap::Args, Clone)]
+pub(super) struct Global {
+    /// The release file
+    #[arg(short = 'f', long = "file", global = true, default_value = "cutover.yaml", value_name = "FILE")]
+    pub(super) file: PathBuf,
+    /// The state folder; by default $CUTOVER_STATE, else the user's state folder
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(super) state: Option<PathBuf>,
+    /// How to print
+    #[arg(long, global = true, value_enum, default_value_t = Output::Text)]
+    pub(super) output: Output,
+}
+
+impl Global {
+    pub(super) fn state_dir(&self) -> Result<StateDir, Failure> {
+        StateDir::find(self.state.as_deref())
+    }
+
+    pub(super) fn json(&self) -> bool {
+        self.output == Output::Json
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Output {
+    /// For people
+    Text,
+    /// For programs: JSON lines
+    Json,
+}
+
+#[derive(clap::Args, Clone)]
+pub(super) struct Deploy {
+    /// Release the revision even if it was just rolled back
+    #[arg(long)]
+    pub(super) again: bool,
+    /// Abort the release that holds the service, then release
+    #[arg(long)]
+    pub(super) supersede: bool,
+    /// Return once the release began; it goes on in the server
+    #[arg(long)]
+    pub(super) detach: bool,
+    /// Another artifact than the release file names
+    #[arg(long, value_name = "PATH")]
+    pub(super) artifact: Option<String>,
+}
+
+#[derive(Subcommand)]
+pub(super) enum Verb {
+    /// A whole story on this machine: four releases under load, two of them bad; no files needed
+    Demo {
+        /// Leave the scratch folder, the server and the services for a look around
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Validate the release file
+    Check,
+    /// Show every step with its way back, its time, and what is not free of downtime
+    Plan(Deploy),
+    /// Release
+    Deploy(Deploy),
+    /// Return to the predecessor
+    Rollback {
+        /// The service; by default the release file's
+        service: Option<String>,
+        /// Return once the rollback began
+        #[arg(long)]
+        detach: bool,
+    },
+    /// What runs, what takes traffic, what is under way
+    Status {
+        /// Only this service
+        service: Option<String>,
+    },
+    /// Past releases
+    History {
+        /// Only this service
+        service: Option<String>,
+        /// How many
+        #[arg(long, default_value_t = 20)]
+        limit: u32,
+    },
+    /// The whole story of a release, from its journal
+    Show {
+        /// The release, such as shop-7
+        release: String,
+    },
+    /// The last lines of the instances
+    Logs {
+        /// The service; by default the release file's
+        service: Option<String>,
+        /// Only this revision, running or not
+        #[arg(long)]
+        revision: Option<String>,
+        /// How many lines of each instance
+        #[arg(short = 'n', long, default_value_t = 50)]
+        lines: usize,
+    },
+    /// Stop going forward for a while
+    Pause {
+        /// The service; by default the release file's
+        service: Option<String>,
+        /// How long at most
+        #[arg(long = "for", default_value = "30m", value_name = "TIME")]
+        span: String,
+        /// What happens then
+        #[arg(long, value_enum, default_value_t = Then::Abort)]
+        then: Then,
+    },
+    /// Go on after a pause or an inconclusive verdict
+    Resume {
+        /// The service; by default the release file's
+        service: Option<String>,
+    },
+    /// Answer the approval that is asked for
+    Approve {
+        /// The service; by default the release file's
+        service: Option<String>,
+    },
+    /// End the current bake, go to the next weight
+    Advance {
+        /// The service; by default the release file's
+        service: Option<String>,
+    },
+    /// Skip the remaining weights and bakes
+    Promote {
+        /// The service; by default the release file's
+        service: Option<String>,
+    },
+    /// Stop the release and go back
+    Abort {
+        /// The service; by default the release file's
+        service: Option<String>,
+    },
+    /// Take a service off the machine: route and instances; its journal stays
+    Destroy {
+        /// The service; by default the release file's
+        service: Option<String>,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Run the server: engine, local instances, socket
+    Server {
+        #[command(subcommand)]
+        verb: Option<ServerVerb>,
+        #[arg(long, hide = true)]
+        background: bool,
+    },
+    /// Run the proxy, or talk to it without a server
+    Proxy {
+        #[command(subcommand)]
+        verb: Option<ProxyVerb>,
+        /// Addresses to open at once, beside those of the releases
+        #[arg(long, value_name = "ADDRESS")]
+        listen: Vec<SocketAddr>,
+        #[arg(long, hide = true)]
+        background: bool,
+    },
+    /// The JSON schema of the release file
+    #[cfg(feature = "schema")]
+    Schema,
+    /// A completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    #[command(hide = true)]
+    DemoService,
+}
+
+#[derive(Subcommand)]
+pub(super) enum ServerVerb {
+    /// Stop the server; traffic goes on
+    Stop,
+}
+
+#[derive(Subcommand)]
+pub(super) enum ProxyVerb {
+    #[command(hide = true)]
+    Worker {
+        /// The holder's folder
+        dir: PathBuf,
+    },
+    /// Take the candidate's traffic away, with no server needed
+    Back {
+        /// The service
+        service: String,
+    },
+    /// What the proxy really does
+    Status,
+    /// Stop the proxy: open requests finish, then its addresses close
+    Stop,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Then {
+    /// Go on
+    Resume,
+    /// Go back
+    Abort,
+}

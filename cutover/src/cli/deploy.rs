@@ -1,0 +1,173 @@
+//! `plan`, `deploy` and `rollback`: start a release and follow its story to the end.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use cutover_core::text::{Report, Story, plan_text};
+use cutover_core::{Machine, ReleaseFile, ReleaseId, Span, file};
+use cutover_ports::{Secret, TrackView};
+
+use super::args::{Deploy, Global};
+use super::file as release_file;
+use super::view::View;
+use crate::exit;
+use crate::failure::Failure;
+use crate::server::Client;
+use crate::server::protocol::{
+    DeployAnswer, DeployBody, PlanAnswer, RecordsAnswer, RollbackBody, StatusAnswer,
+};
+
+/// `cutover plan`.
+pub(super) async fn plan(global: &Global, deploy: &Deploy) -> Result<u8, Failure> {
+    let body = body(global, deploy)?;
+    let client = Client::connect_or_start(&global.state_dir()?).await?;
+    let answer: Result<PlanAnswer, Failure> = client.post("/v1/plan", &body).await;
+    match answer {
+        Ok(answer) if global.json() => println!("{}", serde_json::json!(answer)),
+        Ok(answer) => println!("{}", plan_text(&answer.plan, answer.lease_ms.map(Span::from_ms))),
+        // Nothing to do is not a failure.
+        Err(failure) if failure.exit == exit::OK => println!("{failure}"),
+        Err(failure) => return Err(failure),
+    }
+    Ok(exit::OK)
+}
+
+/// `cutover deploy`.
+pub(super) async fn deploy(global: &Global, deploy: &Deploy) -> Result<u8, Failure> {
+    let body = body(global, deploy)?;
+    let client = Client::connect_or_start(&global.state_dir()?).await?;
+    let answer: DeployAnswer = client.post("/v1/deploy", &body).await?;
+    attend(global, &client, answer, deploy.detach).await
+}
+
+/// `cutover rollback`.
+pub(super) async fn rollback(global: &Global, service: Option<String>, detach: bool) -> Result<u8, Failure> {
+    let service = release_file::service(global, service)?;
+    let client = Client::connect_or_start(&global.state_dir()?).await?;
+    let answer: DeployAnswer = client.post("/v1/rollback", &RollbackBody { service, by: by() }).await?;
+    attend(global, &client, answer, detach).await
+}
+
+async fn attend(global: &Global, client: &Client, answer: DeployAnswer, detach: bool) -> Result<u8, Failure> {
+    match answer {
+        DeployAnswer::UpToDate { service, revision } => {
+            if global.json() {
+                println!(
+                    "{}",
+                    serde_json::json!({ "up_to_date": true, "service": service, "revision": revision })
+                );
+            } else {
+                println!("{service} is up to date: {revision} is stable already");
+            }
+            Ok(exit::OK)
+        }
+        DeployAnswer::Started { release, .. } if detach => {
+            if global.json() {
+                println!("{}", serde_json::json!({ "release": release, "detached": true }));
+            } else {
+                println!(
+                    "{release} began; follow it with: cutover show {release}, or stop it with: cutover abort"
+                );
+            }
+            Ok(exit::DETACHED)
+        }
+        DeployAnswer::Started { release, .. } => {
+            let mut view = View::new(global.json());
+            let interrupted = tokio::signal::ctrl_c();
+            tokio::select! {
+                code = follow(client, &release, &mut view) => code,
+                _ = interrupted => {
+                    view.clear();
+                    eprintln!(
+                        "detached: {release} goes on in the server; follow it with: cutover show {release}, \
+                         or stop it with: cutover abort"
+                    );
+                    Ok(exit::DETACHED)
+                }
+            }
+        }
+    }
+}
+
+/// Prints the release's records as they come, until its exit code is known; then the report.
+async fn follow(client: &Client, release: &ReleaseId, view: &mut View) -> Result<u8, Failure> {
+    let mut story = Story::default();
+    let mut records = Vec::new();
+    let mut lost = 0;
+    loop {
+        let path =
+            format!("/v1/releases/{release}/records?from={}&wait_ms={}", records.len(), view.patience_ms());
+        let answer: RecordsAnswer = match client.get(&path).await {
+            Ok(answer) => answer,
+            // A server that is being replaced comes back; the release is in its journal.
+            Err(failure) if lost < 30 && failure.exit == exit::FAILED => {
+                lost += 1;
+                tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+                // A server that is being replaced is back by now; one that died is not, and the release waits.
+                if lost == 3 {
+                    view.say(&failure.to_string());
+                    client.revive().await?;
+                }
+                continue;
+            }
+            Err(failure) => return Err(failure),
+        };
+        lost = 0;
+        for record in answer.records {
+            view.record(&record, &story.tell(&record));
+            records.push(record);
+        }
+        let machine = story.machine();
+        if let Some(code) = machine.and_then(cutover_core::Machine::exit_code)
+            && let Some(report) = Report::of(&records)
+        {
+            view.report(&report);
+            return Ok(code);
+        }
+        if let Some(machine) = machine
+            && view.is_live()
+        {
+            let tracks = split(client, machine).await;
+            view.live(machine, &records, &tracks);
+        }
+    }
+}
+
+/// Returns how traffic is split right now; nothing where that cannot be seen, the live line is no place for errors.
+async fn split(client: &Client, machine: &Machine) -> Vec<TrackView> {
+    let status = client.get::<StatusAnswer>("/v1/status");
+    let status = tokio::time::timeout(std::time::Duration::from_secs(1), status).await;
+    let services = status.ok().and_then(Result::ok).map(|status| status.services).unwrap_or_default();
+    let ours = services.into_iter().find(|status| status.service.name == machine.plan().service);
+    ours.and_then(|status| status.router).map(|view| view.tracks).unwrap_or_default()
+}
+
+fn body(global: &Global, deploy: &Deploy) -> Result<DeployBody, Failure> {
+    let file = release_file::read_for(global, deploy)?;
+    let secrets = secrets(&file)?;
+    let absolute = std::path::absolute(&global.file)
+        .map_err(|error| Failure::own(format!("failed to resolve {}: {error}", global.file.display())))?;
+    let base = absolute.parent().map_or_else(|| PathBuf::from("/"), PathBuf::from);
+    Ok(DeployBody { file, base, secrets, by: by(), again: deploy.again, supersede: deploy.supersede })
+}
+
+/// Takes the values of the named secrets from our environment; they travel over the socket, never as arguments.
+fn secrets(file: &ReleaseFile) -> Result<BTreeMap<String, Secret>, Failure> {
+    let file::Platform::Local(local) = &file.platform;
+    let mut secrets = BTreeMap::new();
+    for name in &local.secrets {
+        let value = std::env::var(name).map_err(|_| {
+            Failure::new(exit::USAGE, format!("the secret {name} is not set in this environment"))
+                .hint(format!("set it for this command: {name}=… cutover deploy"))
+        })?;
+        secrets.insert(name.clone(), Secret::new(value));
+    }
+    Ok(secrets)
+}
+
+/// Who asks: the user, and the CI job where there is one.
+pub(super) fn by() -> String {
+    let user = std::env::var("USER").ok().filter(|user| !user.is_empty());
+    let user = user.unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()));
+    if std::env::var_os("CI").is_some() { format!("{user} (CI)") } else { user }
+}

@@ -1,0 +1,97 @@
+//! Death at a chosen place of the journal, for the kill tests: debug builds only.
+//!
+//! `CUTOVER_TEST_DIE=before:N` (or `after:N`) kills this process before (after) its N-th append is written.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use async_trait::async_trait;
+use cutover_core::{ReleaseId, ServiceName};
+use cutover_engine::store::{
+    Append, Claimed, Journal, Opening, ReleaseRow, ServiceRow, Store, StoreError, Stored, Tenant,
+};
+use rustix::process::{Signal, getpid, kill_process};
+
+/// Wraps the store where the environment asks for it.
+pub(super) fn wrap(store: Store) -> Store {
+    let Ok(text) = std::env::var("CUTOVER_TEST_DIE") else { return store };
+    let (when, number) = text.split_once(':').unwrap_or(("after", "0"));
+    let left = AtomicI64::new(number.parse().unwrap_or(0));
+    Store::new(Arc::new(Dying { journal: store.journal(), left, before: when == "before" }))
+}
+
+struct Dying {
+    journal: Arc<dyn Journal>,
+    left: AtomicI64,
+    before: bool,
+}
+
+impl Dying {
+    async fn at<T>(&self, write: impl Future<Output = T>) -> T {
+        let now = self.left.fetch_sub(1, Ordering::SeqCst) == 0;
+        if now && self.before {
+            die();
+        }
+        let written = write.await;
+        if now {
+            die();
+        }
+        written
+    }
+}
+
+fn die() {
+    let _ = kill_process(getpid(), Signal::KILL);
+}
+
+#[async_trait]
+impl Journal for Dying {
+    async fn open_release(&self, opening: &Opening) -> Result<u64, StoreError> {
+        self.at(self.journal.open_release(opening)).await
+    }
+
+    async fn append(&self, append: &Append) -> Result<(), StoreError> {
+        self.at(self.journal.append(append)).await
+    }
+
+    async fn claim(
+        &self,
+        service: &ServiceName,
+        tenant: &Tenant,
+        force: bool,
+    ) -> Result<Claimed, StoreError> {
+        self.journal.claim(service, tenant, force).await
+    }
+
+    async fn renew(&self, service: &ServiceName, epoch: u64, tenant: &Tenant) -> Result<(), StoreError> {
+        self.journal.renew(service, epoch, tenant).await
+    }
+
+    async fn vacate(&self, service: &ServiceName, epoch: u64) -> Result<(), StoreError> {
+        self.journal.vacate(service, epoch).await
+    }
+
+    async fn destroy(&self, service: &ServiceName, epoch: u64) -> Result<(), StoreError> {
+        self.journal.destroy(service, epoch).await
+    }
+
+    async fn records(&self, release: &ReleaseId, from: u64, limit: u32) -> Result<Vec<Stored>, StoreError> {
+        self.journal.records(release, from, limit).await
+    }
+
+    async fn services(&self) -> Result<Vec<ServiceRow>, StoreError> {
+        self.journal.services().await
+    }
+
+    async fn releases(
+        &self,
+        service: Option<&ServiceName>,
+        limit: u32,
+    ) -> Result<Vec<ReleaseRow>, StoreError> {
+        self.journal.releases(service, limit).await
+    }
+
+    async fn release(&self, id: &ReleaseId) -> Result<Option<ReleaseRow>, StoreError> {
+        self.journal.release(id).await
+    }
+}

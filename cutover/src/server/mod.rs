@@ -1,0 +1,20 @@
+//! The server: engine, local instances, and the socket that the command line talks to.
+
+mod api;
+mod client;
+#[cfg(debug_assertions)]
+mod failpoint;
+mod lock;
+pub(crate) mod protocol;
+mod proxy;
+mod run;
+
+pub(crate) use client::Client;
+
+/// Returns the pid of the server that works on the state folder; none where none does.
+pub(crate) fn owner(state: &crate::state::StateDir) -> Option<i32> {
+    lock::ServerLock::owner(state)
+}
+
+pub(crate) use proxy::{own as proxy_failure, run_holder, run_worker, stop as stop_proxy};
+pub(crate) use run::{run, stop};

@@ -1,0 +1,118 @@
+//! The data plane beside the server: starts the holder where none answers; runs holder and worker.
+
+use std::ffi::OsString;
+use std::fs::OpenOptions;
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use cutover_proxy::{Client, HolderOptions, WorkerOptions};
+
+use crate::failure::Failure;
+use crate::state::StateDir;
+
+const START_LIMIT: Duration = Duration::from_secs(20);
+
+/// Ensures that a proxy answers on the state folder.
+pub(crate) async fn ensure(state: &StateDir) -> Result<(), Failure> {
+    let dir = state.proxy();
+    if Client::connect(&dir).await.is_ok() {
+        return Ok(());
+    }
+    restart(state).await
+}
+
+/// Starts a holder; where a worker serves on without one, it takes over its listeners.
+pub(crate) async fn restart(state: &StateDir) -> Result<(), Failure> {
+    let dir = state.proxy();
+    let failed = |error: std::io::Error| Failure::own(format!("failed to start the proxy: {error}"));
+    let log =
+        OpenOptions::new().create(true).append(true).mode(0o600).open(state.proxy_log()).map_err(failed)?;
+    let mut child = std::process::Command::new(std::env::current_exe().map_err(failed)?)
+        .args(["proxy", "--background", "--state"])
+        .arg(state.path())
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().map_err(failed)?)
+        .stderr(log)
+        .current_dir("/")
+        .spawn()
+        .map_err(failed)?;
+    let begun = Instant::now();
+    loop {
+        let answers = async { Client::connect(&dir).await?.hello().await };
+        match (answers.await, child.try_wait().ok().flatten()) {
+            (Ok(hello), _) if hello.holder_pid == Some(child.id()) => break,
+            (Ok(_), None) if begun.elapsed() < START_LIMIT => {
+                tokio::time::sleep(Duration::from_millis(10)).await
+            }
+            (Ok(_), status) => {
+                return Err(Failure::own(format!(
+                    "a proxy without a holder goes on serving; a new one ended: {status:?}"
+                ))
+                .hint(format!("its log: {}", state.proxy_log().display())));
+            }
+            (Err(error), Some(status)) => {
+                return Err(Failure::own(format!(
+                    "failed to start the proxy: it ended with {status} ({error})"
+                ))
+                .hint(format!("its log: {}", state.proxy_log().display())));
+            }
+            (Err(error), None) if begun.elapsed() > START_LIMIT => {
+                return Err(Failure::own(format!(
+                    "failed to start the proxy within {START_LIMIT:?}: {error}"
+                ))
+                .hint(format!("its log: {}", state.proxy_log().display())));
+            }
+            _ => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    }
+    // Who spawns reaps: a holder that dies while this server lives must not stay a zombie.
+    std::thread::spawn(move || drop(child.wait()));
+    Ok(())
+}
+
+/// Runs the holder until it is told to stop.
+pub(crate) fn run_holder(state: &StateDir, listen: Vec<SocketAddr>) -> Result<(), Failure> {
+    state.create()?;
+    let failed = |error: std::io::Error| Failure::own(format!("failed to start the proxy: {error}"));
+    let mut worker: Vec<OsString> = vec![std::env::current_exe().map_err(failed)?.into()];
+    worker.extend(["proxy", "worker"].map(OsString::from));
+    worker.push(state.proxy().into());
+    let mut options = HolderOptions::new(state.proxy(), worker);
+    options.listen = listen;
+    cutover_proxy::run_holder(options).map_err(|error| own(&error))
+}
+
+/// Runs a worker; the holder starts it.
+pub(crate) fn run_worker(dir: &Path) -> Result<(), Failure> {
+    cutover_proxy::run_worker(WorkerOptions::new(dir)).map_err(|error| own(&error))
+}
+
+/// Tells the proxy of `state` to stop, and waits until it has. Its open requests finish first.
+pub(crate) async fn stop(state: &StateDir) -> Result<(), Failure> {
+    let Ok(client) = Client::connect(state.proxy()).await else { return Ok(()) };
+    let hello = client.hello().await.map_err(|error| own(&error))?;
+    let pid = hello.holder_pid.unwrap_or(hello.worker_pid);
+    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+    if let Some(pid) = pid {
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)
+            .map_err(|error| Failure::own(format!("failed to stop the proxy: {error}")))?;
+    }
+    let begun = Instant::now();
+    while Client::connect(state.proxy()).await.is_ok() {
+        if begun.elapsed() > Duration::from_secs(40) {
+            return Err(Failure::own("the proxy did not stop within 40s")
+                .hint(format!("its log: {}", state.proxy_log().display())));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
+
+/// Turns the proxy's error into a failure of the command.
+pub(crate) fn own(error: &cutover_proxy::ProxyError) -> Failure {
+    let cause = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
+    Failure::own(format!("{error}{cause}"))
+}

@@ -1,0 +1,75 @@
+//! The state folder: journal, revisions, sockets, logs. Everything that cutover remembers on this machine.
+
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::failure::Failure;
+
+/// A state folder, existing and private.
+#[derive(Clone, Debug)]
+pub(crate) struct StateDir(PathBuf);
+
+impl StateDir {
+    /// Finds the folder: `--state`, else `$CUTOVER_STATE`, else the user's state folder.
+    pub(crate) fn find(given: Option<&Path>) -> Result<StateDir, Failure> {
+        let path = given.map(Path::to_path_buf).or_else(|| env_path("CUTOVER_STATE")).or_else(default_dir);
+        let path = path.ok_or_else(|| {
+            Failure::own(
+                "failed to find a state folder: neither $CUTOVER_STATE, $XDG_STATE_HOME nor $HOME is set",
+            )
+            .hint("name one with --state DIR")
+        })?;
+        let path = std::path::absolute(&path)
+            .map_err(|error| Failure::own(format!("failed to resolve {}: {error}", path.display())))?;
+        Ok(StateDir(path))
+    }
+
+    /// Makes the folder, private to this user.
+    pub(crate) fn create(&self) -> Result<(), Failure> {
+        let failed = |error: std::io::Error| {
+            Failure::own(format!("failed to create the state folder {}: {error}", self.0.display()))
+                .hint("make it writable, or name another with --state DIR")
+        };
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.0).map_err(failed)?;
+        fs::set_permissions(&self.0, fs::Permissions::from_mode(0o700)).map_err(failed)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub(crate) fn journal(&self) -> PathBuf {
+        self.0.join("journal.db")
+    }
+
+    pub(crate) fn server_socket(&self) -> PathBuf {
+        self.0.join("server.sock")
+    }
+
+    pub(crate) fn server_lock(&self) -> PathBuf {
+        self.0.join("server.lock")
+    }
+
+    pub(crate) fn server_log(&self) -> PathBuf {
+        self.0.join("server.log")
+    }
+
+    pub(crate) fn proxy(&self) -> PathBuf {
+        self.0.join("proxy")
+    }
+
+    pub(crate) fn proxy_log(&self) -> PathBuf {
+        self.0.join("proxy.log")
+    }
+}
+
+fn env_path(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+fn default_dir() -> Option<PathBuf> {
+    let base =
+        env_path("XDG_STATE_HOME").or_else(|| env_path("HOME").map(|home| home.join(".local/state")))?;
+    Some(base.join("cutover"))
+}

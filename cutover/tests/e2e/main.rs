@@ -1,0 +1,15 @@
+//! Real processes: the binary as an operator uses it, real servers behind it, and death at the worst moments.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, helpers included")]
+
+mod candidates;
+mod cli;
+mod clients;
+mod conformance;
+mod damage;
+mod demo;
+mod foreign;
+mod harness;
+mod kills;
+mod owners;
+mod service;

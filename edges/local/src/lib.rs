@@ -1,0 +1,23 @@
+//! The local platform: revisions copied into the state folder, instances as processes of this machine.
+
+mod disk;
+mod launch;
+mod logs;
+mod options;
+mod platform;
+mod ports;
+mod preflight;
+mod process;
+mod record;
+mod seal;
+mod session;
+mod sockets;
+mod stop;
+mod store;
+mod supervise;
+mod tree;
+mod user;
+mod vouch;
+
+pub use options::Options;
+pub use platform::LocalPlatform;

@@ -1,0 +1,452 @@
+//! The local platform: processes on this machine, supervised one task each.
+
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use cutover_core::{After, Fault, Fence, InstanceId, RevisionId, ServiceName};
+use cutover_ports::{ObservedInstance, ObservedRevision, Platform, RevisionSpec};
+use rustix::fs::{FlockOperation, flock};
+use tokio::sync::{Mutex, watch};
+use tokio::task::spawn_blocking;
+
+use crate::disk;
+use crate::logs;
+use crate::options::Options;
+use crate::ports::Ports;
+use crate::preflight::{self, Running};
+use crate::process::{self, Leader};
+use crate::record::{InstanceRecord, Records, ServiceRecord};
+use crate::seal::Vault;
+use crate::store::Store;
+use crate::supervise::{Handle, Shared, Status};
+use crate::vouch;
+
+/// How long an open waits for an earlier platform in the same folder to let go.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
+/// How long killed processes may take to vanish before `retire` gives up waiting.
+const KILL_WAIT: Duration = Duration::from_secs(20);
+const LOG_LINES: usize = 20;
+const DEAD_LOGS_KEPT: usize = 8;
+
+/// Processes on this machine. Dropping it, or the death of this process, leaves the instances running; the
+/// next open adopts them.
+pub struct LocalPlatform {
+    shared: Arc<Shared>,
+    services: Mutex<BTreeMap<ServiceName, Service>>,
+    closing: watch::Sender<bool>,
+}
+
+#[derive(Default)]
+struct Service {
+    record: ServiceRecord,
+    instances: Vec<Handle>,
+}
+
+impl LocalPlatform {
+    /// Opens the platform whose state lies in `<state_dir>/local`, adopts the instances that run, finishes
+    /// stops that were
+    /// cut short, and starts what is wanted but does not run. One process at a time; needs a tokio runtime
+    /// with I/O and time.
+    pub async fn open(state_dir: PathBuf, options: Options) -> Result<LocalPlatform, Fault> {
+        let folder = state_dir.join("local");
+        let shared = blocking(move || prepare(&folder, options)).await?;
+        let platform = LocalPlatform {
+            shared: Arc::new(shared),
+            services: Mutex::default(),
+            closing: watch::channel(false).0,
+        };
+        platform.adopt_all().await?;
+        Ok(platform)
+    }
+
+    /// Lets go of the instances, which go on running, and returns when no task of the platform is left.
+    pub async fn shutdown(self) {
+        self.closing.send_replace(true);
+        let services = std::mem::take(&mut *self.services.lock().await);
+        for handle in services.into_values().flat_map(|service| service.instances) {
+            handle.join().await;
+        }
+    }
+
+    /// Returns what a stored revision was made from, whatever became of its artifact since. Its secrets stay
+    /// sealed.
+    pub async fn spec(&self, revision: &RevisionId) -> Result<RevisionSpec, Fault> {
+        let revision = revision.clone();
+        self.with_store(move |store| store.spec(&revision)).await
+    }
+
+    async fn adopt_all(&self) -> Result<(), Fault> {
+        let shared = self.shared.clone();
+        let found = blocking(move || {
+            let mut found = Vec::new();
+            for service in shared.records.services()? {
+                shared.records.prepare(&service)?;
+                let (record, instances) = shared.records.read(&service)?;
+                instances.iter().for_each(|instance| shared.ports.claim(instance.port));
+                found.push((service, record, instances));
+            }
+            Ok(found)
+        })
+        .await?;
+        let mut services = self.services.lock().await;
+        for (name, record, instances) in found {
+            let mut service = Service { record, instances: Vec::new() };
+            for mut instance in instances {
+                let leader = Leader::adopt(&instance, &self.shared.boot)
+                    .map_err(|error| Fault::platform(format!("adopt instance {}: {error}", instance.id)))?;
+                // Its revision is wanted no more: a retire was cut short between the wish and the signal.
+                instance.stopping |= !service.record.desired.contains_key(&instance.revision);
+                tracing::info!(instance = %instance.id, runs = leader.is_some(), stopping = instance.stopping, "instance adopted");
+                service.instances.push(self.supervise(instance, leader, false));
+            }
+            for (revision, count) in service.record.desired.clone() {
+                self.settle(&name, &mut service, &revision, count).await?;
+            }
+            services.insert(name, service);
+        }
+        Ok(())
+    }
+
+    fn supervise(&self, instance: InstanceRecord, leader: Option<Leader>, fresh: bool) -> Handle {
+        Handle::supervise(&self.shared, instance, leader, fresh, self.closing.subscribe())
+    }
+
+    /// Starts what is missing of the revision and stops what is too much.
+    async fn settle(
+        &self,
+        name: &ServiceName,
+        service: &mut Service,
+        revision: &RevisionId,
+        count: u32,
+    ) -> Result<(), Fault> {
+        service.instances.retain(|handle| !handle.is_gone());
+        let kept: Vec<&Handle> = service
+            .instances
+            .iter()
+            .filter(|handle| handle.revision == *revision && !handle.is_stopping())
+            .collect();
+        let mut slots: Vec<u32> = kept.iter().map(|handle| handle.slot).collect();
+        slots.sort_unstable();
+        for surplus in slots.iter().skip(count as usize) {
+            kept.iter().filter(|handle| handle.slot == *surplus).for_each(|handle| handle.stop());
+        }
+        let missing = (count as usize).saturating_sub(slots.len());
+        let free: Vec<u32> = (1..).filter(|slot| !slots.contains(slot)).take(missing).collect();
+        if !free.is_empty() {
+            let (folder, live) = (
+                self.shared.records.logs(name, revision),
+                service.instances.iter().map(|handle| handle.log.clone()).collect::<Vec<_>>(),
+            );
+            let _ = spawn_blocking(move || logs::prune(&folder, &live, DEAD_LOGS_KEPT)).await;
+        }
+        for slot in free {
+            let (shared, name, revision) = (self.shared.clone(), name.clone(), revision.clone());
+            let instance = blocking(move || {
+                let port = shared.ports.take()?;
+                let written = InstanceRecord::intend(&name, &revision, slot, port)
+                    .and_then(|record| shared.records.write(&record).map(|()| record));
+                written.inspect_err(|_| shared.ports.free(port))
+            })
+            .await?;
+            service.instances.push(self.supervise(instance, None, true));
+        }
+        Ok(())
+    }
+
+    /// Notes the fence and what `change` makes of the wish, on disk before anything acts on it.
+    async fn admit(
+        &self,
+        fence: Fence,
+        name: &ServiceName,
+        service: &mut Service,
+        change: impl FnOnce(&mut ServiceRecord),
+    ) -> Result<(), Fault> {
+        if fence < service.record.fence {
+            let seen = service.record.fence;
+            return Err(Fault::fenced(format!(
+                "act on {name}: this driver's fence {fence} is lower than {seen}"
+            )));
+        }
+        let mut record = service.record.clone();
+        record.fence = fence;
+        change(&mut record);
+        let (shared, name, written) = (self.shared.clone(), name.clone(), record.clone());
+        blocking(move || {
+            shared.records.prepare(&name)?;
+            shared.records.write_service(&name, &written)
+        })
+        .await?;
+        service.record = record;
+        Ok(())
+    }
+
+    async fn statuses(
+        &self,
+        service: &ServiceName,
+        of: impl Fn(&Handle) -> bool,
+    ) -> Vec<(InstanceId, watch::Receiver<Status>)> {
+        let services = self.services.lock().await;
+        let handles = services.get(service).into_iter().flat_map(|service| &service.instances);
+        handles.filter(|handle| of(handle)).map(|handle| (handle.id.clone(), handle.status.clone())).collect()
+    }
+
+    async fn with_store<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Store) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, Fault> {
+        let shared = self.shared.clone();
+        blocking(move || work(&shared.store)).await
+    }
+}
+
+impl Drop for LocalPlatform {
+    /// Ends the supervisors, not the instances.
+    fn drop(&mut self) {
+        self.closing.send_replace(true);
+    }
+}
+
+#[async_trait]
+impl Platform for LocalPlatform {
+    async fn identify(&self, spec: &RevisionSpec) -> Result<RevisionId, Fault> {
+        let spec = spec.clone();
+        self.with_store(move |store| store.identify(&spec)).await
+    }
+
+    async fn losses(&self, spec: &RevisionSpec) -> Result<Vec<String>, Fault> {
+        let spec = spec.clone();
+        self.with_store(move |store| {
+            let Some(tree) = store.artifact(&spec)? else {
+                let base = spec.base.display();
+                return Ok(vec![format!(
+                    "no artifact: the files in {base} are used as they are; overwriting them changes what a restart or a rollback runs"
+                )]);
+            };
+            let out = tree.links_out();
+            let sentence = || {
+                format!("links of the artifact lead out of it ({}); what they point at is not copied, and may change", out.join(", "))
+            };
+            Ok(if out.is_empty() { Vec::new() } else { vec![sentence()] })
+        })
+        .await
+    }
+
+    async fn preflight(&self, spec: &RevisionSpec, candidate: &RevisionId) -> Result<String, Fault> {
+        let mut running = Running { of_candidate: 0, processes: Vec::new() };
+        let services = self.services.lock().await;
+        for handle in services.get(&spec.service).into_iter().flat_map(|service| &service.instances) {
+            if let Some(process) = handle.status.borrow().process.clone() {
+                running.of_candidate += u32::from(handle.revision == *candidate && !handle.is_stopping());
+                running.processes.push((handle.id.clone(), process));
+            }
+        }
+        drop(services);
+        let (spec, candidate) = (spec.clone(), candidate.clone());
+        self.with_store(move |store| preflight::look(store, &spec, &candidate, &running)).await
+    }
+
+    async fn build(&self, fence: Fence, spec: &RevisionSpec, revision: &RevisionId) -> Result<String, Fault> {
+        let mut services = self.services.lock().await;
+        let service = services.entry(spec.service.clone()).or_default();
+        self.admit(fence, &spec.service, service, |_| ()).await?;
+        drop(services);
+        let (spec, revision) = (spec.clone(), revision.clone());
+        self.with_store(move |store| store.build(&spec, &revision)).await
+    }
+
+    async fn ensure(
+        &self,
+        fence: Fence,
+        service: &ServiceName,
+        revision: &RevisionId,
+        count: u32,
+    ) -> Result<(), Fault> {
+        let wanted = revision.clone();
+        self.with_store(move |store| store.stored(&wanted).map(drop)).await?;
+        let mut services = self.services.lock().await;
+        let entry = services.entry(service.clone()).or_default();
+        self.admit(fence, service, entry, |record| {
+            match count {
+                0 => record.desired.remove(revision),
+                _ => record.desired.insert(revision.clone(), count),
+            };
+        })
+        .await?;
+        self.settle(service, entry, revision, count).await?;
+        drop(services);
+        for (id, mut status) in
+            self.statuses(service, |handle| handle.revision == *revision && !handle.is_stopping()).await
+        {
+            let lost = |_| Fault::cutover(format!("start instance {id}: its supervisor ended"));
+            let status = status.wait_for(|status| status.tried || status.gone).await.map_err(lost)?;
+            if let Some(fault) = &status.start_fault {
+                return Err(fault.clone());
+            }
+        }
+        Ok(())
+    }
+
+    async fn observe(&self, service: &ServiceName) -> Result<Vec<ObservedRevision>, Fault> {
+        let mut services = self.services.lock().await;
+        let Some(service) = services.get_mut(service) else { return Ok(Vec::new()) };
+        service.instances.retain(|handle| !handle.is_gone());
+        let mut revisions: BTreeMap<RevisionId, (u32, Vec<(u32, ObservedInstance, PathBuf)>)> = service
+            .record
+            .desired
+            .iter()
+            .map(|(revision, count)| (revision.clone(), (*count, Vec::new())))
+            .collect();
+        for handle in &service.instances {
+            let entry = revisions.entry(handle.revision.clone()).or_default();
+            entry.1.push((handle.slot, observed(handle), handle.log.clone()));
+        }
+        drop(services);
+        let read = move || {
+            let revision = |(revision, (desired, mut instances)): (
+                RevisionId,
+                (u32, Vec<(u32, ObservedInstance, PathBuf)>),
+            )| {
+                instances.sort_by(|a, b| (a.0, &a.1.id).cmp(&(b.0, &b.1.id)));
+                let instances = instances.into_iter().map(|(_, mut instance, log)| {
+                    instance.log = logs::tail(&log, LOG_LINES);
+                    instance
+                });
+                ObservedRevision { revision, desired, instances: instances.collect() }
+            };
+            Ok(revisions.into_iter().map(revision).collect())
+        };
+        blocking(read).await
+    }
+
+    async fn vouch(&self, service: &ServiceName, instance: &InstanceId) -> Result<(), Fault> {
+        let found = self.statuses(service, |handle| handle.id == *instance).await.pop();
+        let status = found.map(|(_, status)| status.borrow().clone()).filter(|status| !status.gone);
+        let status = status.ok_or_else(|| {
+            Fault::cutover(format!("find instance {instance} of {service}: it is not there")).fatal()
+        })?;
+        let Some(leader) = status.process else {
+            let what = format!("instance {instance} does not run: {}", status.why);
+            return Err(Fault { after: After::Retry, ..Fault::candidate(what) });
+        };
+        let (id, port) = (instance.clone(), status.port);
+        blocking(move || vouch::vouch(&id, &leader, port)).await
+    }
+
+    async fn retire(&self, fence: Fence, service: &ServiceName, revision: &RevisionId) -> Result<(), Fault> {
+        let mut services = self.services.lock().await;
+        let entry = services.entry(service.clone()).or_default();
+        self.admit(fence, service, entry, |record| {
+            record.desired.remove(revision);
+        })
+        .await?;
+        entry.instances.iter().filter(|handle| handle.revision == *revision).for_each(Handle::stop);
+        drop(services);
+        let stored = revision.clone();
+        let grace = self
+            .with_store(move |store| {
+                Ok(store.manifest(&stored)?.map(|manifest| manifest.platform.stop_grace))
+            })
+            .await;
+        let grace = grace.ok().flatten().map_or(Duration::from_secs(30), |grace| grace.duration());
+        let deadline = tokio::time::Instant::now() + grace + KILL_WAIT;
+        for (id, mut status) in self.statuses(service, |handle| handle.revision == *revision).await {
+            let gone = tokio::time::timeout_at(deadline, status.wait_for(|status| status.gone)).await;
+            match gone {
+                Ok(Ok(_)) => {}
+                Ok(Err(_)) => {
+                    return Err(Fault::cutover(format!(
+                        "stop instance {id}: the platform was closed meanwhile"
+                    )));
+                }
+                Err(_) => {
+                    let what = format!(
+                        "stop instance {id}: it is still there {} s after it was killed",
+                        KILL_WAIT.as_secs()
+                    );
+                    return Err(Fault::unknown(what)
+                        .hint("The kernel holds it, in a disk or network wait, say; see dmesg."));
+                }
+            }
+        }
+        let mut services = self.services.lock().await;
+        if let Some(entry) = services.get_mut(service) {
+            entry.instances.retain(|handle| !handle.is_gone());
+        }
+        Ok(())
+    }
+
+    async fn logs(
+        &self,
+        service: &ServiceName,
+        revision: &RevisionId,
+        lines: usize,
+    ) -> Result<Vec<(InstanceId, Vec<String>)>, Fault> {
+        let folder = self.shared.records.logs(service, revision);
+        let read = move || {
+            if !folder.exists() {
+                return Ok(Vec::new());
+            }
+            let names = disk::names(&folder)?;
+            let ids = names.iter().filter_map(|name| name.strip_suffix(".log"));
+            Ok(ids
+                .map(|id| (InstanceId::new(id), logs::tail(&folder.join(format!("{id}.log")), lines)))
+                .collect())
+        };
+        blocking(read).await
+    }
+}
+
+fn observed(handle: &Handle) -> ObservedInstance {
+    let status = handle.status.borrow();
+    ObservedInstance {
+        id: handle.id.clone(),
+        address: SocketAddr::from((Ipv4Addr::LOCALHOST, status.port)),
+        pid: status.process.as_ref().map(|process| process.pid),
+        state: status.state,
+        restarts: status.restarts,
+        why: status.why.clone(),
+        log: Vec::new(),
+    }
+}
+
+fn prepare(folder: &Path, options: Options) -> Result<Shared, Fault> {
+    disk::ensure_folder(folder, 0o711)?;
+    let lock = lock(&folder.join("lock"))?;
+    let vault = Vault::open(folder.join("sealed"))?;
+    let store = Store::open(folder.join("revisions"), vault, options.reserve_bytes)?;
+    let records = Records::open(folder.join("services"))?;
+    let boot =
+        process::boot_id().map_err(|error| Fault::platform(format!("read this boot's id: {error}")))?;
+    Ok(Shared { store, records, ports: Ports::default(), options, boot, _lock: lock })
+}
+
+fn lock(path: &Path) -> Result<std::fs::File, Fault> {
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path);
+    let file = file.map_err(|error| disk::fault("open", path, &error))?;
+    let begin = std::time::Instant::now();
+    while let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        if error != rustix::io::Errno::WOULDBLOCK {
+            return Err(disk::fault("lock", path, &error.into()));
+        }
+        if begin.elapsed() > LOCK_WAIT {
+            let what = format!("lock {}: another cutover server uses this state folder", path.display());
+            return Err(Fault::cutover(what)
+                .fatal()
+                .hint("Use that server, or another folder: --state DIR."));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(file)
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
+) -> Result<T, Fault> {
+    spawn_blocking(work).await.unwrap_or_else(|error| Err(Fault::cutover(format!("finish a task: {error}"))))
+}

@@ -1,0 +1,97 @@
+//! Secrets: the key of their hashes, and one private file of values per revision.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use cutover_core::{Fault, RevisionId};
+use cutover_ports::Secret;
+use hmac::{Hmac, Mac};
+use serde::{Deserialize, Serialize};
+use sha2::Sha256;
+
+use crate::disk;
+
+/// The values of a revision's secrets.
+pub(crate) type Values = BTreeMap<String, Secret>;
+
+/// Keeps secret values; only this knows where they lie.
+pub(crate) struct Vault {
+    folder: PathBuf,
+    key: Vec<u8>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Sealed {
+    schema: u32,
+    revision: RevisionId,
+    /// The hash of everything else the revision is made from.
+    content: String,
+    values: Values,
+}
+
+impl Vault {
+    /// Opens the vault in `folder`; its key is made once.
+    pub(crate) fn open(folder: PathBuf) -> Result<Vault, Fault> {
+        disk::ensure_folder(&folder, 0o700)?;
+        let path = folder.join("key");
+        if !path.exists() {
+            let key = disk::random_hex(32).map_err(|error| disk::fault("make", &path, &error))?;
+            disk::write(&path, key.as_bytes()).map_err(|error| disk::fault("write", &path, &error))?;
+        }
+        let key = fs::read(&path).map_err(|error| disk::fault("read", &path, &error))?;
+        if key.len() != 64 {
+            return Err(Fault::cutover(format!("read {}: the key is damaged", path.display())).fatal());
+        }
+        Ok(Vault { folder, key })
+    }
+
+    /// Hashes the values with the key, so that the hash tells nobody without it whether a guess is right.
+    pub(crate) fn hash(&self, values: &Values) -> Result<String, Fault> {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.key)
+            .map_err(|error| Fault::cutover(format!("key the secrets' hash: {error}")).fatal())?;
+        for (name, value) in values {
+            for text in [name.as_str(), value.expose()] {
+                mac.update(&(text.len() as u64).to_le_bytes());
+                mac.update(text.as_bytes());
+            }
+        }
+        Ok(disk::hex(&mac.finalize().into_bytes()))
+    }
+
+    /// Seals the values for the revision; there already is a no-op.
+    pub(crate) fn seal(&self, revision: &RevisionId, content: &str, values: &Values) -> Result<(), Fault> {
+        let path = self.path(revision);
+        if values.is_empty() || path.exists() {
+            return Ok(());
+        }
+        let sealed =
+            Sealed { schema: 1, revision: revision.clone(), content: content.into(), values: values.clone() };
+        disk::write_json(&path, &sealed)
+    }
+
+    /// Returns the sealed values of the revision, `None` where it has none.
+    pub(crate) fn values(&self, revision: &RevisionId) -> Result<Option<Values>, Fault> {
+        Ok(disk::read_json::<Sealed>(&self.path(revision))?.map(|sealed| sealed.values))
+    }
+
+    /// Returns the values that were sealed for the same content and agree with `given`, if there is only one
+    /// such set:
+    /// between two, guessing would run a revision nobody asked for.
+    pub(crate) fn recall(&self, content: &str, given: &Values) -> Result<Option<Values>, Fault> {
+        let mut found = Vec::new();
+        for name in disk::names(&self.folder)?.iter().filter(|name| name.ends_with(".json")) {
+            if let Some(sealed) = disk::read_json::<Sealed>(&self.folder.join(name))?
+                && sealed.content == content
+                && given.iter().all(|(name, value)| sealed.values.get(name) == Some(value))
+            {
+                found.push(sealed.values);
+            }
+        }
+        Ok(if found.len() == 1 { found.pop() } else { None })
+    }
+
+    fn path(&self, revision: &RevisionId) -> PathBuf {
+        self.folder.join(Path::new(&format!("{revision}.json")))
+    }
+}

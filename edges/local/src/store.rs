@@ -1,0 +1,312 @@
+//! The revision store: immutable revisions named by their content, each complete or not there.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use cutover_core::{After, Blame, Fault, RevisionId, ServiceName, file};
+use cutover_ports::RevisionSpec;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::disk;
+use crate::seal::{Values, Vault};
+use crate::tree::{self, Tree};
+
+const SCHEMA: u32 = 1;
+
+/// Keeps revisions under one folder.
+pub(crate) struct Store {
+    folder: PathBuf,
+    vault: Vault,
+    reserve: u64,
+}
+
+/// What is stored beside the copy; holds no secret.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Manifest {
+    schema: u32,
+    revision: RevisionId,
+    service: ServiceName,
+    pub(crate) platform: file::LocalPlatform,
+    base: PathBuf,
+    /// The hash of all but the secrets.
+    content: String,
+}
+
+/// Everything that makes a revision another one, save the secrets' values. Replicas, memory and log size do
+/// not.
+#[derive(Serialize)]
+struct Content<'a> {
+    kind: &'static str,
+    service: &'a ServiceName,
+    command: &'a [String],
+    env: &'a std::collections::BTreeMap<String, String>,
+    secrets: Vec<&'a String>,
+    user: &'a Option<String>,
+    stop_signal: file::StopSignal,
+    stop_grace_ms: u64,
+    artifact: Option<String>,
+    base: Option<&'a Path>,
+    program: Option<String>,
+}
+
+/// Returns the local section of the spec.
+pub(crate) fn local(spec: &RevisionSpec) -> &file::LocalPlatform {
+    match &spec.platform {
+        file::Platform::Local(local) => local,
+    }
+}
+
+impl Store {
+    /// Opens the store in `folder` and clears away half copies that a crash left.
+    pub(crate) fn open(folder: PathBuf, vault: Vault, reserve: u64) -> Result<Store, Fault> {
+        // Not 0700: instances that run as another user must reach their copy.
+        disk::ensure_folder(&folder, 0o711)?;
+        let entries = fs::read_dir(&folder).map_err(|error| disk::fault("read folder", &folder, &error))?;
+        for entry in entries.flatten().filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b"."))
+        {
+            discard(&entry.path());
+        }
+        Ok(Store { folder, vault, reserve })
+    }
+
+    /// Names the revision by its content and seals its secrets.
+    pub(crate) fn identify(&self, spec: &RevisionSpec) -> Result<RevisionId, Fault> {
+        let artifact = self.artifact(spec)?.map(|tree| tree.hash()).transpose()?;
+        let content = content(spec, artifact)?;
+        let values = self.values(spec, &content)?;
+        let revision = self.name(&content, &values)?;
+        self.vault.seal(&revision, &content, &values)?;
+        Ok(revision)
+    }
+
+    /// Stores the revision complete, or not at all. Returns a line for people.
+    pub(crate) fn build(&self, spec: &RevisionSpec, revision: &RevisionId) -> Result<String, Fault> {
+        if let Some(stored) = self.manifest(revision)? {
+            let asked = local(spec);
+            let mut platform = stored.platform.clone();
+            (platform.replicas, platform.memory, platform.log_size) =
+                (asked.replicas, asked.memory, asked.log_size);
+            if platform != stored.platform {
+                disk::write_json(&self.manifest_path(revision), &Manifest { platform, ..stored })?;
+            }
+            return Ok(format!("{revision} is stored already"));
+        }
+        let draft = self.folder.join(format!(
+            ".copy-{revision}-{}",
+            disk::random_hex(4).map_err(|error| disk::fault("name a copy in", &self.folder, &error))?
+        ));
+        let built = self.build_in(&draft, spec, revision);
+        if built.is_err() {
+            discard(&draft);
+        }
+        built
+    }
+
+    /// Returns what the stored revision was made from, without secrets: they are sealed.
+    pub(crate) fn spec(&self, revision: &RevisionId) -> Result<RevisionSpec, Fault> {
+        let manifest = self.stored(revision)?;
+        Ok(RevisionSpec {
+            service: manifest.service,
+            platform: file::Platform::Local(manifest.platform),
+            base: manifest.base,
+            secrets: Values::new(),
+        })
+    }
+
+    /// Returns the manifest of a stored revision; a fault where it is not stored.
+    pub(crate) fn stored(&self, revision: &RevisionId) -> Result<Manifest, Fault> {
+        self.manifest(revision)?.ok_or_else(|| {
+            Fault::cutover(format!("find revision {revision}: it is not in the store"))
+                .fatal()
+                .hint("Build it first.")
+        })
+    }
+
+    /// Returns the manifest, `None` where the revision is not stored.
+    pub(crate) fn manifest(&self, revision: &RevisionId) -> Result<Option<Manifest>, Fault> {
+        let Some(manifest) = disk::read_json::<Manifest>(&self.manifest_path(revision))? else {
+            return Ok(None);
+        };
+        if manifest.schema == SCHEMA && manifest.revision == *revision {
+            return Ok(Some(manifest));
+        }
+        let what = format!(
+            "read revision {revision}: its manifest has schema {} and names {}",
+            manifest.schema, manifest.revision
+        );
+        Err(Fault::cutover(what).fatal().hint("It was written by another version of cutover."))
+    }
+
+    /// Returns the sealed values of the revision.
+    pub(crate) fn secrets(&self, revision: &RevisionId, manifest: &Manifest) -> Result<Values, Fault> {
+        let values = self.vault.values(revision)?.unwrap_or_default();
+        complete(&manifest.platform.secrets, &values)?;
+        Ok(values)
+    }
+
+    /// Returns where the revision's command runs.
+    pub(crate) fn workdir(&self, revision: &RevisionId, manifest: &Manifest) -> PathBuf {
+        match manifest.platform.artifact {
+            Some(_) => self.folder.join(revision.as_str()).join("files"),
+            None => manifest.base.clone(),
+        }
+    }
+
+    /// Returns the folder that copies come to lie in.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Reads the spec's artifact, `None` where it names none.
+    pub(crate) fn artifact(&self, spec: &RevisionSpec) -> Result<Option<Tree>, Fault> {
+        let Some(artifact) = &local(spec).artifact else { return Ok(None) };
+        let path = spec.base.join(artifact);
+        if let (Ok(path), Ok(store)) = (path.canonicalize(), self.folder.canonicalize())
+            && store.starts_with(&path)
+        {
+            let what = format!("copy artifact {}: cutover's state folder lies inside it", path.display());
+            return Err(Fault::configuration(what)
+                .hint("Name a smaller folder, or keep the state elsewhere: --state DIR."));
+        }
+        Tree::read(&path).map(Some)
+    }
+
+    /// Says whether `bytes` more fit on the disk beside the reserve.
+    pub(crate) fn room_for(&self, bytes: u64) -> Result<(), Fault> {
+        let free = disk::free_bytes(&self.folder)?;
+        if free >= bytes.saturating_add(self.reserve) {
+            return Ok(());
+        }
+        Err(Fault::platform(format!(
+            "find disk space in {}: {} needed and {} kept free, {} available",
+            self.folder.display(),
+            disk::human(bytes),
+            disk::human(self.reserve),
+            disk::human(free)
+        ))
+        .hint("Free some space, or keep the state elsewhere: --state DIR."))
+    }
+
+    fn build_in(&self, draft: &Path, spec: &RevisionSpec, revision: &RevisionId) -> Result<String, Fault> {
+        let tree = self.artifact(spec)?;
+        self.room_for(tree.as_ref().map_or(0, Tree::bytes))?;
+        disk::ensure_folder(draft, 0o711)?;
+        let files = draft.join("files");
+        disk::ensure_folder(&files, 0o755)?;
+        let artifact = tree.as_ref().map(|tree| tree.copy(&files)).transpose()?;
+        let content = content(spec, artifact)?;
+        let values = match self.vault.values(revision)? {
+            Some(values) => values,
+            None => self.values(spec, &content)?,
+        };
+        let copied = self.name(&content, &values)?;
+        if copied != *revision {
+            let what = format!(
+                "store {revision}: what lies in {} changed since it was named, it is {copied} now",
+                spec.base.display()
+            );
+            return Err(Fault::new(Blame::Configuration, After::Retry, what)
+                .hint("Wait until nothing writes to the artifact, then deploy again."));
+        }
+        self.vault.seal(revision, &content, &values)?;
+        let manifest = Manifest {
+            schema: SCHEMA,
+            revision: revision.clone(),
+            service: spec.service.clone(),
+            platform: local(spec).clone(),
+            base: spec.base.clone(),
+            content,
+        };
+        disk::write_json(&draft.join("manifest.json"), &manifest)?;
+        let home = self.folder.join(revision.as_str());
+        // A folder without a manifest is damage, not a revision: it makes room.
+        if home.exists() && self.manifest(revision)?.is_none() {
+            discard(&home);
+        }
+        fs::rename(draft, &home)
+            .and_then(|()| disk::sync_folder(&self.folder))
+            .map_err(|error| disk::fault("put into place", &home, &error))?;
+        Ok(match tree {
+            Some(tree) => format!("stored {revision}, {}", disk::human(tree.bytes())),
+            None => format!("stored {revision}; its files stay in {}", spec.base.display()),
+        })
+    }
+
+    fn values(&self, spec: &RevisionSpec, content: &str) -> Result<Values, Fault> {
+        let names = &local(spec).secrets;
+        let given: Values =
+            names.iter().filter_map(|name| Some((name.clone(), spec.secrets.get(name)?.clone()))).collect();
+        if given.len() < names.len()
+            && let Some(values) = self.vault.recall(content, &given)?
+        {
+            return Ok(values);
+        }
+        complete(names, &given)?;
+        Ok(given)
+    }
+
+    fn name(&self, content: &str, values: &Values) -> Result<RevisionId, Fault> {
+        let secrets = self.vault.hash(values)?;
+        let digest = Sha256::digest(format!("{content}{secrets}"));
+        Ok(RevisionId::new(format!("r-{}", &disk::hex(&digest)[..12])))
+    }
+
+    fn manifest_path(&self, revision: &RevisionId) -> PathBuf {
+        self.folder.join(revision.as_str()).join("manifest.json")
+    }
+}
+
+fn complete(names: &[String], values: &Values) -> Result<(), Fault> {
+    let missing: Vec<&str> =
+        names.iter().filter(|name| !values.contains_key(*name)).map(String::as_str).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let list = missing.join(", ");
+    Err(Fault::configuration(format!(
+        "find the value of secret {list}: not in the environment, and not sealed before"
+    ))
+    .hint(format!("Set {list} in the environment of cutover deploy.")))
+}
+
+fn content(spec: &RevisionSpec, artifact: Option<String>) -> Result<String, Fault> {
+    let local = local(spec);
+    if !spec.base.is_absolute() {
+        // The next server may start in another folder.
+        return Err(Fault::cutover(format!(
+            "name a revision of {}: the folder is not absolute",
+            spec.base.display()
+        ))
+        .fatal());
+    }
+    let own = local.command.first().filter(|_| artifact.is_none()).filter(|program| program.contains('/'));
+    let program = own.map(|program| spec.base.join(program)).filter(|path| path.is_file());
+    let mut secrets: Vec<&String> = local.secrets.iter().collect();
+    secrets.sort();
+    let content = Content {
+        kind: "cutover local revision 1",
+        service: &spec.service,
+        command: &local.command,
+        env: &local.env,
+        secrets,
+        user: &local.user,
+        stop_signal: local.stop_signal,
+        stop_grace_ms: local.stop_grace.ms(),
+        base: artifact.is_none().then_some(spec.base.as_path()),
+        program: program.map(|path| tree::hash_file(&path)).transpose()?,
+        artifact,
+    };
+    let bytes = serde_json::to_vec(&content)
+        .map_err(|error| Fault::cutover(format!("encode the revision's content: {error}")).fatal())?;
+    Ok(disk::hex(&Sha256::digest(bytes)))
+}
+
+/// Removes a folder as far as it goes; what stays is a draft, and the next open tries again.
+fn discard(path: &Path) {
+    if let Err(error) = fs::remove_dir_all(path)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(path = %path.display(), %error, "left-over copy stays");
+    }
+}

@@ -1,0 +1,356 @@
+//! One task per instance: keeps its process running, and stops it. The only one that acts on that process.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cutover_core::{Fault, InstanceId, RevisionId};
+use cutover_ports::InstanceState;
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::launch;
+use crate::logs;
+use crate::options::Options;
+use crate::ports::Ports;
+use crate::process::Leader;
+use crate::record::{InstanceRecord, ProcessRecord, Records};
+use crate::stop;
+use crate::store::Store;
+
+/// What all supervisors of a platform share.
+pub(crate) struct Shared {
+    pub(crate) store: Store,
+    pub(crate) records: Records,
+    pub(crate) ports: Ports,
+    pub(crate) options: Options,
+    pub(crate) boot: String,
+    /// Held for as long as any task may touch the state folder.
+    pub(crate) _lock: std::fs::File,
+}
+
+/// The platform's hold on one supervisor.
+pub(crate) struct Handle {
+    pub(crate) id: InstanceId,
+    pub(crate) revision: RevisionId,
+    pub(crate) slot: u32,
+    pub(crate) log: PathBuf,
+    pub(crate) status: watch::Receiver<Status>,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+/// What a supervisor knows of its instance.
+#[derive(Clone, Debug)]
+pub(crate) struct Status {
+    pub(crate) port: u16,
+    pub(crate) process: Option<ProcessRecord>,
+    pub(crate) state: InstanceState,
+    pub(crate) restarts: u32,
+    pub(crate) why: String,
+    /// It was tried to start at least once, or adopted.
+    pub(crate) tried: bool,
+    /// Why the last start failed before anything ran.
+    pub(crate) start_fault: Option<Fault>,
+    /// No process is left, its port is free, its record removed.
+    pub(crate) gone: bool,
+}
+
+impl Handle {
+    /// Starts to supervise a recorded instance, whose running process is `leader`, if it runs. `fresh` is an intent
+    /// that was written just now, for a new instance.
+    pub(crate) fn supervise(
+        shared: &Arc<Shared>,
+        record: InstanceRecord,
+        leader: Option<Leader>,
+        fresh: bool,
+        closing: watch::Receiver<bool>,
+    ) -> Handle {
+        let process = leader.as_ref().map(|leader| leader.process.clone());
+        let tried = leader.is_some();
+        let (state, why) = match tried {
+            _ if record.stopping => (InstanceState::Stopping, ""),
+            true => (InstanceState::Running, ""),
+            false => (InstanceState::Restarting, "being started"),
+        };
+        let (port, restarts, why) = (record.port, record.restarts, why.to_string());
+        let status = Status { port, process, state, restarts, why, tried, start_fault: None, gone: false };
+        let (report, status) = watch::channel(status);
+        let (stop, asked) = watch::channel(record.stopping);
+        let log = shared.records.log(&record);
+        let (id, revision, slot) = (record.id.clone(), record.revision.clone(), record.slot);
+        let supervisor = Supervisor {
+            shared: shared.clone(),
+            log: log.clone(),
+            record,
+            report,
+            asked,
+            closing,
+            exits: VecDeque::new(),
+            backoff: shared.options.restart_first,
+            log_size: 0,
+            fresh,
+        };
+        Handle { id, revision, slot, log, status, stop, task: tokio::spawn(supervisor.run(leader)) }
+    }
+
+    /// Asks for the end state "stopped"; asking again changes nothing.
+    pub(crate) fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+
+    /// Tells whether the instance was asked to stop.
+    pub(crate) fn is_stopping(&self) -> bool {
+        *self.stop.borrow()
+    }
+
+    /// Tells whether nothing of the instance is left.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.status.borrow().gone
+    }
+
+    /// Waits for the task; the platform is closing.
+    pub(crate) async fn join(self) {
+        if let Err(error) = self.task.await {
+            tracing::error!(instance = %self.id, %error, "supervisor ended badly");
+        }
+    }
+}
+
+struct Supervisor {
+    shared: Arc<Shared>,
+    record: InstanceRecord,
+    log: PathBuf,
+    report: watch::Sender<Status>,
+    asked: watch::Receiver<bool>,
+    closing: watch::Receiver<bool>,
+    exits: VecDeque<Instant>,
+    backoff: Duration,
+    log_size: u64,
+    /// Nothing was started yet: nothing can be left over, and the intent is on disk.
+    fresh: bool,
+}
+
+enum Next {
+    Ended,
+    Due,
+    Stop,
+    Close,
+}
+
+impl Supervisor {
+    async fn run(mut self, mut leader: Option<Leader>) {
+        loop {
+            // Asked before it is started: an instance that shall stop is never started again.
+            if *self.asked.borrow() {
+                return self.stop(leader).await;
+            }
+            let why = match leader.take() {
+                Some(running) => {
+                    let began = Instant::now();
+                    match self.wait(Some(&running), None).await {
+                        Next::Close => return,
+                        Next::Stop => return self.stop(Some(running)).await,
+                        Next::Ended | Next::Due => {}
+                    }
+                    // Before its exit status is taken: until then its number, and with it its session, cannot
+                    // be another's.
+                    let left = stop::kill_rest(&self.record.id, Some(&running.process)).await;
+                    if left > 0 {
+                        self.note(format!("it left {left} processes behind; they are killed")).await;
+                    }
+                    if began.elapsed() >= self.shared.options.steady {
+                        self.backoff = self.shared.options.restart_first;
+                    }
+                    running.reap()
+                }
+                None => match self.start().await {
+                    Ok(started) => {
+                        leader = Some(started);
+                        continue;
+                    }
+                    Err(fault) => {
+                        self.report.send_modify(|status| status.start_fault = Some(fault.clone()));
+                        fault.what
+                    }
+                },
+            };
+            match self.pause(why).await {
+                Next::Close => return,
+                Next::Stop => return self.stop(None).await,
+                Next::Ended | Next::Due => {}
+            }
+            self.record.restarts = self.record.restarts.saturating_add(1);
+        }
+    }
+
+    /// Starts the process, on another port if a stranger took the instance's own meanwhile.
+    async fn start(&mut self) -> Result<Leader, Fault> {
+        let fresh = std::mem::replace(&mut self.fresh, false);
+        let (shared, mut record, log) = (self.shared.clone(), self.record.clone(), self.log.clone());
+        // One closure, so that nothing can come between the start and its record but the death of the server.
+        let launched = spawn_blocking(move || {
+            if !fresh {
+                stop::kill_rest_now(&record.id);
+            }
+            let port = record.port;
+            if !launch::port_is_free(record.port) {
+                let port = shared.ports.take()?;
+                logs::note(&log, &format!("port {} is taken by someone else; it gets {port}", record.port));
+                shared.ports.free(std::mem::replace(&mut record.port, port));
+            }
+            record.process = None;
+            // Failing to remember is no reason not to run; should this server die too, the next one ends it
+            // by its mark.
+            let remember = |record: &InstanceRecord| {
+                if let Err(fault) = shared.records.write(record) {
+                    tracing::warn!(instance = %record.id, error = %fault, "instance not recorded");
+                }
+            };
+            if !fresh || record.port != port {
+                remember(&record);
+            }
+            let log_size = shared.store.stored(&record.revision)?.platform.log_size.bytes();
+            let process = launch::launch(&shared.store, &record, &log, &shared.boot)?;
+            record.process = Some(process.clone());
+            remember(&record);
+            Ok((record, process, log_size))
+        });
+        let launched =
+            launched.await.unwrap_or_else(|error| Err(Fault::cutover(format!("start an instance: {error}"))));
+        let result = launched.and_then(|(record, process, log_size)| {
+            (self.record, self.log_size) = (record, log_size);
+            // It was started by this process and not waited for: it is still there, if only as a zombie.
+            Leader::hold(&process)
+                .map_err(|error| Fault::platform(format!("watch process {}: {error}", process.pid)))?
+                .ok_or_else(|| Fault::platform(format!("watch process {}: it is not there", process.pid)))
+        });
+        self.report.send_modify(|status| {
+            status.tried = true;
+            status.port = self.record.port;
+            status.restarts = self.record.restarts;
+            if let Ok(leader) = &result {
+                status.process = Some(leader.process.clone());
+                status.state = InstanceState::Running;
+                status.why.clear();
+                status.start_fault = None;
+            }
+        });
+        result
+    }
+
+    /// Waits before the next start: longer after each exit, until it ran steadily.
+    async fn pause(&mut self, why: String) -> Next {
+        let Options { restart_longest, crash_loop_exits, crash_loop_within, .. } = self.shared.options;
+        let now = Instant::now();
+        self.exits.push_back(now);
+        while self.exits.front().is_some_and(|exit| now.duration_since(*exit) > crash_loop_within) {
+            self.exits.pop_front();
+        }
+        let looping = self.exits.len() >= crash_loop_exits;
+        let pause = self.backoff;
+        self.backoff = (pause * 2).min(restart_longest);
+        self.report.send_modify(|status| {
+            status.process = None;
+            status.state = if looping { InstanceState::CrashLoop } else { InstanceState::Restarting };
+            status.why = why.clone();
+        });
+        self.note(format!("{why}; started again in {} ms", pause.as_millis())).await;
+        self.wait(None, Some(now + pause)).await
+    }
+
+    /// Waits for what comes first, keeping the log within its size meanwhile.
+    async fn wait(&mut self, leader: Option<&Leader>, due: Option<Instant>) -> Next {
+        let mut every = tokio::time::interval(self.shared.options.log_every);
+        every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                _ = told(self.closing.clone()) => return Next::Close,
+                // A platform that is dropped lets go of its handles: that is no wish to stop.
+                stop = told(self.asked.clone()) => return if stop { Next::Stop } else { Next::Close },
+                () = ended(leader) => return Next::Ended,
+                () = until(due) => return Next::Due,
+                _ = every.tick() => self.bound_log().await,
+            }
+        }
+    }
+
+    async fn stop(mut self, leader: Option<Leader>) {
+        self.report.send_modify(|status| status.state = InstanceState::Stopping);
+        if !self.record.stopping {
+            self.record.stopping = true;
+            let (shared, record) = (self.shared.clone(), self.record.clone());
+            let _ = spawn_blocking(move || shared.records.write(&record)).await;
+        }
+        let (signal, grace) = match self.shared.store.stored(&self.record.revision) {
+            Ok(manifest) => (launch::stop_signal(&manifest), manifest.platform.stop_grace.duration()),
+            Err(_) => (rustix::process::Signal::TERM, Duration::from_secs(30)),
+        };
+        let stopped = tokio::select! {
+            biased;
+            _ = told(self.closing.clone()) => return,
+            stopped = stop::stop(&self.record.id, leader, signal, grace) => stopped,
+        };
+        self.note(stopped).await;
+        let (shared, record) = (self.shared.clone(), self.record.clone());
+        let _ = spawn_blocking(move || {
+            if let Err(fault) = shared.records.remove(&record) {
+                tracing::warn!(instance = %record.id, error = %fault, "record of a stopped instance stays");
+            }
+            shared.ports.free(record.port);
+        })
+        .await;
+        self.report.send_modify(|status| {
+            status.process = None;
+            status.gone = true;
+        });
+    }
+
+    async fn bound_log(&mut self) {
+        let (shared, revision, log, mut size) =
+            (self.shared.clone(), self.record.revision.clone(), self.log.clone(), self.log_size);
+        let bounded = spawn_blocking(move || {
+            if size == 0 {
+                size = shared.store.stored(&revision).ok()?.platform.log_size.bytes();
+            }
+            if let Err(error) = logs::bound(&log, size) {
+                tracing::warn!(path = %log.display(), %error, "log not bounded");
+            }
+            Some(size)
+        });
+        self.log_size = bounded.await.ok().flatten().unwrap_or(self.log_size);
+    }
+
+    async fn note(&self, text: String) {
+        let log = self.log.clone();
+        let _ = spawn_blocking(move || logs::note(&log, &text)).await;
+    }
+}
+
+/// Waits for `true`, and says whether it came; `false` when nobody can say it any more.
+async fn told(mut what: watch::Receiver<bool>) -> bool {
+    what.wait_for(|said| *said).await.is_ok()
+}
+
+async fn ended(leader: Option<&Leader>) {
+    match leader {
+        Some(leader) => leader.ended().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits a little between two looks at /proc, longer each time.
+pub(crate) async fn pace(look: &mut u32) {
+    sleep(Duration::from_millis((5u64 << (*look).min(5)).min(100))).await;
+    *look += 1;
+}

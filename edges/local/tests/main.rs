@@ -1,0 +1,5 @@
+//! The local platform with real processes.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, helpers included")]
+
+mod suite;

@@ -1,0 +1,9 @@
+//! One module per concern, and what they share.
+
+mod adoption;
+mod harness;
+mod instances;
+mod preflight;
+mod revisions;
+mod server_death;
+mod vouch;

@@ -1,0 +1,35 @@
+//! What the proxy's errors mean for a release.
+
+use cutover_core::{After, Blame, Fault};
+use cutover_proxy::{ErrorKind, ProxyError};
+
+/// Says whose fault an error of the proxy is, and whether the change may have happened.
+pub(crate) fn fault(doing: &str, error: &ProxyError) -> Fault {
+    let (blame, after, hint) = match error.kind() {
+        ErrorKind::Unreachable => {
+            (Blame::Platform, After::Retry, "is the proxy running? A server starts it: cutover server")
+        }
+        ErrorKind::Timeout | ErrorKind::Interrupted | ErrorKind::Unacknowledged => {
+            (Blame::Platform, After::Unknown, "")
+        }
+        ErrorKind::Closing | ErrorKind::Conflict { .. } | ErrorKind::Cancelled | ErrorKind::System => {
+            (Blame::Platform, After::Retry, "")
+        }
+        ErrorKind::Fenced { .. } => (Blame::Cutover, After::Fenced, ""),
+        ErrorKind::Tripped { .. } => (Blame::Candidate, After::Final, ""),
+        ErrorKind::Storage => {
+            (Blame::Platform, After::Retry, "make the proxy's folder writable; traffic goes on as it is")
+        }
+        ErrorKind::Address | ErrorKind::Locked | ErrorKind::Invalid => {
+            (Blame::Configuration, After::Final, "")
+        }
+        ErrorKind::Protocol | ErrorKind::Denied => (
+            Blame::Configuration,
+            After::Final,
+            "is the proxy of another version or user? See: cutover status",
+        ),
+        _ => (Blame::Cutover, After::Retry, ""),
+    };
+    let cause = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
+    Fault::new(blame, after, format!("{doing}: {error}{cause}")).hint(hint)
+}

@@ -1,0 +1,376 @@
+//! The router port over the proxy's admin socket.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use cutover_core::{
+    Counts, Evidence, Fault, Fence, InstanceId, ReleaseId, RevisionId, ServiceName, Shift, Weight, file,
+};
+use cutover_ports::{LeaseSupport, Router, RouterView, Target, TrackView, Trip};
+use cutover_proxy::{Arm, Client, ErrorKind, EventKind, ProxyError, ServiceObservation, ServiceTable, Track};
+
+use crate::faults::fault;
+use crate::table::{targets_of, wanted};
+
+/// How long a candidate keeps its weight without a living driver, in milliseconds.
+pub const LEASE_MS: u64 = 10_000;
+
+/// cutover's own proxy as a router.
+pub struct ProxyRouter {
+    client: Client,
+    pin_key: String,
+    /// The generation that each service had after our last change: another one is somebody else's edit.
+    ours: Mutex<HashMap<ServiceName, u64>>,
+}
+
+impl ProxyRouter {
+    /// Makes the router of the proxy on `dir`; `pin_key` (hex) signs the headers that pin a revision.
+    pub fn new(dir: &Path, pin_key: String) -> Self {
+        Self { client: Client::new(dir), pin_key, ours: Mutex::default() }
+    }
+
+    async fn service(&self, service: &ServiceName) -> Result<Option<ServiceObservation>, Fault> {
+        match self.client.observe_service(service.as_str()).await {
+            Ok(mut seen) => Ok(seen.services.remove(service.as_str())),
+            Err(error) if *error.kind() == ErrorKind::UnknownService => Ok(None),
+            Err(error) => Err(fault(&format!("observe \"{service}\" in the proxy"), &error)),
+        }
+    }
+
+    /// Ensures that the addresses of the routes are open; returns them as bound, with their hosts.
+    async fn open(&self, routes: &[file::Route]) -> Result<Vec<(SocketAddr, Option<String>)>, Fault> {
+        let mut bound = Vec::new();
+        for file::Route::Proxy(route) in routes {
+            let opened = self.client.listen(route.listen).await;
+            let address = opened.map_err(|error| fault("open the route", &error))?;
+            bound.push((address, route.host.clone()));
+        }
+        Ok(bound)
+    }
+
+    /// Compare-and-swap on what was just observed; remembers the generation as ours.
+    async fn swap(
+        &self,
+        fence: Fence,
+        service: &ServiceName,
+        before: Option<&ServiceObservation>,
+        table: &ServiceTable,
+    ) -> Result<Evidence, Fault> {
+        // Whatever becomes of the call, and of us while it is under way: only an answer makes a generation ours.
+        self.forget(service);
+        let mut expected = before.map_or(0, |seen| seen.table.generation);
+        let mut answer = self.client.set(service.as_str(), expected, fence.epoch, table).await;
+        // A service that was removed keeps its generation: going on from there is no conflict, nobody has it.
+        if let (None, Some(ErrorKind::Conflict { actual })) =
+            (before, answer.as_ref().err().map(ProxyError::kind))
+        {
+            expected = *actual;
+            if self.service(service).await?.is_none() {
+                answer = self.client.set(service.as_str(), expected, fence.epoch, table).await;
+            }
+        }
+        let reply = answer
+            .map_err(|error| fault(&format!("set the weights of \"{service}\" in the proxy"), &error))?;
+        self.remember(service, reply.generation);
+        Ok(Evidence::Shifted {
+            generation: reply.generation,
+            acknowledged_us: reply.acknowledged_ns.saturating_sub(reply.persisted_ns) / 1000,
+        })
+    }
+
+    fn remember(&self, service: &ServiceName, generation: u64) {
+        self.ours.lock().unwrap_or_else(PoisonError::into_inner).insert(service.clone(), generation);
+    }
+
+    fn forget(&self, service: &ServiceName) {
+        self.ours.lock().unwrap_or_else(PoisonError::into_inner).remove(service);
+    }
+
+    fn remembered(&self, service: &ServiceName) -> Option<u64> {
+        self.ours.lock().unwrap_or_else(PoisonError::into_inner).get(service).copied()
+    }
+
+    /// Returns why the proxy took a release's traffic away, as long as it has not been told to forget it.
+    async fn why_tripped(&self, release: &str) -> String {
+        let events = self.client.events(0).await.unwrap_or_default();
+        let event = events.into_iter().find(|event| event.release.as_deref() == Some(release));
+        event.map_or_else(|| "see the proxy's log".into(), |event| event.why)
+    }
+
+    /// Stops where the proxy took the candidate's traffic away, or where somebody else changed the table.
+    async fn refuse_foreign(
+        &self,
+        service: &ServiceName,
+        seen: &ServiceObservation,
+        shift: &Shift,
+    ) -> Result<(), Fault> {
+        let tripped =
+            seen.table.candidate.as_ref().filter(|candidate| seen.tripped.contains(&candidate.release));
+        if let Some(candidate) = tripped {
+            let same = shift.lease.as_ref().is_none_or(|lease| lease.release.as_str() == candidate.release);
+            if same && shift.weight_of(&RevisionId::new(&*candidate.revision)) > Weight::ZERO {
+                let why = self.why_tripped(&candidate.release).await;
+                let what = format!("the proxy took its traffic away already: {why}");
+                return Err(Fault::candidate(what));
+            }
+            return Ok(());
+        }
+        match self.remembered(service) {
+            Some(ours) if ours != seen.table.generation => {
+                self.remember(service, seen.table.generation);
+                let what = format!(
+                    "somebody else changed \"{service}\" in the proxy: generation {}, ours was {ours}",
+                    seen.table.generation
+                );
+                Err(Fault::platform(what)
+                    .fatal()
+                    .hint("see what is there now: cutover status; then release again"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+impl Router for ProxyRouter {
+    fn lease_support(&self) -> LeaseSupport {
+        LeaseSupport::Yes
+    }
+
+    async fn preflight(&self, routes: &[file::Route]) -> Result<(), Fault> {
+        self.open(routes).await.map(drop)
+    }
+
+    async fn set(
+        &self,
+        fence: Fence,
+        service: &ServiceName,
+        routes: &[file::Route],
+        shift: &Shift,
+        targets: &[Target],
+    ) -> Result<Evidence, Fault> {
+        let seen = self.service(service).await?;
+        if seen.is_none() && shift.weights.iter().all(|(_, weight)| *weight == Weight::ZERO) {
+            // No traffic for a service that is not there: the way back of a first release that never got so far.
+            return Ok(Evidence::Plain);
+        }
+        let bound = self.open(routes).await?;
+        if let Some(seen) = &seen {
+            self.refuse_foreign(service, seen, shift).await?;
+        }
+        let table =
+            wanted(seen.as_ref().map(|seen| &seen.table), &bound, shift, targets, LEASE_MS, &self.pin_key);
+        self.swap(fence, service, seen.as_ref(), &table).await
+    }
+
+    async fn set_targets(
+        &self,
+        fence: Fence,
+        service: &ServiceName,
+        targets: &[Target],
+    ) -> Result<(), Fault> {
+        let Some(seen) = self.service(service).await? else { return Ok(()) };
+        let mut table = seen.table.clone();
+        for track in &mut table.tracks {
+            let fresh = targets_of(&RevisionId::new(&*track.revision), targets);
+            // An empty list would take a track off the air because of a moment without instances; dead targets
+            // are passed over by the proxy anyhow.
+            if !fresh.is_empty() {
+                track.targets = fresh;
+            }
+        }
+        // A trip in between changes the generation: the swap then fails, and the next round sees it.
+        self.swap(fence, service, Some(&seen), &table).await.map(drop)
+    }
+
+    async fn observe(&self, service: &ServiceName) -> Result<RouterView, Fault> {
+        let seen = match self.client.observe_service(service.as_str()).await {
+            Ok(seen) => seen,
+            Err(error) if *error.kind() == ErrorKind::UnknownService => return Ok(RouterView::default()),
+            Err(error) => return Err(fault(&format!("observe \"{service}\" in the proxy"), &error)),
+        };
+        let Some(it) = seen.services.get(service.as_str()) else { return Ok(RouterView::default()) };
+        let mut view = RouterView {
+            generation: it.table.generation,
+            notes: seen.damage.clone(),
+            ..RouterView::default()
+        };
+        for arm in &it.arms {
+            let sums = Sums::of(&arm.counts);
+            view.requests += sums.requests;
+            view.failed += sums.failed;
+            view.failed_by_router += sums.failed_by_router;
+        }
+        if it.awaiting_renewal {
+            view.notes.push(
+                "the proxy was restarted: the candidate has no weight until its lease is renewed".into(),
+            );
+        }
+        view.notes.extend(it.tripped.iter().map(|release| format!("the candidate of {release} was tripped")));
+        view.tracks = it.table.tracks.iter().map(|track| track_view(it, track)).collect();
+        Ok(view)
+    }
+
+    async fn renew(
+        &self,
+        fence: Fence,
+        service: &ServiceName,
+        release: &ReleaseId,
+    ) -> Result<Duration, Fault> {
+        let reply = self
+            .client
+            .renew(service.as_str(), release.as_str(), fence.epoch)
+            .await
+            .map_err(|error| fault(&format!("renew the lease of {release}"), &error))?;
+        if reply.restored {
+            self.remember(service, reply.generation);
+        }
+        Ok(Duration::from_millis(reply.lease_ms))
+    }
+
+    async fn drain(
+        &self,
+        fence: Fence,
+        service: &ServiceName,
+        revision: &RevisionId,
+        within: Duration,
+    ) -> Result<Evidence, Fault> {
+        let doing = || format!("drain {revision} of \"{service}\"");
+        let reply = match self.client.drain(service.as_str(), revision.as_str(), within).await {
+            Ok(reply) => reply,
+            Err(error) if matches!(error.kind(), ErrorKind::UnknownService | ErrorKind::UnknownRevision) => {
+                return Ok(Evidence::Drained { cut: 0, closed: 0 });
+            }
+            Err(error) => return Err(fault(&doing(), &error)),
+        };
+        if reply.left > 0 {
+            return Err(Fault::platform(format!("{}: {} requests outlived the cut", doing(), reply.left)));
+        }
+        if let Some(seen) = self.service(service).await? {
+            let mut table = seen.table.clone();
+            table.tracks.retain(|track| track.revision != revision.as_str());
+            table.candidate = table.candidate.filter(|candidate| candidate.revision != revision.as_str());
+            if let Some(candidate) = &mut table.candidate {
+                candidate.fallback.retain(|(fallback, _)| fallback != revision.as_str());
+            }
+            self.swap(fence, service, Some(&seen), &table).await?;
+        }
+        Ok(Evidence::Drained { cut: reply.cut, closed: reply.websockets_closed })
+    }
+
+    async fn counts(
+        &self,
+        service: &ServiceName,
+        release: &ReleaseId,
+        revision: &RevisionId,
+    ) -> Result<Counts, Fault> {
+        let Some(seen) = self.service(service).await? else { return Ok(Counts::default()) };
+        let mut all = cutover_proxy::Counts::default();
+        // Pinned requests are a person trying the candidate, not its traffic.
+        for arm in seen.arms.iter().filter(|arm| {
+            arm.revision == revision.as_str()
+                && arm.release.as_deref() == Some(release.as_str())
+                && arm.arm == Arm::Candidate
+        }) {
+            all.merge(&arm.counts);
+        }
+        let sums = Sums::of(&all);
+        Ok(Counts {
+            requests: sums.requests,
+            failed: sums.failed + sums.failed_by_router,
+            latency_us_sum: all.latency.sum_us(),
+            latency_us_p95: all.latency.quantile_us(0.95),
+        })
+    }
+
+    async fn trips(&self, after: u64, wait: Duration) -> Result<Vec<Trip>, Fault> {
+        let events = self
+            .client
+            .watch(after, wait)
+            .await
+            .map_err(|error| fault("watch the proxy's events", &error))?;
+        Ok(events
+            .into_iter()
+            .map(|event| Trip {
+                number: event.number,
+                service: ServiceName::new(event.service.unwrap_or_default()),
+                release: event
+                    .release
+                    .filter(|_| matches!(event.kind, EventKind::Trip | EventKind::Lapse | EventKind::Back))
+                    .map(ReleaseId::new),
+                why: event.why,
+            })
+            .collect())
+    }
+
+    async fn acknowledge(&self, number: u64) -> Result<(), Fault> {
+        let failed = |error| fault("acknowledge the proxy's events", &error);
+        // A proxy that lost its table answers 503 and says why, until it is given one again: forgetting the event
+        // would make it a proxy that simply knows no service.
+        let seen = self.client.observe().await.map_err(failed)?;
+        if seen.services.is_empty() && !seen.damage.is_empty() {
+            return Ok(());
+        }
+        self.client.ack(number).await.map_err(failed)
+    }
+
+    async fn remove(&self, fence: Fence, service: &ServiceName) -> Result<(), Fault> {
+        self.forget(service);
+        let Some(seen) = self.service(service).await? else { return Ok(()) };
+        match self.client.remove_service(service.as_str(), seen.table.generation, fence.epoch).await {
+            Err(error) if *error.kind() != ErrorKind::UnknownService => {
+                Err(fault(&format!("remove \"{service}\" from the proxy"), &error))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What a set of counters comes to.
+struct Sums {
+    requests: u64,
+    failed: u64,
+    failed_by_router: u64,
+}
+
+impl Sums {
+    fn of(counts: &cutover_proxy::Counts) -> Sums {
+        let failed_by_router = counts.failed_total();
+        let failed = counts.status[4];
+        Sums {
+            requests: counts.finished + failed_by_router + counts.cut,
+            failed,
+            failed_by_router: failed_by_router + counts.cut,
+        }
+    }
+}
+
+fn track_view(seen: &ServiceObservation, track: &Track) -> TrackView {
+    let revision = RevisionId::new(&*track.revision);
+    let held = seen.revisions.get(&track.revision).copied().unwrap_or_default();
+    let mut all = cutover_proxy::Counts::default();
+    for arm in seen.arms.iter().filter(|arm| arm.revision == track.revision) {
+        all.merge(&arm.counts);
+    }
+    let sums = Sums::of(&all);
+    TrackView {
+        weight: Weight::from_bp(seen.effective.get(&track.revision).copied().unwrap_or(0)),
+        targets: track
+            .targets
+            .iter()
+            .map(|target| Target {
+                revision: revision.clone(),
+                instance: InstanceId::new(&*target.instance),
+                address: target.address,
+            })
+            .collect(),
+        in_flight: held.in_flight,
+        requests: sums.requests,
+        failed: sums.failed + sums.failed_by_router,
+        revision,
+    }
+}

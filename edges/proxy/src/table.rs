@@ -1,0 +1,83 @@
+//! Translates between the core's words and the proxy's table.
+
+use std::net::SocketAddr;
+
+use cutover_core::{RevisionId, Shift, Weight, file};
+use cutover_ports::Target;
+use cutover_proxy::{CandidateLease, Guard, PinKey, ServiceTable, Track};
+
+/// Makes the table that `shift` asks for, keeping what it does not speak of from `before`.
+pub(crate) fn wanted(
+    before: Option<&ServiceTable>,
+    routes: &[(SocketAddr, Option<String>)],
+    shift: &Shift,
+    targets: &[Target],
+    lease_ms: u64,
+    pin_key: &str,
+) -> ServiceTable {
+    let mut table = before.cloned().unwrap_or_default();
+    // Without routes the question is about weights alone.
+    if !routes.is_empty() {
+        (table.hosts, table.listen) = addresses(routes);
+    }
+    table.pin_key = Some(PinKey(pin_key.to_string()));
+    let mut revisions: Vec<RevisionId> = shift.weights.iter().map(|(revision, _)| revision.clone()).collect();
+    for target in targets {
+        if !revisions.contains(&target.revision) {
+            revisions.push(target.revision.clone());
+        }
+    }
+    revisions.sort();
+    table.tracks = revisions
+        .iter()
+        .map(|revision| Track {
+            revision: revision.to_string(),
+            weight_bp: shift.weight_of(revision).bp(),
+            targets: targets_of(revision, targets),
+        })
+        .collect();
+    table.candidate = shift.lease.as_ref().map(|lease| CandidateLease {
+        release: lease.release.to_string(),
+        revision: lease.candidate.to_string(),
+        lease_ms,
+        fallback: vec![(lease.fallback.to_string(), Weight::FULL.bp())],
+        guard: Some(guard(&lease.guard)),
+    });
+    table
+}
+
+/// Returns the hosts and listeners of a list of routes; one without a host takes every host of its address.
+fn addresses(routes: &[(SocketAddr, Option<String>)]) -> (Vec<String>, Vec<SocketAddr>) {
+    let every = routes.iter().any(|(_, host)| host.is_none());
+    let hosts =
+        if every { vec!["*".into()] } else { routes.iter().filter_map(|(_, host)| host.clone()).collect() };
+    let mut listen: Vec<SocketAddr> = Vec::new();
+    for (address, _) in routes {
+        if !listen.contains(address) {
+            listen.push(*address);
+        }
+    }
+    (hosts, listen)
+}
+
+/// Returns the proxy's targets of one revision.
+pub(crate) fn targets_of(revision: &RevisionId, targets: &[Target]) -> Vec<cutover_proxy::Target> {
+    targets
+        .iter()
+        .filter(|target| &target.revision == revision)
+        .map(|target| cutover_proxy::Target {
+            instance: target.instance.to_string(),
+            address: target.address,
+            ready: true,
+        })
+        .collect()
+}
+
+fn guard(guard: &file::Guard) -> Guard {
+    Guard {
+        min_requests: guard.min_requests,
+        max_error_bp: Some(guard.success.rest().bp()),
+        max_mean_ms: guard.mean.map(|span| span.ms()),
+        max_p95_ms: guard.p95.map(|span| span.ms()),
+    }
+}
