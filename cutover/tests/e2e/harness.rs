@@ -118,7 +118,8 @@ impl Scratch {
         (pid("holder_pid"), pid("worker_pid"))
     }
 
-    /// Processes that carry this scratch folder in their command line or environment: nothing else is ours.
+    /// Processes that carry this scratch folder in their command line, environment or working folder: nothing else is
+    /// ours.
     pub(crate) fn processes(&self) -> Vec<(i32, String)> {
         let mark = self.path().to_string_lossy().into_owned();
         let mut found = Vec::new();
@@ -127,7 +128,9 @@ impl Scratch {
             let read = |file: &str| fs::read(entry.path().join(file)).unwrap_or_default();
             let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).replace('\0', " ");
             let (command, environment) = (text(read("cmdline")), text(read("environ")));
-            let ours = command.contains(&mark) || environment.contains(&mark);
+            // An instance's environment is cleared: what tells it is the revision's folder that it runs in.
+            let folder = fs::read_link(entry.path().join("cwd")).unwrap_or_default();
+            let ours = command.contains(&mark) || environment.contains(&mark) || folder.starts_with(&mark);
             if ours && pid != std::process::id().cast_signed() && !command.is_empty() {
                 found.push((pid, command));
             }

@@ -1,5 +1,6 @@
 //! The local platform: revisions copied into the state folder, instances as processes of this machine.
 
+mod diag;
 mod disk;
 mod launch;
 mod logs;
