@@ -2,11 +2,11 @@
 
 use async_trait::async_trait;
 use cutover_core::{Fault, file};
-use cutover_ports::{CheckRequest, Checker};
+use cutover_ports::{CheckRequest, Checker, GateRequest};
 use futures_util::future::try_join_all;
 
 use crate::tries::{self, Failed, Try};
-use crate::{command, http, tcp};
+use crate::{command, gate, http, tcp};
 
 /// Asks instances over the network, and by commands on this machine.
 #[derive(Clone, Copy, Debug, Default)]
@@ -37,6 +37,12 @@ impl Checker for NetworkChecker {
             }
         }
         if failed.is_empty() { Ok(passed.join("; ")) } else { Err(fault(request, failed)) }
+    }
+
+    /// # Cancel safety
+    /// Dropped, it kills the command with its process group.
+    async fn gate(&self, request: &GateRequest) -> Result<String, Fault> {
+        gate::run(request).await
     }
 }
 

@@ -60,7 +60,7 @@ pub(crate) async fn run(request: &CheckRequest, run: &str) -> Try {
 }
 
 /// The command with everything it started; killed together when the time is over.
-struct Group(Child);
+pub(crate) struct Group(pub(crate) Child);
 
 impl Drop for Group {
     fn drop(&mut self) {
@@ -114,7 +114,7 @@ async fn read_both(
     }
 }
 
-fn last_lines(output: &[u8]) -> Vec<String> {
+pub(crate) fn last_lines(output: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(output);
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(LINES_SHOWN)..]

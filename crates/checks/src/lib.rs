@@ -2,6 +2,7 @@
 
 mod checker;
 mod command;
+mod gate;
 mod http;
 mod tcp;
 mod tries;

@@ -33,10 +33,30 @@ pub enum StepKey {
     Back(BackStage),
 }
 
-/// The way back, in order.
+/// The stages of a way back; which, and in which order, says [`Plan::way_back`](crate::Plan::way_back).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BackStage {
+    /// Stable gets what it can carry; the candidate keeps the rest.
+    Return {
+        /// What the candidate keeps.
+        weight: Weight,
+    },
+    /// Instances of the candidate leave, drained, to make room.
+    Yield {
+        /// How many stay.
+        count: u32,
+    },
+    /// Instances of stable run again.
+    Restore {
+        /// How many run then.
+        count: u32,
+    },
+    /// The instances of stable pass their checks.
+    Recheck {
+        /// How many run.
+        count: u32,
+    },
     /// All traffic returns to stable.
     Traffic,
     /// The candidate finishes what it has.
@@ -51,6 +71,7 @@ pub enum BackStage {
 #[allow(missing_docs)]
 pub enum EffectName {
     Preflight,
+    Gate,
     Build,
     Provision,
     Check,
@@ -58,6 +79,7 @@ pub enum EffectName {
     KeepLease,
     Watch,
     Judge,
+    Shrink,
     Settle,
     Drain,
     Retire,
@@ -67,6 +89,7 @@ impl fmt::Display for EffectName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             EffectName::Preflight => "preflight",
+            EffectName::Gate => "gate",
             EffectName::Build => "build",
             EffectName::Provision => "provision",
             EffectName::Check => "check",
@@ -74,6 +97,7 @@ impl fmt::Display for EffectName {
             EffectName::KeepLease => "keep lease",
             EffectName::Watch => "watch",
             EffectName::Judge => "judge",
+            EffectName::Shrink => "shrink",
             EffectName::Settle => "settle",
             EffectName::Drain => "drain",
             EffectName::Retire => "retire",
@@ -89,6 +113,13 @@ pub enum Effect {
     Preflight {
         /// The revision to come.
         candidate: RevisionId,
+        /// How many of its instances run beside all of stable.
+        beside: u32,
+    },
+    /// One of the user's own tests exits 0; repeated after a crash.
+    Gate {
+        /// The shell command.
+        command: String,
     },
     /// The revision lies complete in the store.
     Build {
@@ -106,9 +137,14 @@ pub enum Effect {
     Check {
         /// The revision to ask.
         revision: RevisionId,
+        /// How many instances there must be.
+        count: u32,
     },
     /// The router splits traffic so.
     Shift(Shift),
+    /// The router splits traffic so on the way back; where the candidate has less already, a trip having come first
+    /// say, it does not get more.
+    Lower(Shift),
     /// Renew the candidate's lease for as long as this is wanted. Never done by itself.
     KeepLease {
         /// Whose lease.
@@ -127,6 +163,17 @@ pub enum Effect {
         revision: RevisionId,
         /// What it must hold.
         guard: Guard,
+    },
+    /// Only so many instances of the revision run; those that leave get no request, finish what they have, and stop.
+    Shrink {
+        /// The revision.
+        revision: RevisionId,
+        /// How many instances stay.
+        count: u32,
+        /// How traffic is split before they leave: what the candidate keeps on lapse has grown by what they carried.
+        shift: Shift,
+        /// After this, what those that leave still have is cut, and counted.
+        within: Span,
     },
     /// The candidate is stable in the router: all weight, no lease.
     Settle(Shift),
@@ -155,6 +202,15 @@ pub struct Shift {
 }
 
 impl Shift {
+    /// Returns the same with at most `most` for `revision`; the other takes the rest.
+    #[must_use]
+    pub fn capped(&self, revision: &RevisionId, most: Weight) -> Shift {
+        let cap = self.weight_of(revision).min(most);
+        let weights =
+            self.weights.iter().map(|(r, _)| (r.clone(), if r == revision { cap } else { cap.rest() }));
+        Shift { weights: weights.collect(), lease: self.lease.clone() }
+    }
+
     /// Returns the weight of `revision`.
     pub fn weight_of(&self, revision: &RevisionId) -> Weight {
         self.weights.iter().find(|(r, _)| r == revision).map_or(Weight::ZERO, |(_, weight)| *weight)
@@ -183,13 +239,15 @@ impl Effect {
     pub fn name(&self) -> EffectName {
         match self {
             Effect::Preflight { .. } => EffectName::Preflight,
+            Effect::Gate { .. } => EffectName::Gate,
             Effect::Build { .. } => EffectName::Build,
             Effect::Provision { .. } => EffectName::Provision,
             Effect::Check { .. } => EffectName::Check,
-            Effect::Shift(_) => EffectName::Shift,
+            Effect::Shift(_) | Effect::Lower(_) => EffectName::Shift,
             Effect::KeepLease { .. } => EffectName::KeepLease,
             Effect::Watch { .. } => EffectName::Watch,
             Effect::Judge { .. } => EffectName::Judge,
+            Effect::Shrink { .. } => EffectName::Shrink,
             Effect::Settle(_) => EffectName::Settle,
             Effect::Drain { .. } => EffectName::Drain,
             Effect::Retire { .. } => EffectName::Retire,
@@ -199,11 +257,15 @@ impl Effect {
     /// Returns what the effect changes; effects of one resource never run at once.
     pub fn resource(&self) -> Resource {
         match self {
-            Effect::Build { revision } | Effect::Provision { revision, .. } | Effect::Retire { revision } => {
-                Resource::Revision(revision.clone())
+            Effect::Build { revision }
+            | Effect::Provision { revision, .. }
+            | Effect::Shrink { revision, .. }
+            | Effect::Retire { revision } => Resource::Revision(revision.clone()),
+            Effect::Shift(_) | Effect::Lower(_) | Effect::Settle(_) | Effect::Drain { .. } => {
+                Resource::Router
             }
-            Effect::Shift(_) | Effect::Settle(_) | Effect::Drain { .. } => Resource::Router,
             Effect::Preflight { .. }
+            | Effect::Gate { .. }
             | Effect::Check { .. }
             | Effect::KeepLease { .. }
             | Effect::Watch { .. }

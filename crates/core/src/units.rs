@@ -39,6 +39,11 @@ impl Span {
         self.0
     }
 
+    /// Returns both spans one after the other.
+    pub const fn plus(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
+    }
+
     /// Returns the span as the standard library's duration.
     pub const fn duration(self) -> std::time::Duration {
         std::time::Duration::from_millis(self.0)

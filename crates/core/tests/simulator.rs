@@ -2,20 +2,20 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, helpers included")]
 
-use cutover_core::sim::{Campaign, Fate, Sabotage, Scenario, Schedule, run};
+use cutover_core::file::Platform;
+use cutover_core::sim::{Campaign, Fate, Injection, Sabotage, Scenario, Schedule, run};
 use cutover_core::{Observed, Release, ReleaseFile, ReleaseId, ReleaseKind, RevisionId};
 
 const FILE: &str = r#"
 service: shop
 platform: {local: {command: [./shop], replicas: 2}}
 route: [{proxy: {listen: "127.0.0.1:8080"}}]
-bake: 5s
-keep_warm: 20s
-deadline: 10m
 "#;
+const TIMES: &str = "bake: 5s\nkeep_warm: 20s\ndeadline: 10m\n";
 
 fn scenario(name: &'static str, more: &str) -> Scenario {
-    let file = ReleaseFile::read("cutover.yaml", &format!("{FILE}{more}")).unwrap();
+    let times = if more.contains("keep_warm") { "" } else { TIMES };
+    let file = ReleaseFile::read("cutover.yaml", &format!("{FILE}{times}{more}")).unwrap();
     Scenario {
         name,
         release: Release {
@@ -28,11 +28,27 @@ fn scenario(name: &'static str, more: &str) -> Scenario {
             by: "ann".into(),
         },
         observed: Observed { stable: Some(RevisionId::new("r-1")), ..Observed::default() },
-        replicas: 2,
+        bad_gate: false,
         bad_checks: false,
         bad_traffic: false,
         no_traffic: false,
     }
+}
+
+fn with_replicas(mut scenario: Scenario, replicas: u32) -> Scenario {
+    let Platform::Local(local) = &mut scenario.release.file.platform;
+    local.replicas = replicas;
+    scenario
+}
+
+/// Those that pairs are tried on: a pair costs the square of a release's length, so the short ones of each kind.
+fn short_scenarios() -> Vec<Scenario> {
+    let short = |name, more: &str| scenario(name, &format!("bake: 5s\nkeep_warm: 0s\ndeadline: 10m\n{more}"));
+    let mut all = scenarios();
+    all.retain(|scenario| scenario.release.file.strategy.name() == "blue_green" && scenario.name != "gated");
+    all.push(short("canary", "strategy: {canary: {weights: [50%, 100%], bake: 5s}}"));
+    all.push(short("rolling", "strategy: {rolling: {max_surge: 1, bake: 0s}}"));
+    all
 }
 
 fn scenarios() -> Vec<Scenario> {
@@ -40,8 +56,28 @@ fn scenarios() -> Vec<Scenario> {
     first.observed.stable = None;
     let mut rollback = scenario("rollback", "");
     rollback.release.kind = ReleaseKind::Rollback;
+    let canary = "strategy: {canary: {weights: [25%, 50%, 100%], bake: 5s}}";
+    let rolling = |surge: u32, unavailable: u32| {
+        let strategy = format!(
+            "strategy: {{rolling: {{max_surge: {surge}, max_unavailable: {unavailable}, bake: 5s}}}}"
+        );
+        with_replicas(scenario("rolling", &strategy), 3)
+    };
+    let named = |name: &'static str, scenario: Scenario| Scenario { name, ..scenario };
+    let mut rolling_rollback = named("rolling rollback", rolling(1, 0));
+    rolling_rollback.release.kind = ReleaseKind::Rollback;
     vec![
         scenario("good", ""),
+        scenario("gated", "gate: [cargo test, ./load.sh]"),
+        Scenario { bad_gate: true, ..scenario("bad gate", "gate: [cargo test]") },
+        with_replicas(scenario("canary", &format!("{canary}\napprove: [before_shift, before_promote]")), 4),
+        Scenario { bad_traffic: true, ..scenario("bad canary", canary) },
+        named("rolling 1/0", rolling(1, 0)),
+        named("rolling 1/1", rolling(1, 1)),
+        named("rolling 0/1", rolling(0, 1)),
+        named("rolling 2/1 of 5", with_replicas(rolling(2, 1), 5)),
+        Scenario { bad_traffic: true, ..named("bad rolling", rolling(1, 0)) },
+        rolling_rollback,
         scenario("approved", "approve: [before_shift, before_promote]"),
         first,
         rollback,
@@ -71,7 +107,7 @@ fn every_single_fault_keeps_every_promise() {
 #[test]
 #[ignore = "every pair of faults takes about a minute: ./test runs it, optimised"]
 fn every_pair_of_faults_keeps_every_promise() {
-    let tally = Campaign::new(scenarios()).pairs();
+    let tally = Campaign::new(short_scenarios()).pairs();
     println!("simulator, pairs: {tally}");
     assert!(
         tally.broken.is_empty(),
@@ -88,16 +124,20 @@ fn planted_faults_are_caught() {
     let bad = Scenario { bad_traffic: true, ..scenario("bad traffic", "") };
     let calm = Schedule::default;
     let late = |effect| Schedule { fates: vec![(effect, Fate::LateApplied)], ..Schedule::default() };
-    let cases: [(Sabotage, &Scenario, Schedule, &str); 13] = [
+    let rolling = with_replicas(scenario("rolling", "strategy: {rolling: {max_surge: 1, bake: 5s}}"), 3);
+    // Two batches in, one instance of stable left: then the candidate breaks.
+    let turned =
+        |at: usize| Schedule { injections: vec![(at, Injection::TrafficTurnsBad)], ..Schedule::default() };
+    let cases: [(Sabotage, &Scenario, Schedule, &str); 17] = [
         (Sabotage::SkipDrain, &good, calm(), "what is stopped has no weight and nothing in flight"),
-        (Sabotage::SkipCheck, &good, calm(), "a revision with weight has checked instances"),
+        (Sabotage::SkipCheck, &good, calm(), "a revision with weight has checked instances to carry it"),
         (Sabotage::ForgetRetire, &bad, calm(), "nothing is orphaned when a release ends"),
-        (Sabotage::StayOnCandidate, &bad, calm(), "a release taken back leaves all traffic on stable"),
+        (Sabotage::StayOnCandidate, &bad, calm(), "a release taken back leaves all traffic on stable, whole"),
         (
             Sabotage::StopStableEarly,
             &good,
             calm(),
-            "stable keeps all its instances until the release is decided",
+            "stable keeps the instances of its plan until the release is decided",
         ),
         (
             Sabotage::StopPredecessorAtPromote,
@@ -121,6 +161,25 @@ fn planted_faults_are_caught() {
         (Sabotage::ShiftWhileChecking, &good, calm(), "refused means that traffic never moved"),
         (Sabotage::BlameOutage, &good, calm(), "only the candidate's fault fails a verdict"),
         (Sabotage::ActBeforeJournal, &good, calm(), "replaying the journal does not give the same machine"),
+        (
+            Sabotage::ShrinkTooFar,
+            &rolling,
+            calm(),
+            "stable keeps the instances of its plan until the release is decided",
+        ),
+        (Sabotage::SurgeTooMuch, &rolling, calm(), "never more run than the plan allows"),
+        (
+            Sabotage::ForgetRestore,
+            &rolling,
+            turned(40),
+            "a release taken back leaves all traffic on stable, whole",
+        ),
+        (
+            Sabotage::ReturnTooMuch,
+            &rolling,
+            turned(40),
+            "a revision with weight has checked instances to carry it",
+        ),
         (Sabotage::IgnoreFences, &bad, late(2), "nothing is orphaned when a release ends"),
     ];
     for (sabotage, scenario, schedule, promise) in cases {

@@ -31,7 +31,7 @@ fn scenario(more: &str) -> Scenario {
             ready_ms: Some(1200),
             ..Observed::default()
         },
-        replicas: 2,
+        bad_gate: false,
         bad_checks: false,
         bad_traffic: false,
         no_traffic: false,
@@ -57,7 +57,7 @@ fn a_plan_names_way_back_time_and_losses() {
          2  build        r-2 lies complete in the store                             as the copy takes
                          way back: nothing runs yet
                          if cutover dies here: the next server goes on from the journal; half a copy is thrown away
-         3  provision    2 instances of r-2 run, without traffic                    under 1s
+         3  provision    2 instances of r-2 run, all without traffic                under 1s
                          way back: stop r-2; it never had traffic
                          if cutover dies here: its instances run on without traffic; the next server goes on from the journal
          4  check        every instance passes its checks                           about 1.2s
@@ -106,7 +106,7 @@ fn a_first_release_has_no_way_back_and_says_so() {
          2  build        r-2 lies complete in the store                             as the copy takes
                          way back: nothing runs yet
                          if cutover dies here: the next server goes on from the journal; half a copy is thrown away
-         3  provision    2 instances of r-2 run, without traffic                    under 1s
+         3  provision    2 instances of r-2 run, all without traffic                under 1s
                          way back: stop r-2; it never had traffic
                          if cutover dies here: its instances run on without traffic; the next server goes on from the journal
          4  check        every instance passes its checks                           about 1.2s

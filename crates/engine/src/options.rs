@@ -1,5 +1,6 @@
 //! What can be set of the engine.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,8 @@ pub struct EngineOptions {
     pub sole: bool,
     /// How long effects may take.
     pub timeouts: Timeouts,
+    /// The folder for the output of gates.
+    pub gate_logs: PathBuf,
     /// The clocks.
     pub clock: Arc<dyn Clock>,
 }
@@ -29,6 +32,7 @@ impl EngineOptions {
             lease: Duration::from_secs(15),
             sole: false,
             timeouts: Timeouts::default(),
+            gate_logs: std::env::temp_dir().join("cutover-gates"),
             clock: Arc::new(SystemClock::new()),
         }
     }

@@ -5,7 +5,9 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use cutover_core::effect::{BackStage, Resource};
-use cutover_core::{Command, Fence, Machine, Mode, Release, ReleaseId, RevisionId, ServiceName, Step};
+use cutover_core::{
+    Command, Fence, InstanceId, Machine, Mode, Release, ReleaseId, RevisionId, ServiceName, Step,
+};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::error::EngineError;
@@ -52,6 +54,8 @@ pub(crate) struct Service {
     pub(crate) journal: tokio::sync::Mutex<()>,
     held: Mutex<Vec<Resource>>,
     live: Mutex<BTreeMap<ReleaseId, Live>>,
+    /// Instances that are being drained, of a revision that stays.
+    departing: Mutex<Vec<InstanceId>>,
     /// Counts changes of what others may wait for: a freed resource, a release's state, the loss of the service.
     changed: watch::Sender<u64>,
     lost: watch::Sender<bool>,
@@ -67,6 +71,7 @@ impl Service {
             journal: tokio::sync::Mutex::new(()),
             held: Mutex::default(),
             live: Mutex::default(),
+            departing: Mutex::default(),
             changed: watch::Sender::new(0),
             lost: watch::Sender::new(false),
             closing: AtomicBool::new(false),
@@ -149,6 +154,16 @@ impl Service {
         lock(&self.live).is_empty()
     }
 
+    /// Marks instances as leaving until the result is dropped: no router gets them as targets.
+    pub(crate) fn depart(self: &Arc<Self>, instances: Vec<InstanceId>) -> Departing {
+        lock(&self.departing).extend(instances.iter().cloned());
+        Departing { service: self.clone(), instances }
+    }
+
+    pub(crate) fn departs(&self, instance: &InstanceId) -> bool {
+        lock(&self.departing).contains(instance)
+    }
+
     /// Returns the revisions on their way out: drained or being stopped. No router gets them as targets any more.
     pub(crate) fn leaving(&self) -> Vec<RevisionId> {
         self.lives().iter().filter_map(|live| live.look(leaving)).collect()
@@ -157,10 +172,27 @@ impl Service {
 
 fn leaving(machine: &Machine) -> Option<RevisionId> {
     match (machine.mode(), machine.step()) {
-        (Mode::Back(back), _) if back.stage != BackStage::Traffic => Some(machine.plan().candidate.clone()),
+        (Mode::Back(_), _) if has_left(machine) => Some(machine.plan().candidate.clone()),
         (Mode::Back(_) | Mode::Ended { .. }, _) => None,
         (_, Step::Drain | Step::Retire) => machine.plan().stable.clone(),
         _ => None,
+    }
+}
+
+/// Tells whether the way back is past the candidate's last request.
+fn has_left(machine: &Machine) -> bool {
+    machine.gone_back().iter().any(|stage| matches!(stage, BackStage::Drain | BackStage::Retire))
+}
+
+/// Instances marked as leaving; no longer when dropped.
+pub(crate) struct Departing {
+    service: Arc<Service>,
+    instances: Vec<InstanceId>,
+}
+
+impl Drop for Departing {
+    fn drop(&mut self) {
+        lock(&self.service.departing).retain(|departing| !self.instances.contains(departing));
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cutover_core::effect::Resource;
-use cutover_core::{Fault, Mode, Release, RevisionId, Shift, Weight};
+use cutover_core::{Fault, Machine, Mode, Release, RevisionId, Shift, Weight};
 use cutover_ports::Target;
 use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
@@ -64,8 +64,12 @@ async fn targets(shared: &Shared, service: &Arc<Service>) -> Result<(), Fault> {
     let mut targets: Vec<Target> = Vec::new();
     let mut differs = false;
     for track in &view.tracks {
-        let running: Vec<Target> =
-            seen.iter().filter(|seen| seen.revision == track.revision).flat_map(running_targets).collect();
+        let running: Vec<Target> = seen
+            .iter()
+            .filter(|seen| seen.revision == track.revision)
+            .flat_map(running_targets)
+            .filter(|target| !service.departs(&target.instance))
+            .collect();
         let mut wanted = Vec::new();
         for target in running {
             // A new address is a target once the instance itself listens there.
@@ -130,18 +134,26 @@ async fn ensure(shared: &Shared, service: &Arc<Service>) -> Result<(), String> {
     let Some((stable, releaser)) = pointers.stable else { return Ok(()) };
     let records = shared.store.records(&releaser, 0, 1).await.map_err(|error| words(error.into()))?;
     let Some((release, _)) = opened(&records) else { return Err(format!("{releaser} has no beginning")) };
-    keep(shared, service, &stable, release.file.platform.replicas()).await?;
-    for live in service.lives() {
-        // A candidate that had instances before this engine came has them after, unless it goes back.
+    // What is under way says how many of each there are; without it stable has all.
+    let live = service.lives().into_iter().find(|live| live.look(Machine::holds_service));
+    let wanted = live.as_ref().map(|live| live.look(Machine::instances));
+    let whole = release.file.platform.replicas();
+    keep(shared, service, &stable, wanted.and_then(|(stable, _)| stable).unwrap_or(whole)).await?;
+    // A candidate that had instances before this engine came has them after.
+    if let (Some(live), Some((_, Some(count)))) = (live, wanted) {
         let candidate = live.look(|machine| {
-            let forward = matches!(machine.mode(), Mode::Forward | Mode::Held(_)) && machine.holds_service();
-            let provision = |step: &cutover_core::Step| matches!(step, cutover_core::Step::Provision { .. });
-            let past =
-                machine.plan().steps.iter().position(provision).is_some_and(|index| machine.at() > index);
-            (forward && past).then(|| machine.plan().candidate.clone())
+            let plan = machine.plan();
+            let starts = matches!(machine.step(), cutover_core::Step::Provision { .. });
+            let needed = match machine.mode() {
+                // Its own step starts them, where it is at that.
+                Mode::Forward | Mode::Held(_) => !starts,
+                // A candidate that goes is not started again, unless stable cannot do without it yet.
+                _ => plan.stable_at(machine.at()) < plan.replicas,
+            };
+            needed.then(|| plan.candidate.clone())
         });
-        if let Some(candidate) = candidate {
-            keep(shared, service, &candidate, live.release.file.platform.replicas()).await?;
+        if let Some(candidate) = candidate.filter(|candidate| !service.leaving().contains(candidate)) {
+            keep(shared, service, &candidate, count).await?;
         }
     }
     restore(shared, service, &stable, release).await

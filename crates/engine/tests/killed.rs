@@ -46,6 +46,7 @@ async fn killed_at(append: usize, when: When, down: Duration, bad: bool, more: &
     let stable = if machine.decided().is_some() { "r-2" } else { "r-1" };
     let running: Vec<RevisionId> = house.world.running("shop").into_keys().collect();
     assert_eq!(running, vec![RevisionId::new(stable)], "{place}");
+    assert_eq!(house.world.running("shop")[&RevisionId::new(stable)], 2, "{place}");
     house.settled(&[stable]);
     let records = engine.records(&id, 0).await.unwrap();
     assert_eq!(replayed(&records), machine, "{place}");
@@ -89,4 +90,21 @@ async fn killed_anywhere_for_long_a_release_ends_one_way_or_the_other() {
 async fn killed_anywhere_a_bad_release_goes_back() {
     let (released, back) = everywhere(Duration::ZERO, true, "").await;
     assert!(released == 0 && back > 20, "{released} released, {back} went back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn killed_anywhere_each_strategy_ends_whole() {
+    let strategies = [
+        "strategy: {canary: {weights: [10%, 100%], bake: 2s}}\n",
+        "strategy: {rolling: {max_surge: 1, bake: 2s}}\n",
+        "strategy: {rolling: {max_surge: 0, max_unavailable: 1, bake: 2s}}\ngate: ['true']\n",
+    ];
+    for strategy in strategies {
+        let (released, back) = everywhere(Duration::ZERO, false, strategy).await;
+        assert!(released > 20 && back == 0, "{strategy}: {released} released, {back} went back");
+        let (released, back) = everywhere(Duration::from_secs(40), false, strategy).await;
+        assert!(released > 10 && back > 2, "{strategy}: {released} released, {back} went back");
+        let (released, back) = everywhere(Duration::ZERO, true, strategy).await;
+        assert!(released == 0 && back > 20, "{strategy}: {released} released, {back} went back");
+    }
 }

@@ -8,4 +8,5 @@ mod harness;
 mod killed;
 mod releases;
 mod store;
+mod strategies;
 mod takeover;

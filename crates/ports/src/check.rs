@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
-use cutover_core::{Fault, InstanceId, RevisionId, ServiceName, file};
+use cutover_core::{Fault, InstanceId, ReleaseId, RevisionId, ServiceName, file};
 
 /// The instances to ask, and what.
 #[derive(Clone, Debug)]
@@ -32,6 +32,23 @@ pub struct CheckedInstance {
     pub address: SocketAddr,
 }
 
+/// One of the user's own tests, run before anything moves.
+#[derive(Clone, Debug)]
+pub struct GateRequest {
+    /// The service.
+    pub service: ServiceName,
+    /// The release that waits for it.
+    pub release: ReleaseId,
+    /// The revision that shall be released.
+    pub revision: RevisionId,
+    /// The shell command.
+    pub command: String,
+    /// Where it runs: the release file's folder.
+    pub base: PathBuf,
+    /// Where its output goes, as it comes.
+    pub log: PathBuf,
+}
+
 /// Asks one instance.
 #[async_trait]
 pub trait Checker: Send + Sync {
@@ -41,4 +58,10 @@ pub trait Checker: Send + Sync {
     /// A fault says the cause of the last failure of each check that did not pass: errno, status, timeout or body;
     /// the blame is the candidate's, except where the check itself could not run.
     async fn check(&self, request: &CheckRequest) -> Result<String, Fault>;
+
+    /// Runs the command until it ends; it must exit 0. One that a dead driver left running for the same log is ended
+    /// first, so that repeating it is harmless. Returns a line for people.
+    ///
+    /// A fault is final, the candidate's where the command said no, and shows the last lines of its output.
+    async fn gate(&self, request: &GateRequest) -> Result<String, Fault>;
 }

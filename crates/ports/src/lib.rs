@@ -6,7 +6,7 @@ pub mod fake;
 mod platform;
 mod router;
 
-pub use check::{CheckRequest, CheckedInstance, Checker};
+pub use check::{CheckRequest, CheckedInstance, Checker, GateRequest};
 pub use platform::{InstanceState, ObservedInstance, ObservedRevision, Platform, RevisionSpec, Secret};
 pub use router::{LeaseSupport, Router, RouterView, Target, TrackView, Trip};
 

@@ -48,7 +48,8 @@ pub(crate) async fn run(state: StateDir) -> Result<(), Failure> {
         checker: Arc::new(NetworkChecker::new()),
     };
     // The lock on the state folder proves that no other server drives what its journal says.
-    let options = EngineOptions { sole: true, ..EngineOptions::new(owner()) };
+    let options =
+        EngineOptions { sole: true, gate_logs: state.path().join("gates"), ..EngineOptions::new(owner()) };
     let engine = Engine::open(store, edges.clone(), options).await?;
     let context = Arc::new(Context { engine: engine.clone(), edges, state: state.clone(), pin_key });
     let listener = bind(&state)?;

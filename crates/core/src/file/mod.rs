@@ -6,6 +6,7 @@ mod checks;
 mod error;
 mod locate;
 mod read;
+mod strategy;
 mod validate;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use checks::{Check, Checks, Expect, StatusRange};
 pub use error::{FileError, FileErrors};
+pub use strategy::{BlueGreen, Canary, Rolling, Strategy};
 
 use crate::ids::ServiceName;
 use crate::units::{Size, Span, Weight};
@@ -31,6 +33,9 @@ pub struct ReleaseFile {
     pub platform: Platform,
     /// Where its requests come in.
     pub route: Vec<Route>,
+    /// The user's own tests, run one after the other before anything moves: shell commands that must exit 0.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gate: Vec<String>,
     /// What the candidate must pass before it takes traffic.
     #[serde(default)]
     pub checks: Checks,
@@ -71,6 +76,13 @@ impl Platform {
     pub fn replicas(&self) -> u32 {
         match self {
             Platform::Local(local) => local.replicas,
+        }
+    }
+
+    /// Makes it another number of instances.
+    pub fn set_replicas(&mut self, replicas: u32) {
+        match self {
+            Platform::Local(local) => local.replicas = replicas,
         }
     }
 }
@@ -147,43 +159,6 @@ pub struct ProxyRoute {
     /// The host name whose requests are this service's; without it all of that address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
-}
-
-/// How traffic moves to the candidate.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "snake_case")]
-pub enum Strategy {
-    /// All traffic at once, after the candidate passed its checks.
-    BlueGreen(BlueGreen),
-}
-
-/// All traffic at once.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
-pub struct BlueGreen {}
-
-impl Default for Strategy {
-    fn default() -> Self {
-        Strategy::BlueGreen(BlueGreen {})
-    }
-}
-
-impl Strategy {
-    /// Returns the strategy's name as the release file writes it.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Strategy::BlueGreen(_) => "blue_green",
-        }
-    }
-
-    /// Returns the route weights of the candidate, in order; the last is everything.
-    pub fn weights(&self) -> Vec<Weight> {
-        match self {
-            Strategy::BlueGreen(_) => vec![Weight::FULL],
-        }
-    }
 }
 
 /// What the candidate's live traffic must hold while it bakes; broken means rollback.

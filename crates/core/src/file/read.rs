@@ -5,15 +5,13 @@ use super::locate::Places;
 use super::{ReleaseFile, validate};
 
 /// Keys of the format that this version does not honour yet. Silence would be worse than an error:
-/// a `gate:` that is not run, for one, lets an untested revision pass.
-const NOT_YET: [(&str, &str); 5] = [
-    ("gate", "run those commands before `cutover deploy`"),
+/// a `smoke:` that is not run, for one, lets an untested revision pass.
+const NOT_YET: [(&str, &str); 4] = [
     ("environments", "keep one release file per environment and name it with -f"),
     ("smoke", "ask the same with `health: [{path: …}]` or `health: [{run: …}]`"),
     ("load", "run the load test from a `health: [{run: …}]` command"),
     ("processes", "give each process a release file of its own"),
 ];
-const NOT_YET_STRATEGIES: [&str; 2] = ["canary", "rolling"];
 
 impl ReleaseFile {
     /// Reads a release file; `name` is how messages call it.
@@ -97,12 +95,6 @@ fn reword(text: &str) -> (String, String) {
 fn unknown_key(unknown: &str, known: &[&str], word: &str) -> (String, String) {
     if let Some((_, instead)) = NOT_YET.iter().find(|(key, _)| key == &unknown) {
         return (format!("`{unknown}` is not supported by this version of cutover yet"), (*instead).into());
-    }
-    if NOT_YET_STRATEGIES.contains(&unknown) {
-        return (
-            format!("the strategy `{unknown}` is not supported by this version of cutover yet"),
-            "use `strategy: {blue_green: {}}`, which is the default".into(),
-        );
     }
     let what = format!("unknown {word} `{unknown}`");
     let list = known.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");

@@ -73,12 +73,22 @@ pub(super) fn mistakes(file: &ReleaseFile) -> Vec<Mistake> {
             );
         }
     }
-    if file.deadline <= file.bake {
+    let bakes = file.strategy.bakes(file.platform.replicas()).plus(file.bake);
+    if file.deadline <= bakes {
         say(
             "bake",
-            format!("the deadline of {} leaves no time beside the bake of {}", file.deadline, file.bake),
-            "give the whole release longer than its bake",
+            format!("the deadline of {} leaves no time beside bakes of {bakes} together", file.deadline),
+            "give the whole release longer than its bakes",
         );
+    }
+    for (i, command) in file.gate.iter().enumerate() {
+        if command.trim().is_empty() || command.contains('\0') {
+            say(
+                &format!("gate[{i}]"),
+                "the command is empty, or has a NUL character".into(),
+                "give a shell command that exits 0 when the release may begin, such as `cargo test`",
+            );
+        }
     }
     if file.checks.within == Span::default() {
         say(
@@ -89,6 +99,7 @@ pub(super) fn mistakes(file: &ReleaseFile) -> Vec<Mistake> {
     }
     let Platform::Local(local) = &file.platform;
     found.extend(local_mistakes(local));
+    found.extend(file.strategy.mistakes(local.replicas));
     found.extend(file.checks.health.iter().enumerate().flat_map(|(i, check)| check_mistakes(i, check)));
     found
 }

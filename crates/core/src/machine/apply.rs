@@ -48,7 +48,8 @@ impl Machine {
         Illegal { what: format!("{} {what}", self.plan.release), hint: "" }
     }
 
-    fn wants(&self, key: &EffectKey) -> bool {
+    /// Tells whether this state wants the effect.
+    pub fn wants(&self, key: &EffectKey) -> bool {
         self.wanted().iter().any(|wanted| &wanted.key == key)
     }
 
@@ -130,7 +131,7 @@ impl Machine {
             return;
         }
         self.trips.push(number);
-        if self.decided.is_none() && self.moved && matches!(self.mode, Mode::Forward | Mode::Held(_)) {
+        if self.decided.is_none() && self.moved() && matches!(self.mode, Mode::Forward | Mode::Held(_)) {
             self.go_back(BackReason::Tripped { why: why.to_string() }, now);
         }
     }
@@ -219,14 +220,8 @@ impl Machine {
             return;
         }
         let mut next = self.at + 1;
-        if self.skip_bakes && next < self.plan.promote() {
-            // Straight to the last weight; approvals before the promote still stand.
-            let last_shift =
-                (next..self.plan.promote()).rev().find(|i| matches!(self.plan.steps[*i], Step::Shift { .. }));
-            next = last_shift.unwrap_or(next);
-            while matches!(self.plan.steps[next], Step::Bake { .. }) {
-                next += 1;
-            }
+        while self.skip_bakes && next < self.plan.promote() && self.is_skipped(next) {
+            next += 1;
         }
         if next == self.plan.steps.len() {
             self.mode = Mode::Ended { outcome: Ending::Released };
@@ -235,50 +230,54 @@ impl Machine {
         self.enter(next, now);
     }
 
+    /// Tells whether `promote` leaves step `index` out: observations, and weights and instances that a later step
+    /// surpasses. In a rolling release stable leaves batch by batch, so each batch needs its weight. Approvals stand.
+    fn is_skipped(&self, index: usize) -> bool {
+        let later = &self.plan.steps[index + 1..self.plan.promote()];
+        let rolling = self.plan.steps.iter().any(|step| matches!(step, Step::Shrink { .. }));
+        let surpassed = |kind: fn(&Step) -> bool| !rolling && later.iter().any(kind);
+        match &self.plan.steps[index] {
+            Step::Bake { .. } => true,
+            Step::Shift { .. } => surpassed(|step| matches!(step, Step::Shift { .. })),
+            Step::Provision { .. } | Step::Check => surpassed(|step| matches!(step, Step::Provision { .. })),
+            _ => false,
+        }
+    }
+
     fn enter(&mut self, index: usize, now: Moment) {
         self.at = index;
         self.entered = now;
         self.complete = false;
         self.bake_elapsed = false;
-        match self.step() {
-            Step::Shift { .. } => self.moved = true,
-            Step::Provision { .. } => self.provisioned = true,
-            Step::Approve { point } => {
-                self.mode = Mode::Held(Hold {
-                    why: HoldReason::Approval { point: *point },
-                    until: self.opened.after_ms(self.plan.deadline.ms()),
-                    then: HoldDefault::Abort,
-                });
-            }
-            _ => {}
+        if let Step::Approve { point } = self.step() {
+            self.mode = Mode::Held(Hold {
+                why: HoldReason::Approval { point: *point },
+                until: self.opened.after_ms(self.plan.deadline.ms()),
+                then: HoldDefault::Abort,
+            });
         }
     }
 
     fn go_back(&mut self, why: BackReason, now: Moment) {
         self.entered = now;
         self.attempts.clear();
-        // The way back begins at the step whose outcome is unknown: a shift that was asked for is undone even if
-        // its answer never came.
-        let stage = match (self.moved, self.provisioned) {
-            (true, _) => BackStage::Traffic,
-            (false, true) => BackStage::Retire,
-            (false, false) => {
-                self.mode = Mode::Ended { outcome: ending(why, false) };
-                return;
-            }
+        // The way back begins at the step whose outcome is unknown: what was asked for is undone even if its answer
+        // never came.
+        self.mode = match self.plan.way_back(self.at).first() {
+            Some(stage) => Mode::Back(Back { why, stage: *stage, stuck: None }),
+            None => Mode::Ended { outcome: ending(why, self.moved()) },
         };
-        self.mode = Mode::Back(Back { why, stage, stuck: None });
     }
 
-    fn back_stage_done(&mut self, stage: BackStage, now: Moment) {
-        let moved = self.moved;
+    fn back_stage_done(&mut self, done: BackStage, now: Moment) {
+        let moved = self.moved();
+        let mut stages = self.plan.way_back(self.at).into_iter().skip_while(|stage| *stage != done);
         let Mode::Back(back) = &mut self.mode else { return };
         self.entered = now;
         back.stuck = None;
-        match stage {
-            BackStage::Traffic => back.stage = BackStage::Drain,
-            BackStage::Drain => back.stage = BackStage::Retire,
-            BackStage::Retire => {
+        match stages.nth(1) {
+            Some(next) => back.stage = next,
+            None => {
                 let why = back.why.clone();
                 self.mode = Mode::Ended { outcome: ending(why, moved) };
             }

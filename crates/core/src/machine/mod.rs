@@ -33,10 +33,6 @@ pub struct Machine {
     complete: bool,
     done: BTreeSet<EffectKey>,
     attempts: BTreeMap<EffectKey, Attempts>,
-    /// The first shift was asked for: traffic may have moved, whatever its answer.
-    moved: bool,
-    /// The candidate's instances were asked for.
-    provisioned: bool,
     /// The remaining bakes are skipped: a person said `promote`.
     skip_bakes: bool,
     /// The bake's time is over; what it showed is still to be judged.
@@ -210,8 +206,6 @@ impl Machine {
             complete: false,
             done: BTreeSet::new(),
             attempts: BTreeMap::new(),
-            moved: false,
-            provisioned: false,
             skip_bakes: false,
             bake_elapsed: false,
             decided: None,
@@ -252,7 +246,7 @@ impl Machine {
 
     /// Tells whether the first shift was asked for: traffic may have moved.
     pub fn moved(&self) -> bool {
-        self.moved
+        self.plan.weight_at(self.at).is_some()
     }
 
     /// Returns when the candidate became stable.
@@ -311,14 +305,51 @@ impl Machine {
 
     /// Returns the candidate's route weight that this state wants; none where it wants no change.
     pub fn weight(&self) -> Option<Weight> {
+        let forward = self.plan.weight_at(self.at);
         match &self.mode {
             Mode::Back(_) | Mode::Ended { .. } if self.decided.is_none() => {
-                self.moved.then_some(Weight::ZERO)
+                let returned = self.gone_back().into_iter().rev().find_map(|stage| match stage {
+                    BackStage::Return { weight } => Some(weight),
+                    BackStage::Traffic => Some(Weight::ZERO),
+                    _ => None,
+                });
+                forward.map(|forward| returned.unwrap_or(forward))
             }
-            _ => self.plan.steps[..=self.at].iter().rev().find_map(|step| match step {
-                Step::Shift { weight } => Some(*weight),
-                _ => None,
-            }),
+            _ => forward,
+        }
+    }
+
+    /// Returns how many instances of stable and of the candidate this state wants, while the release is not decided;
+    /// none where it wants none of a revision, or does not say.
+    pub fn instances(&self) -> (Option<u32>, Option<u32>) {
+        if !self.holds_service() {
+            return (None, None);
+        }
+        let mut stable = self.plan.stable.as_ref().map(|_| self.plan.stable_at(self.at));
+        let mut candidate = Some(self.plan.candidate_at(self.at)).filter(|count| *count > 0);
+        for stage in self.gone_back() {
+            match stage {
+                BackStage::Restore { count } => stable = Some(count),
+                BackStage::Yield { count } => candidate = Some(count),
+                BackStage::Retire => candidate = None,
+                _ => {}
+            }
+        }
+        (stable, candidate)
+    }
+
+    /// Returns the stages of the way back up to the current one; empty while it goes forward.
+    pub fn gone_back(&self) -> Vec<BackStage> {
+        let mut stages = self.plan.way_back(self.at);
+        match &self.mode {
+            Mode::Back(back) => {
+                if let Some(at) = stages.iter().position(|stage| *stage == back.stage) {
+                    stages.truncate(at + 1);
+                }
+                stages
+            }
+            Mode::Ended { outcome } if !matches!(outcome, Ending::Released) => stages,
+            _ => Vec::new(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::{Attempts, Machine, Mode};
 use crate::effect::{BackStage, Effect, EffectKey, Lease, Shift, StepKey};
-use crate::ids::Moment;
+use crate::ids::{Moment, RevisionId};
 use crate::plan::Step;
 use crate::units::Weight;
 
@@ -75,12 +75,18 @@ impl Machine {
     fn step_effects(&self) -> Vec<Effect> {
         let candidate = || self.plan.candidate.clone();
         match (self.step(), &self.plan.stable) {
-            (Step::Preflight, _) => vec![Effect::Preflight { candidate: candidate() }],
+            (Step::Preflight, _) => {
+                let beside = self.plan.most.saturating_sub(self.plan.replicas).min(self.plan.replicas);
+                vec![Effect::Preflight { candidate: candidate(), beside }]
+            }
+            (Step::Gate { command }, _) => vec![Effect::Gate { command: command.clone() }],
             (Step::Build, _) => vec![Effect::Build { revision: candidate() }],
             (Step::Provision { count }, _) => {
                 vec![Effect::Provision { revision: candidate(), count: *count }]
             }
-            (Step::Check, _) => vec![Effect::Check { revision: candidate() }],
+            (Step::Check, _) => {
+                vec![Effect::Check { revision: candidate(), count: self.plan.candidate_at(self.at) }]
+            }
             (Step::Shift { weight }, _) => vec![Effect::Shift(self.split(*weight))],
             (Step::Bake { guard, .. }, _) => {
                 let (revision, guard) = (candidate(), guard.clone());
@@ -97,19 +103,38 @@ impl Machine {
                 vec![Effect::Drain { revision: stable.clone(), within: self.plan.drain }]
             }
             (Step::Retire, Some(stable)) => vec![Effect::Retire { revision: stable.clone() }],
-            (Step::Approve { .. } | Step::Warm { .. } | Step::Drain | Step::Retire, _) => vec![],
+            (Step::Shrink { count }, Some(stable)) => vec![Effect::Shrink {
+                revision: stable.clone(),
+                count: *count,
+                shift: self.split(self.plan.weight_at(self.at).unwrap_or(Weight::ZERO)),
+                within: self.plan.drain,
+            }],
+            (
+                Step::Approve { .. } | Step::Warm { .. } | Step::Shrink { .. } | Step::Drain | Step::Retire,
+                _,
+            ) => vec![],
         }
     }
 
     fn back_effect(&self, stage: BackStage) -> Effect {
         let revision = self.plan.candidate.clone();
+        let within = self.plan.drain;
+        // A way back with these stages exists only where there is a stable revision.
+        let stable = || self.plan.stable.clone().unwrap_or_else(|| revision.clone());
         match stage {
+            BackStage::Return { weight } => Effect::Lower(unleased(stable(), revision, weight)),
+            BackStage::Yield { count } => {
+                let shift = unleased(stable(), revision.clone(), self.weight().unwrap_or(Weight::ZERO));
+                Effect::Shrink { revision, count, shift, within }
+            }
+            BackStage::Restore { count } => Effect::Provision { revision: stable(), count },
+            BackStage::Recheck { count } => Effect::Check { revision: stable(), count },
             BackStage::Traffic => {
                 // In a first release there is no one to return to: the route answers 503, as it did before.
                 let weights = self.plan.stable.iter().map(|stable| (stable.clone(), Weight::FULL)).collect();
                 Effect::Shift(Shift { weights, lease: None })
             }
-            BackStage::Drain => Effect::Drain { revision, within: self.plan.drain },
+            BackStage::Drain => Effect::Drain { revision, within },
             BackStage::Retire => Effect::Retire { revision },
         }
     }
@@ -117,7 +142,7 @@ impl Machine {
     /// The lease is renewed from the first shift until the release is decided; after that a dead driver must not
     /// undo what was decided.
     fn lease_effect(&self) -> Option<Effect> {
-        let leased = self.moved && self.decided.is_none() && self.plan.stable.is_some();
+        let leased = self.moved() && self.decided.is_none() && self.plan.stable.is_some();
         leased.then(|| Effect::KeepLease { release: self.plan.release.clone() })
     }
 
@@ -126,13 +151,25 @@ impl Machine {
         let Some(stable) = self.plan.stable.clone() else {
             return Shift { weights: vec![(candidate, Weight::FULL)], lease: None };
         };
+        if weight == Weight::ZERO {
+            return unleased(stable, candidate, weight);
+        }
         let lease = Lease {
             release: self.plan.release.clone(),
             candidate: candidate.clone(),
             fallback: stable.clone(),
-            retain: Weight::ZERO,
+            // Moving more than stable carries would break it too.
+            retain: self.plan.retained_at(self.at).min(weight),
             guard: self.plan.guard.clone(),
         };
         Shift { weights: vec![(stable, weight.rest()), (candidate, weight)], lease: Some(lease) }
     }
+}
+
+fn unleased(stable: RevisionId, candidate: RevisionId, weight: Weight) -> Shift {
+    let mut weights = vec![(stable, weight.rest())];
+    if weight > Weight::ZERO {
+        weights.push((candidate, weight));
+    }
+    Shift { weights, lease: None }
 }

@@ -3,7 +3,7 @@
 use super::run::Run;
 use super::world::World;
 use crate::effect::{BackStage, Effect, EffectName};
-use crate::ids::{Fence, Moment};
+use crate::ids::{Fence, Moment, RevisionId};
 use crate::machine::{BackReason, Ending, Mode};
 use crate::units::Weight;
 
@@ -16,13 +16,24 @@ pub struct Invariant {
 }
 
 /// All invariants.
-pub const INVARIANTS: [Invariant; 11] = [
-    Invariant { promise: "a revision with weight has checked instances", broken: weight_needs_checked },
+pub const INVARIANTS: [Invariant; 13] = [
+    Invariant {
+        promise: "stable keeps the instances of its plan until the release is decided",
+        broken: stable_kept,
+    },
+    Invariant {
+        promise: "a revision with weight has checked instances to carry it",
+        broken: weight_needs_checked,
+    },
     Invariant { promise: "some revision always takes traffic", broken: someone_serves },
     Invariant { promise: "what is stopped has no weight and nothing in flight", broken: stopped_is_idle },
-    Invariant { promise: "stable keeps all its instances until the release is decided", broken: stable_kept },
+    Invariant { promise: "never fewer are ready than the plan allows", broken: least_ready },
+    Invariant { promise: "never more run than the plan allows", broken: most_running },
     Invariant { promise: "the predecessor is only stopped after the tail drained it", broken: tail_order },
-    Invariant { promise: "a release taken back leaves all traffic on stable", broken: back_means_back },
+    Invariant {
+        promise: "a release taken back leaves all traffic on stable, whole",
+        broken: back_means_back,
+    },
     Invariant { promise: "nothing is orphaned when a release ends", broken: no_orphans },
     Invariant { promise: "a released candidate takes all traffic, without a lease", broken: released_serves },
     Invariant { promise: "refused means that traffic never moved", broken: refused_never_moved },
@@ -31,12 +42,16 @@ pub const INVARIANTS: [Invariant; 11] = [
 ];
 
 fn weight_needs_checked(run: &Run) -> Option<String> {
-    let world = &run.world;
-    world
-        .weights
-        .iter()
-        .find(|(revision, _)| world.count(revision) == 0 || !world.checked.contains(revision))
-        .map(|(revision, weight)| format!("{revision} has {weight} and no checked instance"))
+    let (world, plan) = (&run.world, run.machine.plan());
+    // Who carries everything while its predecessor leaves is stable; its instances are the platform's to keep.
+    let ready = |revision: &RevisionId| ready(world, revision);
+    world.weights.iter().find(|(revision, weight)| ready(revision) < plan.needed(*weight).max(1)).map(
+        |(revision, weight)| format!("{revision} has {weight} and {} checked instances", ready(revision)),
+    )
+}
+
+fn ready(world: &World, revision: &RevisionId) -> u32 {
+    world.count(revision).min(world.checked.get(revision).copied().unwrap_or(0))
 }
 
 fn someone_serves(run: &Run) -> Option<String> {
@@ -49,11 +64,24 @@ fn stopped_is_idle(run: &Run) -> Option<String> {
 }
 
 fn stable_kept(run: &Run) -> Option<String> {
-    let stable = run.machine.plan().stable.as_ref()?;
-    let gone = run.machine.decided().is_none() && run.world.count(stable) < run.replicas;
-    gone.then(|| {
-        format!("{} of {} stable instances run before the decision", run.world.count(stable), run.replicas)
-    })
+    let (machine, plan) = (&run.machine, run.machine.plan());
+    let stable = plan.stable.as_ref()?;
+    let (runs, wanted) = (run.world.count(stable), plan.stable_at(machine.at()));
+    let gone = machine.decided().is_none() && runs < wanted;
+    gone.then(|| format!("{runs} of {wanted} stable instances run before the decision"))
+}
+
+fn least_ready(run: &Run) -> Option<String> {
+    let plan = run.machine.plan();
+    let all = ready(&run.world, plan.stable.as_ref()?) + ready(&run.world, &plan.candidate);
+    let few = run.machine.decided().is_none() && all < plan.least_ready;
+    few.then(|| format!("{all} are ready, {} must be", plan.least_ready))
+}
+
+fn most_running(run: &Run) -> Option<String> {
+    let plan = run.machine.plan();
+    let all: u32 = run.world.running.values().sum();
+    (all > plan.most).then(|| format!("{all} run, {} may", plan.most))
 }
 
 fn tail_order(run: &Run) -> Option<String> {
@@ -65,14 +93,25 @@ fn tail_order(run: &Run) -> Option<String> {
 }
 
 fn back_means_back(run: &Run) -> Option<String> {
-    let candidate = &run.machine.plan().candidate;
-    let back = match run.machine.mode() {
-        Mode::Ended { outcome } => !matches!(outcome, Ending::Released),
-        // The lease would move it too, some seconds of failed requests later.
-        Mode::Back(back) => back.stage != BackStage::Traffic,
-        _ => false,
-    };
-    (back && run.world.weight(candidate) > Weight::ZERO).then(|| "the candidate still has weight".into())
+    let plan = run.machine.plan();
+    let weight = run.world.weight(&plan.candidate);
+    // The lease would move it too, some seconds of failed requests later. The current stage is still under way.
+    let mut stages = run.machine.gone_back();
+    if matches!(run.machine.mode(), Mode::Back(_)) {
+        stages.pop();
+    }
+    let most = stages.iter().rev().find_map(|stage| match stage {
+        BackStage::Return { weight } => Some(*weight),
+        BackStage::Traffic => Some(Weight::ZERO),
+        _ => None,
+    });
+    if let Some(most) = most.filter(|most| weight > *most) {
+        return Some(format!("the candidate still has {weight}, at most {most} was left to it"));
+    }
+    let whole = |stable: &RevisionId| ready(&run.world, stable) == plan.replicas;
+    let back = !matches!(run.machine.ending()?, Ending::Released);
+    (back && plan.stable.as_ref().is_some_and(|stable| !whole(stable)))
+        .then(|| "stable is not whole again".into())
 }
 
 fn no_orphans(run: &Run) -> Option<String> {
@@ -88,7 +127,11 @@ fn released_serves(run: &Run) -> Option<String> {
     run.machine.decided()?;
     let candidate = &run.machine.plan().candidate;
     let serves = run.world.weight(candidate) == Weight::FULL && run.world.lease.is_none();
-    (!serves).then(|| format!("the decided candidate has {}", run.world.weight(candidate)))
+    if !serves {
+        return Some(format!("the decided candidate has {}", run.world.weight(candidate)));
+    }
+    let (ready, all) = (ready(&run.world, candidate), run.machine.plan().replicas);
+    (run.machine.ended() && ready < all).then(|| format!("{ready} of {all} instances are ready at the end"))
 }
 
 fn refused_never_moved(run: &Run) -> Option<String> {
@@ -108,7 +151,9 @@ fn verdicts_blame_candidate(run: &Run) -> Option<String> {
 fn lease_bounds(run: &Run) -> Option<String> {
     let candidate = &run.machine.plan().candidate;
     let leased = run.machine.plan().stable.is_some() && run.machine.decided().is_none();
-    let unleased = run.world.weight(candidate) > Weight::ZERO && run.world.lease.is_none();
+    // What stable cannot carry stays with the candidate, leased or not.
+    let keeps = run.machine.plan().retained_at(run.machine.at());
+    let unleased = run.world.weight(candidate) > keeps && run.world.lease.is_none();
     // A settle that was done and whose answer was lost is the one moment between.
     let settling = run.started.iter().any(|key| key.name == EffectName::Settle);
     (leased && unleased && !settling).then(|| "the candidate's weight has no lease".into())

@@ -29,8 +29,8 @@ pub struct Scenario {
     pub release: Release,
     /// What was observed when it was planned.
     pub observed: Observed,
-    /// Instances per revision.
-    pub replicas: u32,
+    /// The user's own tests fail.
+    pub bad_gate: bool,
     /// The candidate fails its checks.
     pub bad_checks: bool,
     /// The candidate's traffic fails its guard.
@@ -113,6 +113,10 @@ pub enum Sabotage {
     KeepLeaseAfterSettle,
     ShiftWithoutLease,
     ShiftWhileChecking,
+    ShrinkTooFar,
+    SurgeTooMuch,
+    ForgetRestore,
+    ReturnTooMuch,
     BlameOutage,
     ActBeforeJournal,
     IgnoreFences,
@@ -128,6 +132,10 @@ pub(crate) fn hold_name(why: &HoldReason) -> &'static str {
 
 pub(crate) fn stage_name(stage: BackStage) -> &'static str {
     match stage {
+        BackStage::Return { .. } => "return",
+        BackStage::Yield { .. } => "yield",
+        BackStage::Restore { .. } => "restore",
+        BackStage::Recheck { .. } => "recheck",
         BackStage::Traffic => "traffic",
         BackStage::Drain => "drain",
         BackStage::Retire => "retire",

@@ -1,6 +1,7 @@
 //! One simulated release: the driver's rules on virtual time, with planned faults, commands and crashes.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::invariants::{INVARIANTS, twice_is_once};
 use super::world::World;
@@ -10,6 +11,7 @@ use crate::event::{Event, Record};
 use crate::fault::{After, Blame, Fault};
 use crate::ids::{Fence, Moment};
 use crate::machine::{Machine, Mode};
+use crate::units::Weight;
 
 /// More events than any schedule needs: beyond it the machine would run for ever.
 const MAX_EVENTS: usize = 3_000;
@@ -27,8 +29,6 @@ pub struct Run {
     pub journal: Vec<Record>,
     /// Virtual time.
     pub now: Moment,
-    /// Instances per revision.
-    pub replicas: u32,
     /// Whether the tail was handed to a newer release.
     pub adopted: bool,
     /// Whether the candidate ever had weight.
@@ -83,9 +83,9 @@ pub struct Finished {
 
 /// Runs `scenario` under `schedule`, checking every invariant after every event.
 pub fn run(scenario: &Scenario, schedule: &Schedule) -> Finished {
-    let plan = scenario.plan();
-    let replicas = scenario.replicas;
-    let mut world = World::new(plan.stable.as_ref(), replicas);
+    let plan = Arc::new(scenario.plan());
+    let mut world = World::new(plan.clone());
+    world.bad_gate = scenario.bad_gate;
     world.bad_checks = scenario.bad_checks;
     world.bad_traffic = scenario.bad_traffic;
     world.no_traffic = scenario.no_traffic;
@@ -98,10 +98,12 @@ pub fn run(scenario: &Scenario, schedule: &Schedule) -> Finished {
             epoch: 1,
             at: Moment(0),
             wall_ms: 0,
-            event: Event::Opened { release: Box::new(scenario.release.clone()), plan: Box::new(plan) },
+            event: Event::Opened {
+                release: Box::new(scenario.release.clone()),
+                plan: Box::new((*plan).clone()),
+            },
         }],
         now: Moment(0),
-        replicas,
         adopted: false,
         shifted_once: false,
         started: BTreeSet::new(),
@@ -112,7 +114,7 @@ pub fn run(scenario: &Scenario, schedule: &Schedule) -> Finished {
         effects: 0,
         schedule: schedule.clone(),
         sabotage: schedule.sabotage,
-        replayed: (Machine::open(scenario.plan(), Moment(0)), 1),
+        replayed: (Machine::open(plan, Moment(0)), 1),
         cells: BTreeSet::new(),
         states: BTreeSet::new(),
     };
@@ -409,8 +411,25 @@ impl Run {
             (Sabotage::StayOnCandidate, Effect::Shift(_)) if back => Some(Ok(Evidence::Plain)),
             (Sabotage::StopStableEarly, Effect::Check { .. }) => {
                 let stable = self.machine.plan().stable.clone()?;
-                self.world.running.insert(stable, self.replicas - 1);
+                self.world.running.insert(stable, self.machine.plan().replicas - 1);
                 None
+            }
+            (Sabotage::ShrinkTooFar, Effect::Shrink { revision, count, .. }) => {
+                self.world.running.insert(revision.clone(), count - 1);
+                None
+            }
+            (Sabotage::SurgeTooMuch, Effect::Provision { revision, count }) if !back => {
+                self.world.running.insert(revision.clone(), count + self.machine.plan().most);
+                Some(Ok(Evidence::Plain))
+            }
+            (
+                Sabotage::ForgetRestore,
+                Effect::Provision { .. } | Effect::Check { .. } | Effect::Lower(_) | Effect::Shrink { .. },
+            ) if back => Some(Ok(Evidence::Plain)),
+            (Sabotage::ReturnTooMuch, Effect::Lower(_)) => {
+                let stable = self.machine.plan().stable.clone()?;
+                let all = crate::effect::Shift { weights: vec![(stable, Weight::FULL)], lease: None };
+                Some(self.world.act(&Effect::Shift(all), self.world.fence, self.now))
             }
             (Sabotage::StopPredecessorAtPromote, Effect::Settle(_)) => {
                 let stable = self.machine.plan().stable.clone()?;

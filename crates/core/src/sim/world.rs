@@ -2,11 +2,13 @@
 //! (fencing, leases, trips) and records what a real one would do to users.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::effect::{Effect, Evidence, Lease, Outcome, Shift};
 use crate::fault::{After, Blame, Fault};
 use crate::guard::{Counts, Judgement, Verdict};
 use crate::ids::{Fence, Moment, ReleaseId, RevisionId};
+use crate::plan::Plan;
 use crate::units::Weight;
 
 /// How long a lease holds without being renewed.
@@ -17,8 +19,8 @@ pub const LEASE_MS: u64 = 10_000;
 pub struct World {
     /// Instances that run, by revision.
     pub running: BTreeMap<RevisionId, u32>,
-    /// Revisions whose running instances passed their checks.
-    pub checked: Vec<RevisionId>,
+    /// How many instances of each revision passed their checks.
+    pub checked: BTreeMap<RevisionId, u32>,
     /// Revisions in the store.
     pub stored: Vec<RevisionId>,
     /// The weights in force.
@@ -33,6 +35,8 @@ pub struct World {
     pub fence: Fence,
     /// Mistakes that would have hurt a user, in the order they happened.
     pub violations: Vec<String>,
+    /// The user's own tests fail.
+    pub bad_gate: bool,
     /// The candidate fails its checks.
     pub bad_checks: bool,
     /// The candidate's live traffic fails its guard.
@@ -41,17 +45,18 @@ pub struct World {
     pub no_traffic: bool,
     /// The world ignores fences: a planted fault.
     pub ignores_fences: bool,
+    plan: Arc<Plan>,
     pinned: Vec<(ReleaseId, RevisionId)>,
     trip_count: u64,
 }
 
 impl World {
-    /// A world in which `stable` (if any) runs with `count` instances and takes all traffic.
-    pub fn new(stable: Option<&RevisionId>, count: u32) -> World {
-        let all: Vec<RevisionId> = stable.into_iter().cloned().collect();
+    /// The world before the release of `plan`: its stable revision, if any, runs and takes all traffic.
+    pub fn new(plan: Arc<Plan>) -> World {
+        let all: Vec<RevisionId> = plan.stable.iter().cloned().collect();
         World {
-            running: all.iter().map(|revision| (revision.clone(), count)).collect(),
-            checked: all.clone(),
+            running: all.iter().map(|revision| (revision.clone(), plan.replicas)).collect(),
+            checked: all.iter().map(|revision| (revision.clone(), plan.replicas)).collect(),
             stored: all.clone(),
             weights: all.iter().map(|revision| (revision.clone(), Weight::FULL)).collect(),
             in_flight: all,
@@ -59,10 +64,12 @@ impl World {
             trips: Vec::new(),
             fence: Fence::default(),
             violations: Vec::new(),
+            bad_gate: false,
             bad_checks: false,
             bad_traffic: false,
             no_traffic: false,
             ignores_fences: false,
+            plan,
             pinned: Vec::new(),
             trip_count: 0,
         }
@@ -95,8 +102,9 @@ impl World {
     /// The router takes the candidate's traffic away by itself.
     pub fn trip(&mut self, why: &str) {
         let Some((lease, _)) = self.lease.take() else { return };
+        let keeps = lease.retain.min(self.weight(&lease.candidate));
+        self.move_weights(vec![(lease.fallback, keeps.rest()), (lease.candidate.clone(), keeps)]);
         self.pinned.push((lease.release, lease.candidate));
-        self.move_weights(vec![(lease.fallback, Weight::FULL)]);
         self.trip_count += 1;
         self.trips.push((self.trip_count, why.into()));
     }
@@ -112,6 +120,10 @@ impl World {
         }
         match effect {
             Effect::Preflight { .. } | Effect::KeepLease { .. } => {}
+            Effect::Gate { command } if self.bad_gate => {
+                return Err(Fault::candidate(format!("the gate `{command}` exited 1")).fatal());
+            }
+            Effect::Gate { .. } => {}
             Effect::Build { revision } => push_once(&mut self.stored, revision),
             Effect::Provision { revision, count } => {
                 if !self.stored.contains(revision) {
@@ -119,9 +131,17 @@ impl World {
                 }
                 self.running.insert(revision.clone(), *count);
             }
-            Effect::Check { revision } => return self.check(revision),
+            Effect::Check { revision, count } => return self.check(revision, *count),
+            Effect::Shrink { revision, count, shift, .. } => {
+                match shift.lease {
+                    Some(_) => self.set(shift, now)?,
+                    None => self.lower(shift, now)?,
+                };
+                return self.shrink(revision, *count);
+            }
             Effect::Shift(shift) => return self.set(shift, now),
             Effect::Settle(shift) => return self.set(shift, now),
+            Effect::Lower(shift) => return self.lower(shift, now),
             Effect::Watch { .. } | Effect::Judge { .. } => return Ok(Evidence::Verdict(self.verdict())),
             Effect::Drain { revision, .. } => {
                 if self.weight(revision) > Weight::ZERO {
@@ -138,27 +158,43 @@ impl World {
                     self.violations.push(format!("{revision} was stopped with weight"));
                 }
                 self.running.remove(revision);
-                self.checked.retain(|r| r != revision);
+                self.checked.remove(revision);
             }
         }
         Ok(Evidence::Plain)
     }
 
-    fn check(&mut self, revision: &RevisionId) -> Outcome {
-        if self.count(revision) == 0 {
-            return Err(Fault::candidate("no instance runs"));
+    fn check(&mut self, revision: &RevisionId, count: u32) -> Outcome {
+        let runs = self.count(revision);
+        if runs < count.max(1) {
+            return Err(Fault::platform(format!("{runs} of {count} instances run")));
         }
-        if self.bad_checks {
+        if self.bad_checks && *revision == self.plan.candidate {
             return Err(Fault::candidate("GET /health answered 500, expected 200-399"));
         }
-        push_once(&mut self.checked, revision);
+        self.checked.insert(revision.clone(), runs);
         Ok(Evidence::Plain)
+    }
+
+    fn shrink(&mut self, revision: &RevisionId, count: u32) -> Outcome {
+        let needed = self.plan.needed(self.weight(revision));
+        if count < needed {
+            self.violations
+                .push(format!("{revision} shrank to {count} instances, its weight needs {needed}"));
+        }
+        for instances in [&mut self.running, &mut self.checked] {
+            if let Some(runs) = instances.get_mut(revision) {
+                *runs = count.min(*runs);
+            }
+        }
+        Ok(Evidence::Drained { cut: 0, closed: 0 })
     }
 
     fn set(&mut self, shift: &Shift, now: Moment) -> Outcome {
         for (release, revision) in &self.pinned {
             let other = shift.lease.as_ref().is_some_and(|lease| &lease.release != release);
-            if shift.weight_of(revision) > Weight::ZERO && !other {
+            // Lowering it further is the way back.
+            if shift.weight_of(revision) > self.weight(revision) && !other {
                 return Err(Fault::platform("the router took this candidate's traffic away").fatal());
             }
         }
@@ -168,6 +204,11 @@ impl World {
         self.lease = shift.lease.clone().map(|lease| (lease, now.after_ms(LEASE_MS)));
         self.move_weights(shift.weights.clone());
         Ok(Evidence::Shifted { generation: 1, acknowledged_us: 100 })
+    }
+
+    fn lower(&mut self, shift: &Shift, now: Moment) -> Outcome {
+        let candidate = self.plan.candidate.clone();
+        self.set(&shift.capped(&candidate, self.weight(&candidate)), now)
     }
 
     fn move_weights(&mut self, weights: Vec<(RevisionId, Weight)>) {

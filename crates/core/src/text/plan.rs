@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use crate::effect::BackStage;
 use crate::ids::RevisionId;
 use crate::plan::{Plan, Step};
 use crate::units::{Span, Weight};
@@ -27,8 +28,11 @@ pub fn plan_text(plan: &Plan, lease: Option<Span>) -> String {
             let _ =
                 writeln!(text, "    ── point of no return: from here the way back is a release of {from} ──");
         }
-        let words = words(plan, step, decided, lease);
+        let words = words(plan, i, decided, lease);
         let _ = writeln!(text, "{:>2}  {:<12} {:<58} {}", i + 1, step.name(), words.does, words.takes);
+        if let Some(ready) = least_ready(plan, i) {
+            let _ = writeln!(text, "                 ready at least: {ready}");
+        }
         let _ = writeln!(text, "                 way back: {}", words.way_back);
         let _ = writeln!(text, "                 if cutover dies here: {}", words.dies);
         if matches!(step, Step::Promote) {
@@ -50,23 +54,74 @@ pub fn plan_text(plan: &Plan, lease: Option<Span>) -> String {
     text
 }
 
-fn words(plan: &Plan, step: &Step, decided: bool, lease: Option<Span>) -> Words {
+/// Returns the fewest ready instances of each revision during step `at`, where they differ from "all of stable".
+fn least_ready(plan: &Plan, at: usize) -> Option<String> {
+    let stable = plan.stable.as_ref()?;
+    let counts = |at| (plan.stable_at(at), plan.checked_before(at));
+    let shrinks = plan.steps.iter().any(|step| matches!(step, Step::Shrink { .. }));
+    if !shrinks || at >= plan.promote() || counts(at) == (plan.replicas, 0) {
+        return None;
+    }
+    let (of_stable, of_candidate) = counts(at);
+    Some(format!(
+        "{of_stable} of {stable}, {of_candidate} of {}, {} together",
+        plan.candidate, plan.least_ready
+    ))
+}
+
+/// Says how traffic returns from step `at`, and how long that takes.
+fn back_words(plan: &Plan, at: usize) -> String {
+    let Some(stable) = &plan.stable else {
+        return "the route answers 503, as before the first release".into();
+    };
+    let stages = plan.way_back(at);
+    let starts = stages.iter().filter(|stage| matches!(stage, BackStage::Restore { .. })).count();
+    if starts == 0 {
+        return format!("all traffic to {stable}, a weight change, at once");
+    }
+    let batches = if starts == 1 { "1 batch".into() } else { format!("{starts} batches") };
+    let time = plan.ready_ms.map_or("time unknown until first run".into(), |ms| {
+        format!("about {}", super::elapsed(ms.saturating_mul(starts as u64)))
+    });
+    let first = stages.iter().find_map(|stage| match stage {
+        BackStage::Return { weight } => {
+            Some(format!("{} of traffic to {stable} at once, then ", weight.rest()))
+        }
+        _ => None,
+    });
+    let first =
+        first.filter(|_| matches!(stages.first(), Some(BackStage::Return { .. }))).unwrap_or_default();
+    format!("{first}the batches reversed: {stable} starts, is checked, takes its share; {batches}, {time}")
+}
+
+fn words(plan: &Plan, at: usize, decided: bool, lease: Option<Span>) -> Words {
+    let step = &plan.steps[at];
     let candidate = &plan.candidate;
     let stable = plan.stable.as_ref().map_or("no one".to_string(), RevisionId::to_string);
     let goes_on = "the next server goes on from the journal";
     let ready =
         plan.ready_ms.map_or("unknown until first run".into(), |ms| format!("about {}", super::elapsed(ms)));
-    let back_to = match &plan.stable {
-        Some(stable) => format!("all traffic to {stable}, a weight change, at once"),
-        None => "the route answers 503, as before the first release".into(),
+    let back_to = back_words(plan, at);
+    let moved = plan.weight_at(at).is_some();
+    // Before traffic moved nobody needs a way back but the candidate's own instances.
+    let back = if moved || plan.stable_at(at) < plan.replicas {
+        back_to.clone()
+    } else {
+        format!("stop {candidate}; it never had traffic")
     };
+    let keeps = plan.retained_at(at);
     let taken_back = match (lease, &plan.stable) {
-        (Some(lease), Some(stable)) => {
+        (Some(lease), Some(stable)) if keeps == Weight::ZERO => {
             format!("the router gives all traffic to {stable} when the lease of {lease} lapses")
         }
+        (Some(lease), Some(stable)) => format!(
+            "the router leaves {candidate} at most {keeps} when the lease of {lease} lapses, as {stable} carries the rest"
+        ),
         (None, Some(_)) => "the weights stay as they are until the next server decides".into(),
         (_, None) => format!("{candidate} keeps the traffic; {goes_on}"),
     };
+    let untouched =
+        if moved { taken_back.clone() } else { format!("its instances run on without traffic; {goes_on}") };
     let (does, takes, way_back, dies) = match step {
         Step::Preflight => (
             "both revisions fit beside each other".into(),
@@ -74,36 +129,46 @@ fn words(plan: &Plan, step: &Step, decided: bool, lease: Option<Span>) -> Words 
             "nothing has changed".into(),
             goes_on.into(),
         ),
+        Step::Gate { command } => (
+            format!("`{}` must exit 0", short(command)),
+            "as it takes".into(),
+            "nothing has changed".into(),
+            format!("{goes_on}, and runs it again"),
+        ),
         Step::Build => (
             format!("{candidate} lies complete in the store"),
             "as the copy takes".into(),
             "nothing runs yet".into(),
             format!("{goes_on}; half a copy is thrown away"),
         ),
-        Step::Provision { count } => (
-            format!("{} of {candidate} run, without traffic", instances(*count)),
-            "under 1s".into(),
-            format!("stop {candidate}; it never had traffic"),
-            format!("its instances run on without traffic; {goes_on}"),
-        ),
-        Step::Check => (
-            "every instance passes its checks".into(),
-            ready,
-            format!("stop {candidate}; it never had traffic"),
-            format!("its instances run on without traffic; {goes_on}"),
-        ),
+        Step::Provision { count } => {
+            let traffic = if moved { "the new ones" } else { "all" };
+            (
+                format!("{} of {candidate} run, {traffic} without traffic", instances(*count)),
+                "under 1s".into(),
+                back,
+                untouched,
+            )
+        }
+        Step::Check => ("every instance passes its checks".into(), ready, back, untouched),
         Step::Approve { point } => (
             format!("a person approves ({})", point.name()),
             format!("until approved, at most {}", plan.deadline),
-            if plan_moved(plan, step) { back_to } else { format!("stop {candidate}; it never had traffic") },
-            if plan_moved(plan, step) { taken_back } else { goes_on.into() },
+            back,
+            if moved { taken_back } else { goes_on.into() },
         ),
         Step::Shift { weight } => {
-            (shift_words(*weight, candidate, &stable), "at once".into(), back_to, taken_back)
+            (shift_words(plan, *weight, &stable), "at once".into(), back_to, taken_back)
         }
         Step::Bake { span, guard } => {
             (format!("observed: {} must succeed", guard.success), format!("{span}"), back_to, taken_back)
         }
+        Step::Shrink { count } => (
+            format!("all but {} of {stable} finish what they have, then stop", instances(*count)),
+            format!("at most {} and the stop grace", plan.drain),
+            back_to,
+            taken_back,
+        ),
         Step::Promote => (
             format!("{candidate} becomes stable"),
             "at once".into(),
@@ -133,12 +198,21 @@ fn words(plan: &Plan, step: &Step, decided: bool, lease: Option<Span>) -> Words 
     Words { does, takes, way_back, dies }
 }
 
-fn plan_moved(plan: &Plan, step: &Step) -> bool {
-    plan.steps.iter().position(|s| s == step).is_some_and(|index| index > plan.first_shift())
+/// Cuts a command to what fits a line.
+fn short(command: &str) -> String {
+    let line = command.lines().next().unwrap_or_default();
+    if line.chars().count() <= 40 {
+        line.to_string()
+    } else {
+        format!("{}…", line.chars().take(39).collect::<String>())
+    }
 }
 
-fn shift_words(weight: Weight, candidate: &RevisionId, stable: &str) -> String {
-    if weight == Weight::FULL {
+fn shift_words(plan: &Plan, weight: Weight, stable: &str) -> String {
+    let candidate = &plan.candidate;
+    if weight == Weight::FULL && plan.least_ready < plan.replicas {
+        format!("all requests go to {candidate}")
+    } else if weight == Weight::FULL {
         format!("all requests go to {candidate}; {stable} stays ready")
     } else {
         format!("{weight} of requests go to {candidate}, the rest to {stable}")

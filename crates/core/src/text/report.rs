@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{count, elapsed};
+use crate::effect::{BackStage, StepKey};
 use crate::event::{Event, Record};
 use crate::guard::Verdict;
 use crate::ids::{ReleaseId, RevisionId, ServiceName};
@@ -70,13 +71,10 @@ impl Report {
             if back && turned.is_none() {
                 turned = Some(record.at);
             }
-            if back
-                && machine.moved()
-                && returned.is_none()
-                && matches!(&record.event, Event::Done { .. })
-                && turned != Some(record.at)
+            if let Event::Done { effect, .. } = &record.event
+                && effect.step == StepKey::Back(BackStage::Traffic)
             {
-                returned = Some(record.at);
+                returned = returned.or(Some(record.at));
             }
             if machine.decided().is_none() {
                 end = record.at;

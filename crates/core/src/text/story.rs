@@ -166,10 +166,26 @@ fn done_text(before: &Machine, step: StepKey, name: EffectName, evidence: &Evide
             Some(stable) => format!("back        all traffic is on {stable}"),
             None => "back        the route answers 503".into(),
         },
+        (StepKey::Back(BackStage::Return { weight }), _) => {
+            format!("back        {} of traffic is on {}", weight.rest(), plan.stable.as_ref()?)
+        }
+        (StepKey::Back(BackStage::Yield { count }), _) => {
+            format!("back        {} keeps {count}", plan.candidate)
+        }
+        (StepKey::Back(BackStage::Restore { count }), _) => {
+            format!("back        {count} × {}", plan.stable.as_ref()?)
+        }
+        (StepKey::Back(BackStage::Recheck { .. }), _) => {
+            format!("back        {} is checked", plan.stable.as_ref()?)
+        }
         (StepKey::Back(BackStage::Drain), _) => format!("drain       {} is empty", plan.candidate),
         (StepKey::Back(BackStage::Retire), _) => format!("retire      {} is stopped", plan.candidate),
         (_, EffectName::KeepLease) => return None,
         (_, EffectName::Preflight) => "preflight ".into(),
+        (_, EffectName::Gate) => match before.step() {
+            Step::Gate { command } => format!("gate        `{command}`"),
+            _ => "gate      ".into(),
+        },
         (_, EffectName::Build) => "build     ".into(),
         (_, EffectName::Provision) => match before.step() {
             Step::Provision { count } => format!("provision   {count} × {}", plan.candidate),
@@ -184,6 +200,10 @@ fn done_text(before: &Machine, step: StepKey, name: EffectName, evidence: &Evide
             _ => "shift     ".into(),
         },
         (_, EffectName::Watch | EffectName::Judge) => "bake      ".into(),
+        (_, EffectName::Shrink) => match before.step() {
+            Step::Shrink { count } => format!("shrink      {} keeps {count}", plan.stable.as_ref()?),
+            _ => "shrink    ".into(),
+        },
         (_, EffectName::Settle) => format!("promote     {} is stable", plan.candidate),
         (_, EffectName::Drain) => format!("drain       {} is empty", plan.stable.as_ref()?),
         (_, EffectName::Retire) => format!("retire      {} is stopped", plan.stable.as_ref()?),
@@ -228,6 +248,9 @@ fn back_text(machine: &Machine, why: &BackReason) -> String {
     let plan = machine.plan();
     let to = match &plan.stable {
         _ if !machine.moved() => format!("no traffic had moved; {} is stopped", plan.candidate),
+        Some(stable) if plan.stable_at(machine.at()) < plan.replicas => {
+            format!("traffic returns to {stable} as its instances do, batch by batch")
+        }
         Some(stable) => format!("all traffic returns to {stable}"),
         None => "the route answers 503 again".into(),
     };
@@ -289,12 +312,14 @@ fn command_text(command: &Command, by: &str) -> String {
 fn verb(name: EffectName) -> &'static str {
     match name {
         EffectName::Preflight => "make room",
+        EffectName::Gate => "pass the gate",
         EffectName::Build => "store the revision",
         EffectName::Provision => "start the instances",
         EffectName::Check => "pass the checks",
         EffectName::Shift => "move traffic",
         EffectName::KeepLease => "renew the lease",
         EffectName::Watch | EffectName::Judge => "judge the traffic",
+        EffectName::Shrink => "stop instances of a batch",
         EffectName::Settle => "make the candidate stable",
         EffectName::Drain => "drain",
         EffectName::Retire => "stop the instances",

@@ -2,16 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use cutover_core::file::Route;
-use cutover_core::{After, Evidence, Fault, InstanceId, Outcome, RevisionId};
+use cutover_core::{After, Evidence, Fault, InstanceId, Outcome, Release, RevisionId};
 use cutover_ports::{CheckRequest, CheckedInstance, InstanceState, ObservedInstance};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Act;
+use crate::store::{StoreError, opened};
 
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Instances that only start are looked for more often: a quick service is ready before the first slow look.
@@ -21,13 +23,15 @@ const VOUCH_EVERY: Duration = Duration::from_millis(500);
 const WRONG_PLACE: Duration = Duration::from_secs(2);
 const RESTARTS: u32 = 2;
 const LOG_LINES: usize = 20;
+const ALL: u32 = 100_000;
 
-pub(super) async fn check(act: &Act, revision: &RevisionId) -> Outcome {
-    let instances = appeared(act, revision).await?;
+pub(super) async fn check(act: &Act, revision: &RevisionId, count: u32) -> Outcome {
+    let release = &*checks_of(act, revision).await?;
+    let instances = appeared(act, release, revision, count as usize).await?;
     let restarts: BTreeMap<InstanceId, u32> = instances.iter().map(|i| (i.id.clone(), i.restarts)).collect();
     let mut asked: FuturesUnordered<_> = instances
         .iter()
-        .map(|instance| async move { (&instance.id, pass(act, revision, instance).await) })
+        .map(|instance| async move { (&instance.id, pass(act, release, revision, instance).await) })
         .collect();
     let fallen = fallen(act, revision, &restarts);
     tokio::pin!(fallen);
@@ -49,9 +53,29 @@ pub(super) async fn check(act: &Act, revision: &RevisionId) -> Outcome {
     Ok(Evidence::Note { text })
 }
 
+/// Returns the release whose checks a revision must pass: the predecessor that comes back never promised what today's
+/// release file asks.
+async fn checks_of(act: &Act, revision: &RevisionId) -> Result<Arc<Release>, Fault> {
+    if *revision == act.release.candidate {
+        return Ok(act.release.clone());
+    }
+    let unread = |error: StoreError| Fault::cutover(format!("read the checks of {revision}: {error}"));
+    let rows = act.shared.store.releases(Some(&act.service.name), ALL).await.map_err(unread)?;
+    let releaser =
+        rows.iter().find(|row| row.decided_ms.is_some() && !row.gone && row.candidate == *revision);
+    let Some(releaser) = releaser else { return Ok(act.release.clone()) };
+    let records = act.shared.store.records(&releaser.id, 0, 1).await.map_err(unread)?;
+    Ok(opened(&records).map_or_else(|| act.release.clone(), |(release, _)| Arc::new(release.clone())))
+}
+
 /// Waits until as many instances as the plan wants are there.
-async fn appeared(act: &Act, revision: &RevisionId) -> Result<Vec<ObservedInstance>, Fault> {
-    let within = act.release.file.checks.within.duration();
+async fn appeared(
+    act: &Act,
+    release: &Release,
+    revision: &RevisionId,
+    count: usize,
+) -> Result<Vec<ObservedInstance>, Fault> {
+    let within = release.file.checks.within.duration();
     let end = Instant::now() + within;
     let mut pause = LOOK_FIRST;
     loop {
@@ -62,13 +86,12 @@ async fn appeared(act: &Act, revision: &RevisionId) -> Result<Vec<ObservedInstan
                     return Err(fault);
                 }
                 let running = instances.iter().filter(|i| i.state == InstanceState::Running).count();
-                if running >= act.count() as usize {
+                if running >= count {
                     let running = instances.into_iter().filter(|i| i.state == InstanceState::Running);
                     return Ok(running.collect());
                 }
                 Fault::platform(format!(
-                    "{running} of {} instances of {revision} run after {} s",
-                    act.count(),
+                    "{running} of {count} instances of {revision} run after {} s",
                     within.as_secs()
                 ))
             }
@@ -129,15 +152,20 @@ fn tail(log: &[String]) -> Vec<String> {
 }
 
 /// Returns when the instance passed its checks as itself.
-async fn pass(act: &Act, revision: &RevisionId, instance: &ObservedInstance) -> Result<String, Fault> {
-    let host = act.release.file.route.iter().find_map(|Route::Proxy(route)| route.host.clone());
+async fn pass(
+    act: &Act,
+    release: &Release,
+    revision: &RevisionId,
+    instance: &ObservedInstance,
+) -> Result<String, Fault> {
+    let host = release.file.route.iter().find_map(|Route::Proxy(route)| route.host.clone());
     let request = CheckRequest {
         service: act.service.name.clone(),
         revision: revision.clone(),
         instance: CheckedInstance { id: instance.id.clone(), address: instance.address },
-        checks: act.release.file.checks.clone(),
+        checks: release.file.checks.clone(),
         host,
-        base: PathBuf::from(&act.release.base),
+        base: PathBuf::from(&release.base),
     };
     let line = tokio::select! {
         answer = act.edges().checker.check(&request) => answer?,

@@ -1,6 +1,8 @@
 //! Runs effects over the edges: each with a deadline, each call with a fence of its own.
 
 mod check;
+mod gate;
+mod shrink;
 mod traffic;
 
 use std::collections::BTreeMap;
@@ -37,13 +39,13 @@ impl Act {
     /// Runs the effect. Returns what came of it, and where requests may be lost also what was counted.
     pub(crate) async fn run(&self, key: &EffectKey, effect: &Effect) -> (Outcome, Option<Event>) {
         let outcome = match self.deadline(effect) {
-            Some(deadline) => match tokio::time::timeout(deadline, self.act(effect)).await {
+            Some(deadline) => match tokio::time::timeout(deadline, self.act(key, effect)).await {
                 Ok(outcome) => outcome,
                 Err(_) => {
                     Err(Fault::unknown(format!("{}: no answer after {} s", key.name, deadline.as_secs())))
                 }
             },
-            None => self.act(effect).await,
+            None => self.act(key, effect).await,
         };
         // Counted before the result is journaled: what decides a release also ends its account.
         let settles = matches!(key.name, EffectName::Shift | EffectName::Settle)
@@ -72,22 +74,30 @@ impl Act {
             Effect::Build { .. } => times.build,
             Effect::Provision { .. } => times.provision,
             Effect::Check { .. } => file.checks.within.duration() + times.check_beyond,
-            Effect::Shift(_) | Effect::Settle(_) => times.shift,
+            Effect::Shift(_) | Effect::Lower(_) | Effect::Settle(_) => times.shift,
             Effect::Drain { within, .. } => within.duration() + times.drain_beyond,
+            Effect::Shrink { within, .. } => {
+                let stop = local.stop_grace.duration() + times.retire_beyond;
+                within.duration() + times.shift + times.drain_beyond + stop
+            }
             Effect::Retire { .. } => local.stop_grace.duration() + times.retire_beyond,
             Effect::Judge { .. } => times.look,
-            Effect::KeepLease { .. } | Effect::Watch { .. } => return None,
+            // A test suite takes what it takes; the release's own deadline bounds it.
+            Effect::Gate { .. } | Effect::KeepLease { .. } | Effect::Watch { .. } => return None,
         })
     }
 
-    async fn act(&self, effect: &Effect) -> Outcome {
+    async fn act(&self, key: &EffectKey, effect: &Effect) -> Outcome {
         let (name, platform) = (&self.service.name, &self.edges().platform);
         let note = |text: String| if text.is_empty() { Evidence::Plain } else { Evidence::Note { text } };
         match effect {
-            Effect::Preflight { candidate } => {
+            Effect::Preflight { candidate, beside } => {
                 self.edges().router.preflight(&self.release.file.route).await?;
-                platform.preflight(&self.spec(), candidate).await.map(note)
+                let mut spec = self.spec();
+                spec.platform.set_replicas(*beside);
+                platform.preflight(&spec, candidate).await.map(note)
             }
+            Effect::Gate { command } => gate::gate(self, key, command).await,
             Effect::Build { revision } => {
                 let spec = self.spec();
                 let built = fenced(&self.service, |fence| platform.build(fence, &spec, revision)).await;
@@ -98,7 +108,12 @@ impl Act {
                     fenced(&self.service, |fence| platform.ensure(fence, name, revision, *count)).await;
                 ensured.map(|()| Evidence::Plain)
             }
-            Effect::Check { revision } => check::check(self, revision).await,
+            Effect::Check { revision, count } => check::check(self, revision, *count).await,
+            Effect::Lower(shift) => traffic::lower(self, shift).await,
+            Effect::Shrink { revision, count, shift, within } => {
+                shrink::shrink(self, key, &shrink::Wish { revision, count: *count, shift, within: *within })
+                    .await
+            }
             Effect::Shift(shift) | Effect::Settle(shift) => traffic::shift(self, shift).await,
             Effect::KeepLease { release } => traffic::keep_lease(self, release).await,
             Effect::Watch { revision, guard } => traffic::watch(self, revision, guard).await,
@@ -120,10 +135,6 @@ impl Act {
 
     fn spec(&self) -> RevisionSpec {
         spec_of(&self.release, (*self.secrets).clone())
-    }
-
-    fn count(&self) -> u32 {
-        self.release.file.platform.replicas()
     }
 }
 

@@ -20,6 +20,16 @@ pub(super) async fn shift(act: &Act, shift: &Shift) -> Outcome {
     shift_now(&act.service, act.edges(), &act.release.file.route, shift).await
 }
 
+/// The way back: where the candidate has less weight than that already, it does not get more.
+pub(super) async fn lower(act: &Act, shift: &Shift) -> Outcome {
+    let candidate = &act.release.candidate;
+    let view = act.edges().router.observe(&act.service.name).await?;
+    let has = view.tracks.iter().find(|track| &track.revision == candidate);
+    let has = has.map_or(Weight::ZERO, |track| track.weight);
+    // A trip in between makes the router refuse a raise; the effect is then tried again.
+    shift_now(&act.service, act.edges(), &act.release.file.route, &shift.capped(candidate, has)).await
+}
+
 /// Lets the router split traffic so, over the instances that run. Revisions that run beside them, a warm predecessor
 /// say, stay targets without weight.
 pub(crate) async fn shift_now(
@@ -32,8 +42,12 @@ pub(crate) async fn shift_now(
     let leaving = service.leaving();
     let weighted = |revision: &RevisionId| shift.weights.iter().any(|(r, _)| r == revision);
     let stays = |revision: &RevisionId| weighted(revision) || !leaving.contains(revision);
-    let targets: Vec<Target> =
-        seen.iter().filter(|seen| stays(&seen.revision)).flat_map(running_targets).collect();
+    let targets: Vec<Target> = seen
+        .iter()
+        .filter(|seen| stays(&seen.revision))
+        .flat_map(running_targets)
+        .filter(|target| !service.departs(&target.instance))
+        .collect();
     for (revision, weight) in &shift.weights {
         if *weight > Weight::ZERO && !targets.iter().any(|target| &target.revision == revision) {
             return Err(Fault::platform(format!(

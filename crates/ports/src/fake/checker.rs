@@ -8,7 +8,7 @@ use cutover_core::Fault;
 use tokio::time::{Instant, sleep};
 
 use super::world::{About, Call, World};
-use crate::{CheckRequest, Checker};
+use crate::{CheckRequest, Checker, GateRequest};
 
 /// Asks instances of a [`World`].
 pub struct FakeChecker(pub Arc<World>);
@@ -32,5 +32,19 @@ impl Checker for FakeChecker {
             }
             sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    async fn gate(&self, request: &GateRequest) -> Result<String, Fault> {
+        let about = About::new(Call::Gate, &request.service, &request.command, None);
+        let failing = request.command.contains("false");
+        self.0
+            .call(about, String::new(), move |_| {
+                if failing {
+                    Err(Fault::candidate("exit status 1").fatal())
+                } else {
+                    Ok("exit status 0".into())
+                }
+            })
+            .await
     }
 }

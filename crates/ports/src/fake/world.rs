@@ -57,6 +57,7 @@ pub enum Call {
     Retire,
     Logs,
     Check,
+    Gate,
     Set,
     SetTargets,
     ObserveRouter,

@@ -1,8 +1,11 @@
 //! The plan: the steps of a release, fixed before anything moves. Strategies differ here and nowhere else.
 
+mod sizes;
+mod steps;
+
 use serde::{Deserialize, Serialize};
 
-use crate::file::{ApprovalPoint, Guard, ReleaseFile};
+use crate::file::{ApprovalPoint, Guard, Strategy};
 use crate::ids::{ReleaseId, RevisionId, ServiceName};
 use crate::release::{Observed, Release, ReleaseKind};
 use crate::units::{Span, Weight};
@@ -20,6 +23,14 @@ pub struct Plan {
     pub stable: Option<RevisionId>,
     /// The steps, in order. Never empty, and with exactly one promote.
     pub steps: Vec<Step>,
+    /// The strategy's name, for people.
+    pub strategy: String,
+    /// How many instances carry all traffic.
+    pub replicas: u32,
+    /// How many instances of both revisions run at once at most.
+    pub most: u32,
+    /// How many ready instances of both revisions there are at least, while the release is not decided.
+    pub least_ready: u32,
     /// How long a drain may take.
     pub drain: Span,
     /// What the router may judge by itself while the candidate's weight is leased.
@@ -38,6 +49,11 @@ pub struct Plan {
 pub enum Step {
     /// Both revisions fit beside each other.
     Preflight,
+    /// One of the user's own tests passes.
+    Gate {
+        /// The shell command.
+        command: String,
+    },
     /// The candidate lies in the store.
     Build,
     /// The candidate's instances run.
@@ -64,6 +80,11 @@ pub enum Step {
         /// What it must hold.
         guard: Guard,
     },
+    /// Instances of stable leave, drained, so that instances of the candidate can take their place.
+    Shrink {
+        /// How many stay.
+        count: u32,
+    },
     /// The candidate becomes stable: the release is decided.
     Promote,
     /// The predecessor stays ready.
@@ -82,12 +103,14 @@ impl Step {
     pub fn name(&self) -> String {
         match self {
             Step::Preflight => "preflight".into(),
+            Step::Gate { .. } => "gate".into(),
             Step::Build => "build".into(),
             Step::Provision { .. } => "provision".into(),
             Step::Check => "check".into(),
             Step::Approve { .. } => "approve".into(),
             Step::Shift { weight } => format!("shift {weight}"),
             Step::Bake { .. } => "bake".into(),
+            Step::Shrink { .. } => "shrink".into(),
             Step::Promote => "promote".into(),
             Step::Warm { .. } => "warm".into(),
             Step::Drain => "drain".into(),
@@ -141,12 +164,23 @@ impl Plan {
         {
             return Err(PlanError::RolledBackBefore { service, revision: candidate });
         }
+        let replicas = release.file.platform.replicas();
+        let (most, least_ready) = match &release.file.strategy {
+            Strategy::Rolling(rolling) if observed.stable.is_some() => {
+                (replicas + rolling.max_surge, replicas.saturating_sub(rolling.max_unavailable))
+            }
+            _ => (replicas * 2, replicas),
+        };
         Ok(Plan {
             release: release.id.clone(),
             service,
             candidate,
             stable: observed.stable.clone(),
-            steps: steps(release, observed),
+            steps: steps::steps(release, observed),
+            strategy: release.file.strategy.name().into(),
+            replicas,
+            most,
+            least_ready,
             drain: release.file.drain,
             guard: release.file.guard.clone(),
             deadline: release.file.deadline,
@@ -175,33 +209,6 @@ impl Plan {
     }
 }
 
-fn steps(release: &Release, observed: &Observed) -> Vec<Step> {
-    let file: &ReleaseFile = &release.file;
-    let rollback = release.kind == ReleaseKind::Rollback;
-    let mut steps =
-        vec![Step::Preflight, Step::Build, Step::Provision { count: file.platform.replicas() }, Step::Check];
-    // A person who rolls back at 3 AM has approved by asking.
-    let approve = |point| (!rollback && file.approve.contains(&point)).then_some(Step::Approve { point });
-    steps.extend(approve(ApprovalPoint::BeforeShift));
-    let weights = if rollback { vec![Weight::FULL] } else { file.strategy.weights() };
-    for weight in weights {
-        steps.push(Step::Shift { weight });
-        // Without a predecessor there is nothing to go back to, and nothing to wait for.
-        if observed.stable.is_some() && !rollback && file.bake > Span::default() {
-            steps.push(Step::Bake { span: file.bake, guard: file.guard.clone() });
-        }
-    }
-    steps.extend(approve(ApprovalPoint::BeforePromote));
-    steps.push(Step::Promote);
-    if observed.stable.is_some() {
-        if !rollback && file.keep_warm > Span::default() {
-            steps.push(Step::Warm { span: file.keep_warm });
-        }
-        steps.extend([Step::Drain, Step::Retire]);
-    }
-    steps
-}
-
 /// Names what this plan cannot keep free of downtime. Nothing of the kind happens unsaid.
 fn losses(release: &Release, observed: &Observed) -> Vec<String> {
     let file = &release.file;
@@ -220,6 +227,19 @@ fn losses(release: &Release, observed: &Observed) -> Vec<String> {
     }
     if file.platform.replicas() == 1 {
         losses.push("1 instance: if it crashes by itself, requests fail until it runs again".into());
+    }
+    if let (Strategy::Rolling(rolling), Some(_)) = (&file.strategy, &observed.stable) {
+        let replicas = file.platform.replicas();
+        if rolling.max_unavailable > 0 {
+            losses.push(format!(
+                "max_unavailable {}: while a batch is replaced, {} of {replicas} instances carry all traffic",
+                rolling.max_unavailable,
+                replicas.saturating_sub(rolling.max_unavailable)
+            ));
+        }
+        losses.push(
+            "rolling: stable stops batch by batch, so the way back starts its instances again, batch by batch".into(),
+        );
     }
     losses.extend(observed.losses.iter().cloned());
     losses

@@ -1,0 +1,49 @@
+//! The gate effect: one of the user's own tests.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use cutover_core::{EffectKey, Evidence, Fault, Outcome, StepKey};
+use cutover_ports::GateRequest;
+
+use super::Act;
+
+/// Logs of gates that are kept, over all services.
+const LOGS_KEPT: usize = 200;
+
+pub(super) async fn gate(act: &Act, key: &EffectKey, command: &str) -> Outcome {
+    let StepKey::Forward(step) = key.step else {
+        return Err(Fault::cutover("a way back has no gate").fatal());
+    };
+    let folder = act.shared.options.gate_logs.clone();
+    prepare(&folder).map_err(|error| Fault::cutover(format!("make {}: {error}", folder.display())))?;
+    let request = GateRequest {
+        service: act.service.name.clone(),
+        release: act.release.id.clone(),
+        revision: act.release.candidate.clone(),
+        command: command.to_string(),
+        base: PathBuf::from(&act.release.base),
+        log: log_of(&folder, act.release.id.as_str(), step),
+    };
+    act.edges().checker.gate(&request).await.map(|text| Evidence::Note { text })
+}
+
+/// Returns where the output of a release's gate goes.
+pub(crate) fn log_of(folder: &Path, release: &str, step: usize) -> PathBuf {
+    folder.join(format!("{release}-{}.log", step + 1))
+}
+
+/// Makes the folder, and throws away the oldest logs.
+fn prepare(folder: &Path) -> std::io::Result<()> {
+    fs::create_dir_all(folder)?;
+    let mut logs: Vec<(std::time::SystemTime, PathBuf)> = fs::read_dir(folder)?
+        .flatten()
+        .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
+        .collect();
+    logs.sort();
+    for (_, old) in logs.iter().take(logs.len().saturating_sub(LOGS_KEPT)) {
+        // Somebody may have been quicker.
+        let _ = fs::remove_file(old);
+    }
+    Ok(())
+}
