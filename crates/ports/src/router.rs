@@ -128,6 +128,17 @@ pub trait Router: Send + Sync {
         within: Duration,
     ) -> Result<Evidence, Fault>;
 
+    /// Returns once nothing is in flight to these targets and no connection to them is kept, as `drain` does; their
+    /// revision may keep its weight. Refused while one of them is in the table with its track: `set` or `set_targets`
+    /// without them comes first. Of targets that the router does not know nothing is in flight.
+    async fn drain_targets(
+        &self,
+        fence: Fence,
+        service: &ServiceName,
+        targets: &[Target],
+        within: Duration,
+    ) -> Result<Evidence, Fault>;
+
     /// Returns what the candidate's requests came to since `release` first gave it weight.
     async fn counts(
         &self,

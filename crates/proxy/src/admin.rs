@@ -1,9 +1,11 @@
 //! Serves the admin socket: one JSON request per line, one JSON reply per line.
 
+mod drain;
+
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -17,11 +19,10 @@ use crate::error::{ErrorKind, ProxyError};
 use crate::fds;
 use crate::holder::{Sockets, is_friend};
 use crate::protocol::{
-    ArmObservation, DrainReply, Envelope, Event, Hello, MAX_LINE, Observation, PROTOCOL, Reply, Request,
+    ArmObservation, Envelope, Event, Hello, MAX_LINE, Observation, PROTOCOL, Reply, Request,
     RevisionObservation, ServiceObservation,
 };
 use crate::store::boot_ms;
-use crate::supervise::is_alive;
 use crate::thread::Command;
 use crate::worker::Worker;
 
@@ -123,7 +124,10 @@ async fn obey(request: Request, worker: &Worker) -> Result<Value, ProxyError> {
             serde_json::to_value(control.renew(&service, &release, epoch).await?)
         }
         Request::Drain { service, revision, deadline_ms } => {
-            serde_json::to_value(drain(worker, service, revision, Duration::from_millis(deadline_ms)).await?)
+            serde_json::to_value(drain::revision(worker, service, revision, window(deadline_ms)).await?)
+        }
+        Request::DrainTargets { service, targets, epoch, deadline_ms } => {
+            serde_json::to_value(drain::targets(worker, service, targets, epoch, window(deadline_ms)).await?)
         }
         Request::Back { service, why } => {
             return Ok(json!({ "generation": control.back(&service, &why).await? }));
@@ -150,6 +154,10 @@ async fn obey(request: Request, worker: &Worker) -> Result<Value, ProxyError> {
         Request::Handover => return Err(ProxyError::new(ErrorKind::Protocol, "handover is not for here")),
     };
     value.map_err(|error| ProxyError::new(ErrorKind::Protocol, format!("reply cannot be written: {error}")))
+}
+
+fn window(deadline_ms: u64) -> Duration {
+    Duration::from_millis(deadline_ms).min(MAX_DRAIN)
 }
 
 fn hello(worker: &Worker) -> Hello {
@@ -254,64 +262,6 @@ fn add_arm(arms: &mut Vec<ArmObservation>, share: ArmObservation) {
         Some(arm) => arm.counts.merge(&share.counts),
         None => arms.push(share),
     }
-}
-
-async fn drain(
-    worker: &Worker,
-    service: String,
-    revision: String,
-    window: Duration,
-) -> Result<DrainReply, ProxyError> {
-    let started = Instant::now();
-    {
-        let state = worker.control.state.borrow();
-        let table = state.stored.table.services.get(&service).ok_or_else(|| unknown(&service))?;
-        let suspended = state.live.get(&service).is_some_and(|live| live.suspended);
-        let weights = effective(table, suspended);
-        let at = table.tracks.iter().position(|track| track.revision == revision);
-        // A revision that was removed from the table may still hold requests: it can be drained too.
-        if let Some(at) = at.filter(|at| weights[*at] > 0 || table.tracks[*at].weight_bp > 0) {
-            let text = format!(
-                "revision \"{revision}\" of service \"{service}\" has weight {}; set it to 0 before draining",
-                weights[at]
-            );
-            return Err(ProxyError::new(ErrorKind::StillWeighted, text));
-        }
-    }
-    let window = window.min(MAX_DRAIN);
-    let limit = window + Duration::from_secs(5);
-    let answers = worker
-        .control
-        .ask_within(limit, |done| Command::Drain {
-            service: service.clone(),
-            revision: revision.clone(),
-            window,
-            done,
-        })
-        .await;
-    let mut reply = DrainReply { clean: true, cut: 0, websockets_closed: 0, left: 0, took_ms: 0 };
-    for answer in answers {
-        let Some(share) = answer else {
-            let text = format!("a thread did not report the drain of revision \"{revision}\"; observe");
-            return Err(ProxyError::new(ErrorKind::Unacknowledged, text));
-        };
-        if share.cancelled {
-            let text = format!("drain of revision \"{revision}\" ended: it got weight again");
-            return Err(ProxyError::new(ErrorKind::Cancelled, text));
-        }
-        reply.cut += share.cut;
-        reply.websockets_closed += share.websockets_closed;
-        reply.left += share.left;
-    }
-    // A worker that was replaced may still hold requests of the revision; it ends when it has none at all.
-    let end = started + limit;
-    while worker.leaving.iter().any(|pid| is_alive(*pid)) && Instant::now() < end {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    reply.left += worker.leaving.iter().filter(|pid| is_alive(**pid)).count() as u64;
-    reply.clean = reply.cut == 0 && reply.left == 0;
-    reply.took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-    Ok(reply)
 }
 
 /// Gives a new holder all sockets; goes on serving until the successor serves too.

@@ -19,16 +19,9 @@ pub(crate) struct RevisionCell {
     pub(crate) service: Arc<str>,
     pub(crate) revision: Arc<str>,
     pub(crate) in_flight: Cell<u64>,
-    /// Upgraded connections; the notification asks for the close.
-    pub(crate) tunnels: RefCell<HashMap<u64, Rc<Notify>>>,
+    /// The whole revision is being drained: nothing new is claimed for it, not even by a pin.
     pub(crate) draining: Cell<bool>,
-    /// The drain's deadline passed: what fails now was cut by us.
-    pub(crate) cutting: Cell<bool>,
     pub(crate) weighted: Cell<bool>,
-    pub(crate) cut: Cell<u64>,
-    pub(crate) closed_tunnels: Cell<u64>,
-    /// Woken when something a drain waits for may have happened.
-    pub(crate) changed: Notify,
 }
 
 impl RevisionCell {
@@ -37,19 +30,8 @@ impl RevisionCell {
             service,
             revision,
             in_flight: Cell::new(0),
-            tunnels: RefCell::default(),
             draining: Cell::new(false),
-            cutting: Cell::new(false),
             weighted: Cell::new(false),
-            cut: Cell::new(0),
-            closed_tunnels: Cell::new(0),
-            changed: Notify::new(),
-        }
-    }
-
-    pub(crate) fn wake_drain(&self) {
-        if self.draining.get() {
-            self.changed.notify_one();
         }
     }
 }
@@ -63,8 +45,16 @@ pub(crate) struct TargetCell {
     pub(crate) idle: RefCell<Vec<Idle>>,
     /// Open connections that are not upgraded.
     pub(crate) open: RefCell<HashMap<u64, Rc<ConnState>>>,
+    /// Upgraded connections; the notification asks for the close.
+    pub(crate) tunnels: RefCell<HashMap<u64, Rc<Notify>>>,
     /// Not in the table any more: keep no connection.
     pub(crate) gone: Cell<bool>,
+    /// The deadline of a drain passed: what fails now was cut by us.
+    pub(crate) cutting: Cell<bool>,
+    pub(crate) cut: Cell<u64>,
+    pub(crate) closed_tunnels: Cell<u64>,
+    /// Shared by all targets of the thread: woken when something that a drain waits for may have happened.
+    changed: Rc<Notify>,
     /// Failed a moment ago: asked only when the others failed too.
     pub(crate) suspect_until: Cell<Option<Instant>>,
     /// Has not answered since the worker's boot.
@@ -76,14 +66,19 @@ pub(crate) struct TargetCell {
 }
 
 impl TargetCell {
-    pub(crate) fn new(address: SocketAddr, revision: Rc<RevisionCell>) -> Self {
+    pub(crate) fn new(address: SocketAddr, revision: Rc<RevisionCell>, changed: Rc<Notify>) -> Self {
         Self {
             address,
             revision,
             in_flight: Cell::new(0),
             idle: RefCell::default(),
             open: RefCell::default(),
+            tunnels: RefCell::default(),
             gone: Cell::new(false),
+            cutting: Cell::new(false),
+            cut: Cell::new(0),
+            closed_tunnels: Cell::new(0),
+            changed,
             suspect_until: Cell::new(None),
             unverified: Cell::new(false),
             keeps: Cell::new(false),
@@ -95,7 +90,23 @@ impl TargetCell {
         self.unverified.get() || self.suspect_until.get().is_some_and(|until| now < until)
     }
 
-    /// Closes what is idle; returned connections are closed by `gone` or `draining`.
+    /// Takes no new requests: its revision is drained, or it left the table. Returned connections are closed.
+    pub(crate) fn leaves(&self) -> bool {
+        self.gone.get() || self.revision.draining.get()
+    }
+
+    /// Tells whether nothing is in flight to it and no connection to it is open.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.in_flight.get() == 0 && self.open.borrow().is_empty() && self.tunnels.borrow().is_empty()
+    }
+
+    pub(crate) fn wake_drain(&self) {
+        if self.leaves() {
+            self.changed.notify_waiters();
+        }
+    }
+
+    /// Closes what is idle.
     pub(crate) fn purge(&self) {
         for idle in self.idle.borrow_mut().drain(..) {
             idle.retire();

@@ -76,14 +76,14 @@ impl Claim {
     /// Ends the claim of an upgraded connection that the proxy closed with a close frame.
     pub(crate) fn finish_closed(self) {
         self.arm.counts.borrow_mut().websockets_closed += 1;
-        let revision = self.revision.clone();
-        revision.closed_tunnels.set(revision.closed_tunnels.get() + 1);
+        let target = self.target.clone();
+        target.closed_tunnels.set(target.closed_tunnels.get() + 1);
         self.finish();
     }
 
     /// Ends the claim: the client sees a failure. Returns the reason that counts.
     pub(crate) fn fail(mut self, reason: &'static str) -> &'static str {
-        if self.revision.cutting.get() {
+        if self.target.cutting.get() {
             self.cut();
             return "drain-deadline";
         }
@@ -97,7 +97,7 @@ impl Claim {
     pub(crate) fn cut(mut self) {
         self.settled = true;
         self.arm.counts.borrow_mut().cut += 1;
-        self.revision.cut.set(self.revision.cut.get() + 1);
+        self.target.cut.set(self.target.cut.get() + 1);
     }
 
     /// Ends this attempt: another one takes the request over.
@@ -130,6 +130,6 @@ impl Drop for Claim {
         }
         self.target.in_flight.set(self.target.in_flight.get().saturating_sub(1));
         self.revision.in_flight.set(self.revision.in_flight.get().saturating_sub(1));
-        self.revision.wake_drain();
+        self.target.wake_drain();
     }
 }

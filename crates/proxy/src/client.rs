@@ -96,6 +96,22 @@ impl Client {
         self.repeat_within(request, self.deadline + window).await
     }
 
+    /// Waits until nothing is in flight to `targets`, which the table of the service names no more, and no connection
+    /// to them is open; at `window` the rest is cut. Their revision may keep its weight. `StillRouted` when the table
+    /// names one of them.
+    pub async fn drain_targets(
+        &self,
+        service: &str,
+        targets: &[SocketAddr],
+        epoch: u64,
+        window: Duration,
+    ) -> Result<DrainReply, ProxyError> {
+        let deadline_ms = u64::try_from(window.as_millis()).unwrap_or(u64::MAX);
+        let (service, targets) = (service.to_owned(), targets.to_vec());
+        let request = Request::DrainTargets { service, targets, epoch, deadline_ms };
+        self.repeat_within(request, self.deadline + window).await
+    }
+
     /// Takes the candidate's traffic away; returns the new generation.
     pub async fn back(&self, service: &str, why: &str) -> Result<u64, ProxyError> {
         #[derive(serde::Deserialize)]

@@ -561,12 +561,18 @@ fn fenced(name: &str, epoch: u64, actual: u64) -> ProxyError {
     ProxyError::new(ErrorKind::Fenced { actual }, text)
 }
 
-fn fence(stored: &Stored, name: &str, expected: u64, epoch: u64) -> Result<(), ProxyError> {
+/// Refuses a driver whose time is over; returns the generation that the service has.
+pub(crate) fn fence_epoch(stored: &Stored, name: &str, epoch: u64) -> Result<u64, ProxyError> {
     let known = stored.table.services.get(name).map(|service| (service.generation, service.epoch));
     let (generation, seen) = known.or_else(|| stored.removed.get(name).copied()).unwrap_or((0, 0));
     if epoch < seen {
         return Err(fenced(name, epoch, seen));
     }
+    Ok(generation)
+}
+
+fn fence(stored: &Stored, name: &str, expected: u64, epoch: u64) -> Result<(), ProxyError> {
+    let generation = fence_epoch(stored, name, epoch)?;
     if generation != expected {
         let text = format!(
             "service \"{name}\" has generation {generation}, not {expected}; observe and decide anew"

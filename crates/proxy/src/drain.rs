@@ -1,8 +1,11 @@
 //! One thread's part of a drain: wait, close what is kept, ask WebSockets to leave, cut at the deadline.
 
+use std::fmt;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::cells::{RevisionCell, TargetCell};
@@ -11,105 +14,173 @@ use crate::route::Router;
 /// How long closing and cutting may take after the deadline.
 const AFTERMATH: Duration = Duration::from_millis(2_500);
 
+/// What shall be drained.
+#[derive(Debug, Clone)]
+pub(crate) enum What {
+    /// A revision without weight, whether its targets are in the table or not.
+    Revision(String),
+    /// Targets that left the table; their revision may keep its weight.
+    Targets(Vec<SocketAddr>),
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            What::Revision(revision) => write!(f, "revision \"{revision}\""),
+            What::Targets(addresses) => {
+                let all: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+                write!(f, "targets {}", all.join(", "))
+            }
+        }
+    }
+}
+
 /// What one thread's part came to.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Drained {
     pub(crate) cut: u64,
     pub(crate) websockets_closed: u64,
     pub(crate) left: u64,
-    /// The revision got weight again.
+    /// What was drained takes requests again.
     pub(crate) cancelled: bool,
 }
 
-/// Marks a revision as draining: its kept connections are closed now, those in use when they come back.
-pub(crate) fn begin(router: &Router, service: &str, revision: &str) -> Option<Rc<RevisionCell>> {
-    let cell = router
-        .revisions
-        .borrow()
-        .values()
-        .find(|cell| *cell.service == *service && *cell.revision == *revision)
-        .cloned()?;
-    cell.draining.set(true);
-    targets_of(router, &cell).iter().for_each(|target| target.purge());
-    Some(cell)
+/// A drain on one thread. It keeps its targets: one that is forgotten by the thread still has something to report.
+#[derive(Debug)]
+pub(crate) struct Drain {
+    targets: Vec<Rc<TargetCell>>,
+    /// Set when the whole revision is drained.
+    revision: Option<Rc<RevisionCell>>,
+    changed: Rc<Notify>,
 }
 
-/// Waits until nothing of the revision is left, at the latest shortly after the deadline.
-pub(crate) async fn run(router: Rc<Router>, cell: Rc<RevisionCell>, window: Duration) -> Drained {
-    let started = Instant::now();
-    let (cut, closed) = (cell.cut.get(), cell.closed_tunnels.get());
-    // WebSockets leave one by one over the last half of the window: their clients all come back somewhere.
-    let spread = window / 2;
-    let mut asked = Vec::new();
-    let deadline = started + window;
-    let mut next_leaves = deadline - spread;
-    loop {
-        if is_done(&router, &cell) || cell.weighted.get() {
-            break;
+impl Drain {
+    /// Begins a drain: kept connections are closed now, those in use when they come back.
+    pub(crate) fn begin(router: &Router, service: &str, what: &What) -> Self {
+        match what {
+            What::Revision(revision) => {
+                let revisions = router.revisions.borrow();
+                let cell = revisions
+                    .values()
+                    .find(|cell| *cell.service == *service && *cell.revision == **revision)
+                    .cloned();
+                drop(revisions);
+                match cell {
+                    Some(cell) => Self::of_revision(router, cell),
+                    None => Self::of(router, None, |_| false),
+                }
+            }
+            What::Targets(addresses) => Self::of(router, None, |target| {
+                *target.revision.service == *service && addresses.contains(&target.address)
+            }),
         }
-        let now = Instant::now();
-        if now >= deadline {
-            break;
+    }
+
+    /// Begins to drain a revision.
+    pub(crate) fn of_revision(router: &Router, cell: Rc<RevisionCell>) -> Self {
+        cell.draining.set(true);
+        Self::of(router, Some(cell.clone()), |target| Rc::ptr_eq(&target.revision, &cell))
+    }
+
+    fn of(
+        router: &Router,
+        revision: Option<Rc<RevisionCell>>,
+        drained: impl Fn(&TargetCell) -> bool,
+    ) -> Self {
+        let targets = router.targets.borrow();
+        let targets: Vec<_> = targets.values().filter(|target| drained(target)).cloned().collect();
+        targets.iter().for_each(|target| target.purge());
+        Self { targets, revision, changed: router.changed.clone() }
+    }
+
+    /// Waits until nothing is left, at the latest shortly after the deadline.
+    pub(crate) async fn run(self, window: Duration) -> Drained {
+        let (cut, closed) = self.counted();
+        self.wait(window).await;
+        if !self.is_cancelled() && !self.is_done() {
+            self.cut_rest().await;
         }
-        if now >= next_leaves {
-            let waiting: Vec<u64> =
-                cell.tunnels.borrow().keys().filter(|id| !asked.contains(*id)).copied().collect();
-            next_leaves = deadline;
-            if let Some(next) = waiting.first() {
-                ask_to_leave(&cell, *next);
-                asked.push(*next);
-                next_leaves = now + (deadline - now) / (waiting.len() as u32 + 1);
+        let cancelled = self.is_cancelled();
+        let (cut_since, closed_since) = self.counted();
+        let in_flight = self.targets.iter().map(|target| target.in_flight.get()).sum();
+        Drained {
+            cut: cut_since - cut,
+            websockets_closed: closed_since - closed,
+            left: if cancelled { 0 } else { in_flight },
+            cancelled,
+        }
+    }
+
+    async fn wait(&self, window: Duration) {
+        let deadline = Instant::now() + window;
+        // WebSockets leave one by one over the last half of the window: their clients all come back somewhere.
+        let mut next_leaves = deadline - window / 2;
+        let mut asked = Vec::new();
+        while !self.is_done() && !self.is_cancelled() {
+            let now = Instant::now();
+            if now >= deadline {
+                return;
+            }
+            if now >= next_leaves {
+                let mut waiting = self.tunnels();
+                waiting.retain(|(id, _)| !asked.contains(id));
+                next_leaves = deadline;
+                if let Some((id, close)) = waiting.first() {
+                    close.notify_one();
+                    asked.push(*id);
+                    next_leaves = now + (deadline - now) / (waiting.len() as u32 + 1);
+                }
+            }
+            // Nothing else runs on this thread between the looks above and the first poll of this: no wake-up is lost.
+            let _ = timeout(next_leaves.min(deadline) - now, self.changed.notified()).await;
+        }
+    }
+
+    async fn cut_rest(&self) {
+        for target in &self.targets {
+            target.cutting.set(true);
+        }
+        for (_, close) in self.tunnels() {
+            close.notify_one();
+        }
+        for target in &self.targets {
+            target.purge();
+            for conn in target.open.borrow().values() {
+                conn.kill();
             }
         }
-        let _ = timeout(next_leaves.min(deadline) - now, cell.changed.notified()).await;
-    }
-    if !cell.weighted.get() && !is_done(&router, &cell) {
-        cut_rest(&router, &cell).await;
-    }
-    let cancelled = cell.weighted.get();
-    Drained {
-        cut: cell.cut.get() - cut,
-        websockets_closed: cell.closed_tunnels.get() - closed,
-        left: if cancelled { 0 } else { cell.in_flight.get() },
-        cancelled,
-    }
-}
-
-async fn cut_rest(router: &Router, cell: &RevisionCell) {
-    cell.cutting.set(true);
-    let tunnels: Vec<u64> = cell.tunnels.borrow().keys().copied().collect();
-    for id in tunnels {
-        ask_to_leave(cell, id);
-    }
-    for target in targets_of(router, cell) {
-        target.purge();
-        for conn in target.open.borrow().values() {
-            conn.kill();
+        let end = Instant::now() + AFTERMATH;
+        while !self.is_done() && !self.is_cancelled() {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            let _ = timeout(left, self.changed.notified()).await;
         }
     }
-    let end = Instant::now() + AFTERMATH;
-    while !is_done(router, cell) && !cell.weighted.get() {
-        let left = end.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            break;
+
+    /// Requests cut and WebSockets closed so far, by any drain.
+    fn counted(&self) -> (u64, u64) {
+        let cut = self.targets.iter().map(|target| target.cut.get()).sum();
+        (cut, self.targets.iter().map(|target| target.closed_tunnels.get()).sum())
+    }
+
+    fn tunnels(&self) -> Vec<(u64, Rc<Notify>)> {
+        let all = |target: &Rc<TargetCell>| {
+            target.tunnels.borrow().iter().map(|(id, close)| (*id, close.clone())).collect::<Vec<_>>()
+        };
+        self.targets.iter().flat_map(all).collect()
+    }
+
+    fn is_done(&self) -> bool {
+        self.targets.iter().all(|target| target.is_drained())
+    }
+
+    /// Tells whether what is drained takes requests again.
+    fn is_cancelled(&self) -> bool {
+        match &self.revision {
+            Some(revision) => revision.weighted.get(),
+            None => self.targets.iter().any(|target| !target.gone.get()),
         }
-        let _ = timeout(left, cell.changed.notified()).await;
     }
-}
-
-fn ask_to_leave(cell: &RevisionCell, id: u64) {
-    if let Some(close) = cell.tunnels.borrow().get(&id) {
-        close.notify_one();
-    }
-}
-
-fn targets_of(router: &Router, cell: &RevisionCell) -> Vec<Rc<TargetCell>> {
-    let targets = router.targets.borrow();
-    targets.values().filter(|target| std::ptr::eq(&*target.revision, cell)).cloned().collect()
-}
-
-fn is_done(router: &Router, cell: &RevisionCell) -> bool {
-    cell.in_flight.get() == 0
-        && cell.tunnels.borrow().is_empty()
-        && targets_of(router, cell).iter().all(|target| target.open.borrow().is_empty())
 }

@@ -42,7 +42,9 @@ pub enum ErrorKind {
     UnknownRelease,
     /// A revision with weight above 0 cannot be drained.
     StillWeighted,
-    /// The drain ended because the revision got weight again.
+    /// A target that is in the table cannot be drained by itself.
+    StillRouted,
+    /// The drain ended because what was drained takes requests again.
     Cancelled,
     /// The folder could not be written; traffic goes on with the table as it was.
     Storage,

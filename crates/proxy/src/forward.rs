@@ -85,7 +85,7 @@ pub(crate) async fn forward(
                 return refuse(StatusCode::BAD_REQUEST, "client-aborted", "the request body broke off");
             }
             Attempt::Lost(reason) => match spare.take() {
-                Some(again) if reason != "response-timeout" && !claim.revision.cutting.get() => {
+                Some(again) if reason != "response-timeout" && !claim.target.cutting.get() => {
                     request = again;
                     reason
                 }

@@ -118,7 +118,7 @@ async fn open(target: &Rc<TargetCell>) -> io::Result<Conn> {
             owner.closes_silently.set(true);
         }
         owner.open.borrow_mut().remove(&id);
-        owner.revision.wake_drain();
+        owner.wake_drain();
     });
     Ok(Conn { sender, state, target: target.clone() })
 }
@@ -162,7 +162,7 @@ impl Conn {
     fn keep(self, keep: Duration) {
         let Self { sender, state, target } = self;
         let mut idle = target.idle.borrow_mut();
-        if target.gone.get() || target.revision.draining.get() || idle.len() >= MAX_IDLE {
+        if target.leaves() || idle.len() >= MAX_IDLE {
             return;
         }
         state.idle.set(true);

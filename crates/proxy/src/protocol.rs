@@ -31,6 +31,7 @@ pub(crate) enum Request {
     Set { service: String, expected_generation: u64, epoch: u64, table: Box<ServiceTable> },
     Renew { service: String, release: String, epoch: u64 },
     Drain { service: String, revision: String, deadline_ms: u64 },
+    DrainTargets { service: String, targets: Vec<SocketAddr>, epoch: u64, deadline_ms: u64 },
     Back { service: String, why: String },
     RemoveService { service: String, expected_generation: u64, epoch: u64 },
     Events { after: u64 },
@@ -93,7 +94,7 @@ pub struct RenewReply {
     pub restored: bool,
 }
 
-/// Result of `drain`.
+/// Result of `drain` and of `drain_targets`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DrainReply {
     /// Nothing was cut.

@@ -7,6 +7,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio::sync::Notify;
+
 use crate::cells::{ArmCell, ArmKey, RevisionCell, TargetCell};
 use crate::claim::Claim;
 use crate::compiled::{Compiled, CompiledService};
@@ -34,6 +36,8 @@ pub(crate) struct Router {
     pub(crate) arms: RefCell<HashMap<ArmKey, Rc<ArmCell>>>,
     pub(crate) unrouted: RefCell<BTreeMap<&'static str, u64>>,
     pub(crate) connections: Cell<u64>,
+    /// Woken when something that a drain waits for may have happened.
+    pub(crate) changed: Rc<Notify>,
 }
 
 #[derive(Debug)]
@@ -77,16 +81,17 @@ impl Router {
                     .clone();
                 if weighted.contains(&key) {
                     revision.weighted.set(true);
-                    revision.cutting.set(false);
-                    revision.wake_drain();
                     revision.draining.set(false);
                 }
                 let cells = track.targets.iter().map(|target| {
                     let key = (key.0.clone(), key.1.clone(), target.address);
-                    let cell = targets
-                        .entry(key)
-                        .or_insert_with(|| Rc::new(TargetCell::new(target.address, revision.clone())));
+                    let cell = targets.entry(key).or_insert_with(|| {
+                        Rc::new(TargetCell::new(target.address, revision.clone(), self.changed.clone()))
+                    });
                     cell.gone.set(false);
+                    if !revision.draining.get() {
+                        cell.cutting.set(false);
+                    }
                     cell.unverified.set(compiled.unverified.contains(&target.address));
                     (cell.clone(), target.ready)
                 });
@@ -102,6 +107,8 @@ impl Router {
         *self.tracks.borrow_mut() = all;
         *self.compiled.borrow_mut() = compiled;
         drop((targets, revisions));
+        // A drain whose targets are wanted again ends.
+        self.changed.notify_waiters();
         self.forget();
     }
 

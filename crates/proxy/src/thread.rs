@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use crate::body::SERVING;
 use crate::compiled::Compiled;
 use crate::count::Counts;
-use crate::drain::{self, Drained};
+use crate::drain::{Drain, Drained, What};
 use crate::forward::{From, forward};
 use crate::pool;
 use crate::protocol::{ArmObservation, RevisionObservation};
@@ -41,7 +41,7 @@ pub(crate) enum Command {
     },
     Drain {
         service: String,
-        revision: String,
+        what: What,
         window: Duration,
         done: oneshot::Sender<Drained>,
     },
@@ -115,14 +115,10 @@ async fn obey(mut commands: mpsc::Receiver<Command>) {
             Some(Command::Observe { done }) => {
                 let _ = done.send(observe(&router));
             }
-            Some(Command::Drain { service, revision, window, done }) => {
-                let Some(cell) = drain::begin(&router, &service, &revision) else {
-                    let _ = done.send(Drained::default());
-                    continue;
-                };
-                let router = router.clone();
+            Some(Command::Drain { service, what, window, done }) => {
+                let drain = Drain::begin(&router, &service, &what);
                 tokio::task::spawn_local(async move {
-                    let _ = done.send(drain::run(router, cell, window).await);
+                    let _ = done.send(drain.run(window).await);
                 });
             }
             Some(Command::Listen { address, listener, done }) => {
@@ -179,9 +175,8 @@ async fn leave(
         .into_iter()
         .map(|cell| {
             cell.weighted.set(false);
-            cell.draining.set(true);
             let left = end.saturating_duration_since(tokio::time::Instant::now());
-            tokio::task::spawn_local(drain::run(router.clone(), cell, left))
+            tokio::task::spawn_local(Drain::of_revision(router, cell).run(left))
         })
         .collect();
     for drain in drains {
@@ -285,11 +280,11 @@ fn observe(router: &Router) -> ThreadObservation {
     for cell in router.revisions.borrow().values() {
         let mut revision = RevisionObservation {
             in_flight: cell.in_flight.get(),
-            websockets: cell.tunnels.borrow().len() as u64,
             draining: cell.draining.get() && (cell.in_flight.get() > 0),
             ..Default::default()
         };
         for target in router.targets.borrow().values().filter(|target| Rc::ptr_eq(&target.revision, cell)) {
+            revision.websockets += target.tunnels.borrow().len() as u64;
             revision.pooled += target.idle.borrow().len() as u64;
             revision.connections += target.open.borrow().len() as u64;
         }

@@ -38,14 +38,14 @@ enum Down {
 /// Starts passing bytes once both sides have upgraded.
 pub(crate) fn spawn(claim: Claim, client: OnUpgrade, target: OnUpgrade, protocol: &HeaderValue) {
     let websocket = protocol.as_bytes().eq_ignore_ascii_case(b"websocket");
-    let revision = claim.revision.clone();
+    let holder = claim.target.clone();
     let id = next_id();
     let close = Rc::new(Notify::new());
-    revision.tunnels.borrow_mut().insert(id, close.clone());
+    holder.tunnels.borrow_mut().insert(id, close.clone());
     tokio::task::spawn_local(async move {
         run(claim, client, target, websocket, &close).await;
-        revision.tunnels.borrow_mut().remove(&id);
-        revision.wake_drain();
+        holder.tunnels.borrow_mut().remove(&id);
+        holder.wake_drain();
     });
 }
 
@@ -55,7 +55,7 @@ async fn run(claim: Claim, client: OnUpgrade, target: OnUpgrade, websocket: bool
     let Ok((Ok(client), Ok(target))) = both else { return };
     let ended = pass(client, target, websocket, close).await;
     match ended {
-        Down::Closed if claim.revision.draining.get() => claim.finish_closed(),
+        Down::Closed if claim.target.leaves() => claim.finish_closed(),
         Down::Cut => claim.cut(),
         Down::Closed | Down::Target | Down::Failed => claim.finish(),
     }

@@ -11,6 +11,7 @@ mod suite {
     mod load;
     mod processes;
     mod retry;
+    mod targets;
     mod upstream;
     mod websocket;
 }

@@ -15,6 +15,8 @@ pub(crate) fn fault(doing: &str, error: &ProxyError) -> Fault {
         ErrorKind::Closing | ErrorKind::Conflict { .. } | ErrorKind::Cancelled | ErrorKind::System => {
             (Blame::Platform, After::Retry, "")
         }
+        // The table is set again before the next try.
+        ErrorKind::StillRouted => (Blame::Platform, After::Retry, ""),
         ErrorKind::Fenced { .. } => (Blame::Cutover, After::Fenced, ""),
         ErrorKind::Tripped { .. } => (Blame::Candidate, After::Final, ""),
         ErrorKind::Storage => {

@@ -11,7 +11,9 @@ use cutover_core::{
     Counts, Evidence, Fault, Fence, InstanceId, ReleaseId, RevisionId, ServiceName, Shift, Weight, file,
 };
 use cutover_ports::{LeaseSupport, Router, RouterView, Target, TrackView, Trip};
-use cutover_proxy::{Arm, Client, ErrorKind, EventKind, ProxyError, ServiceObservation, ServiceTable, Track};
+use cutover_proxy::{
+    Arm, Client, DrainReply, ErrorKind, EventKind, ProxyError, ServiceObservation, ServiceTable, Track,
+};
 
 use crate::faults::fault;
 use crate::table::{targets_of, wanted};
@@ -247,9 +249,7 @@ impl Router for ProxyRouter {
             }
             Err(error) => return Err(fault(&doing(), &error)),
         };
-        if reply.left > 0 {
-            return Err(Fault::platform(format!("{}: {} requests outlived the cut", doing(), reply.left)));
-        }
+        let evidence = drained(&doing(), reply)?;
         if let Some(seen) = self.service(service).await? {
             let mut table = seen.table.clone();
             table.tracks.retain(|track| track.revision != revision.as_str());
@@ -259,7 +259,21 @@ impl Router for ProxyRouter {
             }
             self.swap(fence, service, Some(&seen), &table).await?;
         }
-        Ok(Evidence::Drained { cut: reply.cut, closed: reply.websockets_closed })
+        Ok(evidence)
+    }
+
+    async fn drain_targets(
+        &self,
+        fence: Fence,
+        service: &ServiceName,
+        targets: &[Target],
+        within: Duration,
+    ) -> Result<Evidence, Fault> {
+        let names: Vec<&str> = targets.iter().map(|target| target.instance.as_str()).collect();
+        let doing = format!("drain {} of \"{service}\"", names.join(", "));
+        let addresses: Vec<SocketAddr> = targets.iter().map(|target| target.address).collect();
+        let reply = self.client.drain_targets(service.as_str(), &addresses, fence.epoch, within).await;
+        drained(&doing, reply.map_err(|error| fault(&doing, &error))?)
     }
 
     async fn counts(
@@ -347,6 +361,14 @@ impl Sums {
             failed_by_router: failed_by_router + counts.cut,
         }
     }
+}
+
+/// Returns what a drain shows; a fault while something is still in flight.
+fn drained(doing: &str, reply: DrainReply) -> Result<Evidence, Fault> {
+    if reply.left > 0 {
+        return Err(Fault::platform(format!("{doing}: {} requests outlived the cut", reply.left)));
+    }
+    Ok(Evidence::Drained { cut: reply.cut, closed: reply.websockets_closed })
 }
 
 fn track_view(seen: &ServiceObservation, track: &Track) -> TrackView {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cutover_core::file::{Guard, Route};
-use cutover_core::{Evidence, Lease, ReleaseId, RevisionId, ServiceName, Shift, Weight};
+use cutover_core::{Blame, Evidence, Lease, ReleaseId, RevisionId, ServiceName, Shift, Weight};
 
 use super::{Fences, check, fenced, fine};
 use crate::{LeaseSupport, Router, RouterView, Target};
@@ -50,6 +50,7 @@ pub async fn router_cases(fixture: &dyn RouterFixture) -> Result<Vec<&'static st
     case!(nobody_can_have_all_traffic);
     case!(targets_change_alone);
     case!(drain_needs_weight_zero);
+    case!(targets_drain_one_by_one);
     case!(leases_are_renewed_by_their_release);
     case!(old_fences_are_refused);
     case!(a_foreign_edit_stops_a_set);
@@ -215,6 +216,35 @@ impl<'a> Case<'a> {
         self.in_force(Weight::ZERO, Weight::FULL).await
     }
 
+    async fn targets_drain_one_by_one(&mut self) -> Result<(), String> {
+        let within = Duration::from_secs(5);
+        let gone = vec![self.targets[0].clone()];
+        let early = self.router.drain_targets(self.fences.next(), &self.service, &gone, within).await;
+        fine(early, "drain a target of an unknown service")?;
+        let shift = self.shift(Weight::from_bp(2_500), true);
+        fine(self.set(&shift).await, "set")?;
+        for target in [&self.targets[0], &self.targets[3]] {
+            let one = std::slice::from_ref(target);
+            let drain = self.router.drain_targets(self.fences.next(), &self.service, one, within).await;
+            match drain {
+                Err(fault) if fault.blame == Blame::Platform => {}
+                Err(fault) => {
+                    return Err(format!("a target in the table is refused by the platform: {fault}"));
+                }
+                Ok(_) => return Err("a target in the table is not drained".into()),
+            }
+        }
+        self.in_force(Weight::from_bp(7_500), Weight::from_bp(2_500)).await?;
+        self.targets.remove(0);
+        fine(self.set(&shift).await, "set without the target")?;
+        for _ in 0..2 {
+            let drained = self.router.drain_targets(self.fences.next(), &self.service, &gone, within).await;
+            let evidence = fine(drained, "drain the target")?;
+            check(matches!(evidence, Evidence::Drained { .. }), "a drain says what was cut")?;
+        }
+        self.in_force(Weight::from_bp(7_500), Weight::from_bp(2_500)).await
+    }
+
     async fn leases_are_renewed_by_their_release(&mut self) -> Result<(), String> {
         if self.router.lease_support() != LeaseSupport::Yes {
             return Ok(());
@@ -242,6 +272,7 @@ impl<'a> Case<'a> {
         fenced(router.set(old, service, &routes, &other, &self.targets).await, "set")?;
         fenced(router.set_targets(old, service, &self.targets[1..]).await, "set_targets")?;
         fenced(router.drain(old, service, &RevisionId::new("r-none"), within).await, "drain")?;
+        fenced(router.drain_targets(old, service, &[], within).await, "drain_targets")?;
         fenced(router.remove(old, service).await, "remove")?;
         if router.lease_support() == LeaseSupport::Yes {
             fenced(router.renew(old, service, &Self::release()).await, "renew")?;

@@ -98,6 +98,24 @@ impl Router for FakeRouter {
         self.0.call(about, Evidence::Drained { cut: 0, closed: 0 }, act).await
     }
 
+    async fn drain_targets(
+        &self,
+        fence: Fence,
+        service: &ServiceName,
+        targets: &[Target],
+        _within: Duration,
+    ) -> Result<Evidence, Fault> {
+        let names: Vec<&str> = targets.iter().map(|target| target.instance.as_str()).collect();
+        let about = About::new(Call::DrainTargets, service, names.join(" "), Some(fence));
+        let (service, targets) = (service.clone(), targets.to_vec());
+        let act = move |state: &mut State| {
+            state.fence(&service, true, fence)?;
+            state.drain_targets(&service, &targets)?;
+            Ok(Evidence::Drained { cut: 0, closed: 0 })
+        };
+        self.0.call(about, Evidence::Drained { cut: 0, closed: 0 }, act).await
+    }
+
     async fn counts(
         &self,
         service: &ServiceName,

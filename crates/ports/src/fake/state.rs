@@ -51,8 +51,8 @@ pub(super) struct Table {
     pub(super) lease: Option<(Lease, Instant)>,
     pub(super) edited: bool,
     pinned: Vec<(ReleaseId, RevisionId)>,
-    /// Revisions that hold requests or pooled connections.
-    in_flight: BTreeSet<RevisionId>,
+    /// Targets that hold requests or pooled connections.
+    in_flight: BTreeSet<(RevisionId, SocketAddr)>,
     since: BTreeMap<(ReleaseId, RevisionId), (u64, u64)>,
     requests: u64,
     failed: u64,
@@ -98,12 +98,23 @@ impl Table {
                 Some(all) => all.iter().filter(|target| target.revision == revision).cloned().collect(),
                 None => before.map(|track| track.targets.clone()).unwrap_or_default(),
             };
-            if weight > Weight::ZERO {
-                self.in_flight.insert(revision.clone());
-            }
             let (requests, failed) = before.map_or((0, 0), |track| (track.requests, track.failed));
             self.tracks.push(Track { revision, weight, targets, requests, failed });
         }
+        self.take_requests();
+    }
+
+    /// Whoever has weight is sent requests.
+    fn take_requests(&mut self) {
+        for track in self.tracks.iter().filter(|track| track.weight > Weight::ZERO) {
+            let addresses = track.targets.iter().map(|target| target.address);
+            self.in_flight.extend(addresses.map(|address| (track.revision.clone(), address)));
+        }
+    }
+
+    /// Returns of how many targets of the revision something is in flight.
+    fn busy(&self, revision: &RevisionId) -> usize {
+        self.in_flight.iter().filter(|(r, _)| r == revision).count()
     }
 }
 
@@ -180,7 +191,9 @@ impl State {
             return Err(Fault::platform(format!("start {revision}: it is not stored")).fatal());
         }
         let mut instances = self.sets.remove(&key).map(|set| set.instances).unwrap_or_default();
-        instances.truncate(count as usize);
+        for stopped in instances.split_off(instances.len().min(count as usize)) {
+            self.stopped(service, revision, &stopped);
+        }
         while instances.len() < count as usize {
             self.port += 1;
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
@@ -246,8 +259,17 @@ impl State {
         if table.weight(revision) > Weight::ZERO {
             self.violations.push(format!("{revision} of {service} was stopped with weight"));
         }
-        if table.in_flight.contains(revision) {
+        if table.busy(revision) > 0 {
             self.violations.push(format!("{revision} of {service} was stopped with requests in flight"));
+        }
+    }
+
+    /// Notes that one of several instances was stopped while the router still uses it.
+    fn stopped(&mut self, service: &ServiceName, revision: &RevisionId, instance: &Instance) {
+        let Some(table) = self.tables.get(service) else { return };
+        if table.in_flight.contains(&(revision.clone(), instance.address)) {
+            let what = format!("{} of {service} was stopped with requests in flight", instance.id);
+            self.violations.push(what);
         }
     }
 
@@ -316,6 +338,7 @@ impl State {
             track.targets =
                 targets.iter().filter(|target| target.revision == track.revision).cloned().collect();
         }
+        table.take_requests();
         table.generation += 1;
         Ok(())
     }
@@ -337,10 +360,23 @@ impl State {
         if table.weight(revision) > Weight::ZERO {
             return Err(Fault::platform(format!("{revision} of {service} still has weight")));
         }
-        table.in_flight.remove(revision);
+        table.in_flight.retain(|(r, _)| r != revision);
         if table.tracks.iter().any(|track| &track.revision == revision) {
             table.tracks.retain(|track| &track.revision != revision);
             table.generation += 1;
+        }
+        Ok(())
+    }
+
+    pub(super) fn drain_targets(&mut self, service: &ServiceName, targets: &[Target]) -> Result<(), Fault> {
+        let Some(table) = self.tables.get_mut(service) else { return Ok(()) };
+        let routed = table.targets();
+        for target in targets {
+            if routed.iter().any(|routed| routed.address == target.address) {
+                let what = format!("{} of {service} is still in the table", target.instance);
+                return Err(Fault::platform(what));
+            }
+            table.in_flight.retain(|(_, address)| *address != target.address);
         }
         Ok(())
     }
@@ -386,7 +422,7 @@ impl State {
             revision: track.revision.clone(),
             weight: track.weight,
             targets: track.targets.clone(),
-            in_flight: u64::from(table.in_flight.contains(&track.revision)),
+            in_flight: table.busy(&track.revision) as u64,
             requests: track.requests / PARTS,
             failed: track.failed / PARTS,
         });

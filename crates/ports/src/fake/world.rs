@@ -62,6 +62,7 @@ pub enum Call {
     ObserveRouter,
     Renew,
     Drain,
+    DrainTargets,
     Counts,
     Trips,
     Acknowledge,
@@ -71,8 +72,8 @@ pub enum Call {
 impl Call {
     /// Tells whether the call changes something.
     pub fn acts(self) -> bool {
-        use Call::{Build, Drain, Ensure, Remove, Renew, Retire, Set, SetTargets};
-        matches!(self, Build | Ensure | Retire | Set | SetTargets | Renew | Drain | Remove)
+        use Call::{Build, Drain, DrainTargets, Ensure, Remove, Renew, Retire, Set, SetTargets};
+        matches!(self, Build | Ensure | Retire | Set | SetTargets | Renew | Drain | DrainTargets | Remove)
     }
 }
 
@@ -327,7 +328,9 @@ impl World {
         let fence = about.fence?;
         let resource = match about.call {
             Call::Build | Call::Ensure | Call::Retire => about.what.clone(),
-            Call::Set | Call::SetTargets | Call::Drain | Call::Remove => "the router".to_string(),
+            Call::Set | Call::SetTargets | Call::Drain | Call::DrainTargets | Call::Remove => {
+                "the router".to_string()
+            }
             _ => return None,
         };
         let entry = (about.service.clone(), resource, fence.epoch);

@@ -1,6 +1,9 @@
 //! WebSockets: passed through, and never cut without a close frame.
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::timeout;
+
+use super::harness::{LIMIT, Proxy, Wire};
 
 /// One frame: opcode and payload.
 pub(crate) async fn read_frame(stream: &mut (impl AsyncRead + Unpin)) -> std::io::Result<(u8, Vec<u8>)> {
@@ -40,6 +43,24 @@ pub(crate) fn frame(opcode: u8, payload: &[u8], masked: bool) -> Vec<u8> {
     frame
 }
 
+/// Opens an upgraded connection.
+pub(crate) async fn open(proxy: &Proxy, route: &str, protocol: &str) -> Wire {
+    let mut wire = Wire::connect(proxy.addr).await;
+    let head = "host: a\r\nconnection: Upgrade\r\nsec-websocket-version: 13\r\nsec-websocket-key: x";
+    wire.send(format!("GET {route} HTTP/1.1\r\n{head}\r\nupgrade: {protocol}\r\n\r\n")).await;
+    let (status, head) = wire.head().await.unwrap();
+    assert_eq!(status, 101, "{head}");
+    assert!(head.to_lowercase().contains(&format!("upgrade: {protocol}")), "{head}");
+    wire
+}
+
+/// Sends a text and reads it back.
+pub(crate) async fn echo(wire: &mut Wire, text: &str) {
+    wire.send(frame(1, text.as_bytes(), true)).await;
+    let (opcode, payload) = timeout(LIMIT, read_frame(&mut wire.stream)).await.unwrap().unwrap();
+    assert_eq!((opcode, payload.as_slice()), (1, text.as_bytes()));
+}
+
 /// The server's side: echoes, or does what the route says.
 pub(crate) async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, route: &str) {
     match route {
@@ -70,25 +91,9 @@ mod tests {
     use cutover_proxy::{Arm, ServiceTable};
     use tokio::time::timeout;
 
-    use super::super::harness::{LIMIT, Proxy, SERVICE, Wire, table, track, until_seen};
+    use super::super::harness::{LIMIT, Proxy, SERVICE, table, track, until_seen};
     use super::super::upstream::Upstream;
-    use super::{frame, read_frame};
-
-    async fn open(proxy: &Proxy, route: &str, protocol: &str) -> Wire {
-        let mut wire = Wire::connect(proxy.addr).await;
-        let head = "host: a\r\nconnection: Upgrade\r\nsec-websocket-version: 13\r\nsec-websocket-key: x";
-        wire.send(format!("GET {route} HTTP/1.1\r\n{head}\r\nupgrade: {protocol}\r\n\r\n")).await;
-        let (status, head) = wire.head().await.unwrap();
-        assert_eq!(status, 101, "{head}");
-        assert!(head.to_lowercase().contains(&format!("upgrade: {protocol}")), "{head}");
-        wire
-    }
-
-    async fn echo(wire: &mut Wire, text: &str) {
-        wire.send(frame(1, text.as_bytes(), true)).await;
-        let (opcode, payload) = timeout(LIMIT, read_frame(&mut wire.stream)).await.unwrap().unwrap();
-        assert_eq!((opcode, payload.as_slice()), (1, text.as_bytes()));
-    }
+    use super::{echo, frame, open, read_frame};
 
     async fn started() -> (Proxy, Upstream, ServiceTable) {
         let (proxy, upstream) = (Proxy::start().await, Upstream::start("v1").await);
