@@ -168,8 +168,12 @@ pub struct Lease {
     pub release: ReleaseId,
     /// The revision whose weight is leased.
     pub candidate: RevisionId,
-    /// Who takes the traffic on lapse.
+    /// Who takes the traffic on lapse or trip.
     pub fallback: RevisionId,
+    /// What the candidate keeps of it then, at most its weight: so much the fallback could not carry. Everything means
+    /// that nobody else can take any, and that nothing moves.
+    #[serde(default, skip_serializing_if = "Weight::is_zero")]
+    pub retain: Weight,
     /// What the router may judge by itself, so that a bad candidate loses its traffic with no driver alive.
     pub guard: Guard,
 }

@@ -150,6 +150,11 @@ impl Weight {
         Self(if bp > 10_000 { 10_000 } else { bp })
     }
 
+    /// Tells whether it is nothing.
+    pub const fn is_zero(&self) -> bool {
+        self.0 == 0
+    }
+
     /// Returns the weight in basis points.
     pub const fn bp(self) -> u16 {
         self.0

@@ -24,7 +24,7 @@ pub struct Target {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LeaseSupport {
-    /// If cutover dies, the router takes the candidate's traffic back by itself.
+    /// If cutover dies, the router takes the candidate's traffic back by itself, down to what the lease lets it retain.
     Yes,
     /// The platform has its own way back.
     Native,
@@ -73,7 +73,7 @@ pub struct Trip {
     pub number: u64,
     /// The service.
     pub service: ServiceName,
-    /// The release whose candidate lost its traffic; none for a mere alert.
+    /// The release whose candidate lost its traffic, all but what its lease retains; none for a mere alert.
     pub release: Option<ReleaseId>,
     /// Why, with numbers.
     pub why: String,
@@ -92,7 +92,8 @@ pub trait Router: Send + Sync {
     }
 
     /// Ensures that the service is split as `shift` says over `targets`. Equal is a no-op; someone else's edit,
-    /// seen since the last set, stops it. Returns once every worker acknowledged.
+    /// seen since the last set, stops it. After a trip the release's candidate may have less than it has, never more.
+    /// Returns once every worker acknowledged.
     async fn set(
         &self,
         fence: Fence,

@@ -68,6 +68,11 @@ impl RouterFixture for Fake {
         self.0.edit_table(service.as_str());
         true
     }
+
+    async fn trip(&self, service: &ServiceName) -> bool {
+        self.0.trip(service.as_str(), "planned");
+        true
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -80,6 +85,6 @@ async fn the_fake_platform_conforms() {
 async fn the_fake_router_conforms() {
     let world = World::new();
     let passed = router_cases(&Fake(world.clone())).await.unwrap();
-    assert_eq!(passed.len(), 14, "{passed:?}");
+    assert_eq!(passed.len(), 16, "{passed:?}");
     assert_eq!(world.violations(), Vec::<String>::new());
 }

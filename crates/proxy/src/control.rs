@@ -102,6 +102,10 @@ impl Control {
         for (name, service) in services {
             let Some(candidate) = service.candidate.clone() else { continue };
             let weighted = service.track(&candidate.revision).is_some_and(|track| track.weight_bp > 0);
+            if self.is_tripped(&name, &candidate.release) {
+                // What it still has was decided when it lost its lease: there is no renewal to wait for.
+                continue;
+            }
             let reachable = reachable(&service).await;
             let others = service.fallback_weights(|track| reachable.contains(&track.revision)).is_some();
             let suspended = weighted && others;
@@ -116,6 +120,10 @@ impl Control {
             }
         }
         self.swap().await
+    }
+
+    fn is_tripped(&self, name: &str, release: &str) -> bool {
+        self.state.borrow().stored.trips.get(name).is_some_and(|trips| trips.contains_key(release))
     }
 
     fn gate(&self, service: &ServiceTable) -> Option<Arc<Gate>> {
@@ -201,7 +209,7 @@ impl Control {
             None => table.pin_key = before.as_ref().and_then(|before| before.pin_key.clone()),
         }
         validate(name, &table, &stored.table)?;
-        refuse_tripped(&mut stored, name, &table)?;
+        refuse_tripped(&mut stored, name, before.as_ref(), &table)?;
         let changed = before.as_ref().is_none_or(|before| !before.same_routing(&table));
         let same_epoch = before.is_some_and(|before| before.epoch == epoch);
         if changed {
@@ -225,14 +233,16 @@ impl Control {
     async fn enliven(&self, name: &str, table: &ServiceTable) -> Result<(), ProxyError> {
         // Whoever sets a table vouches for its targets.
         self.state.borrow_mut().unverified.retain(|address| !ready_addresses(table).contains(address));
-        let gate = self.gate(table);
+        // A candidate that was tripped has no lease to lose any more, and nothing to be judged for.
+        let leased = table.candidate.as_ref().filter(|candidate| !self.is_tripped(name, &candidate.release));
+        let gate = leased.and_then(|_| self.gate(table));
         let old = {
             let mut state = self.state.borrow_mut();
             let live = state.live.entry(name.to_owned()).or_default();
             let old = std::mem::replace(&mut live.gate, gate);
             live.suspended = false;
             live.look_again_ms = 0;
-            live.lease_until_ms = table.candidate.as_ref().map(|candidate| boot_ms() + candidate.lease_ms);
+            live.lease_until_ms = leased.map(|candidate| boot_ms() + candidate.lease_ms);
             old
         };
         let swapped = self.swap().await;
@@ -281,11 +291,11 @@ impl Control {
         epoch: u64,
     ) -> Result<RenewReply, ProxyError> {
         let _changing = self.changing.lock().await;
+        if self.is_tripped(name, release) {
+            return Err(tripped(name, release));
+        }
         let (candidate, generation, restored) = {
             let mut state = self.state.borrow_mut();
-            if state.stored.trips.get(name).is_some_and(|trips| trips.contains_key(release)) {
-                return Err(tripped(name, release));
-            }
             let service = state.stored.table.services.get(name).ok_or_else(|| unknown(name))?;
             if epoch < service.epoch {
                 return Err(fenced(name, epoch, service.epoch));
@@ -394,9 +404,7 @@ impl Control {
         let service = self.state.borrow().stored.table.services.get(name).cloned();
         let service = service.ok_or_else(|| unknown(name))?;
         let Some(candidate) = service.candidate.clone() else { return Ok(service.generation) };
-        let already =
-            self.state.borrow().stored.trips.get(name).is_some_and(|t| t.contains_key(&candidate.release));
-        if already {
+        if self.is_tripped(name, &candidate.release) {
             return Ok(service.generation);
         }
         let had_weight = service.tracks.iter().any(|track| track.weight_bp > 0);
@@ -429,6 +437,10 @@ impl Control {
         let mut changed = service;
         for (track, weight) in changed.tracks.iter_mut().zip(weights) {
             track.weight_bp = if had_weight { weight } else { 0 };
+        }
+        let kept = changed.track(&candidate.revision).map_or(0, |track| track.weight_bp);
+        if let Some(lease) = &mut changed.candidate {
+            lease.retain_at_most(kept);
         }
         changed.generation += 1;
         let generation = changed.generation;
@@ -548,8 +560,8 @@ pub(crate) fn unknown(name: &str) -> ProxyError {
 
 fn tripped(name: &str, release: &str) -> ProxyError {
     let text = format!(
-        "service \"{name}\": the candidate of release \"{release}\" was tripped and gets no traffic again; \
-         start a new release"
+        "service \"{name}\": the candidate of release \"{release}\" was tripped and gets no more traffic than it \
+         has; start a new release"
     );
     ProxyError::new(ErrorKind::Tripped { release: release.to_owned() }, text)
 }
@@ -582,8 +594,15 @@ fn fence(stored: &Stored, name: &str, expected: u64, epoch: u64) -> Result<(), P
     Ok(())
 }
 
-/// Refuses weight for what was tripped. A new release with the same revision begins anew.
-fn refuse_tripped(stored: &mut Stored, name: &str, table: &ServiceTable) -> Result<(), ProxyError> {
+/// Refuses more weight than it has for what was tripped: the way back lowers it. A new release with the same revision
+/// begins anew.
+fn refuse_tripped(
+    stored: &mut Stored,
+    name: &str,
+    before: Option<&ServiceTable>,
+    table: &ServiceTable,
+) -> Result<(), ProxyError> {
+    let weight = |table: &ServiceTable, revision: &str| table.track(revision).map_or(0, |t| t.weight_bp);
     let Some(trips) = stored.trips.get_mut(name) else { return Ok(()) };
     if let Some(candidate) = &table.candidate
         && !trips.contains_key(&candidate.release)
@@ -591,7 +610,7 @@ fn refuse_tripped(stored: &mut Stored, name: &str, table: &ServiceTable) -> Resu
         trips.retain(|_, revision| *revision != candidate.revision);
     }
     for (release, revision) in trips.iter() {
-        if table.track(revision).is_some_and(|track| track.weight_bp > 0) {
+        if weight(table, revision) > before.map_or(0, |before| weight(before, revision)) {
             return Err(tripped(name, release));
         }
     }
@@ -600,9 +619,11 @@ fn refuse_tripped(stored: &mut Stored, name: &str, table: &ServiceTable) -> Resu
     Ok(())
 }
 
-/// Returns the revisions beside the candidate of which a ready target accepts connections now.
+/// Returns the revisions that a fallback can count on: a ready target accepts connections now.
 async fn reachable(service: &ServiceTable) -> BTreeSet<String> {
-    let candidate = service.candidate.as_ref().map(|candidate| candidate.revision.as_str());
+    // Nobody need wait for a candidate that keeps nothing.
+    let out = service.candidate.as_ref().filter(|candidate| candidate.retained() == 0);
+    let candidate = out.map(|candidate| candidate.revision.as_str());
     let others: Vec<&Track> =
         service.tracks.iter().filter(|track| Some(track.revision.as_str()) != candidate).collect();
     let silent = silent(others.iter().flat_map(|track| ready(track)).collect()).await;

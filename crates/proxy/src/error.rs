@@ -29,7 +29,7 @@ pub enum ErrorKind {
         /// The epoch the proxy has seen.
         actual: u64,
     },
-    /// The release was tripped, its candidate gets no traffic again.
+    /// The release was tripped, its candidate gets no more traffic than it has.
     Tripped {
         /// The tripped release.
         release: String,

@@ -90,7 +90,7 @@ pub struct RenewReply {
     pub lease_ms: u64,
     /// Generation of the service.
     pub generation: u64,
-    /// True: the candidate had weight 0 since the worker's boot, this renewal restored its weight.
+    /// True: the candidate was without its lease since the worker's boot, this renewal restored its weight.
     pub restored: bool,
 }
 
@@ -135,11 +135,11 @@ pub struct ServiceObservation {
     pub table: ServiceTable,
     /// Weights in force by revision, after boot, lapse or trip; basis points.
     pub effective: BTreeMap<String, u16>,
-    /// The candidate had no renewal since the worker's boot: it has weight 0 until then.
+    /// The candidate had no renewal since the worker's boot: until then it has what a lapse would leave it.
     pub awaiting_renewal: bool,
     /// Time left of the candidate's lease.
     pub lease_left_ms: Option<u64>,
-    /// Releases whose candidate gets no traffic again.
+    /// Releases whose candidate gets no more traffic than it has.
     pub tripped: Vec<String>,
     /// Numbers of the guard since the last `set`.
     pub guard: Option<GuardNumbers>,

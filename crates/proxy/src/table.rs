@@ -100,7 +100,8 @@ pub struct CandidateLease {
     pub revision: String,
     /// How long one renewal lasts, on boot time.
     pub lease_ms: u64,
-    /// Revisions and weights after a lapse or a trip; empty: the other tracks by their ready targets.
+    /// Revisions and weights after a lapse or a trip. An entry of the candidate itself, at most its weight, is what it
+    /// keeps; the others share the rest in proportion. Without any other: the other tracks by their ready targets.
     #[serde(default)]
     pub fallback: Vec<(String, u16)>,
     /// Limits that trip the candidate.
@@ -149,10 +150,11 @@ impl ServiceTable {
         *self == other
     }
 
-    /// Returns the weights once the candidate is out: the stored fallback, restricted to revisions for which `ready`
-    /// holds and scaled to the whole. None: nobody could take the traffic.
+    /// Returns the weights once the candidate has lost its lease: what it keeps, and the stored fallback of the others,
+    /// restricted to revisions for which `ready` holds and scaled to the rest. None: nobody could take the traffic.
     pub(crate) fn fallback_weights(&self, ready: impl Fn(&Track) -> bool) -> Option<Vec<u16>> {
         let candidate = self.candidate.as_ref()?;
+        let by_targets = candidate.fallback.iter().all(|(revision, _)| *revision == candidate.revision);
         let wanted: Vec<u64> = self
             .tracks
             .iter()
@@ -160,26 +162,49 @@ impl ServiceTable {
                 if track.revision == candidate.revision || !ready(track) {
                     return 0;
                 }
-                if candidate.fallback.is_empty() {
+                if by_targets {
                     return track.targets.iter().filter(|target| target.ready).count() as u64;
                 }
                 let stored = candidate.fallback.iter().find(|(revision, _)| *revision == track.revision);
                 stored.map_or(0, |(_, weight)| u64::from(*weight))
             })
             .collect();
-        scale(&wanted)
+        let at = self.tracks.iter().position(|track| track.revision == candidate.revision);
+        let kept = at.filter(|at| ready(&self.tracks[*at])).map_or(0, |_| candidate.retained());
+        let mut weights = scale(&wanted, WHOLE.saturating_sub(kept))?;
+        if let Some(at) = at {
+            weights[at] = kept;
+        }
+        Some(weights)
     }
 }
 
-/// Scales weights to [`WHOLE`], the rounding rest going to the largest; None when all are 0.
-fn scale(wanted: &[u64]) -> Option<Vec<u16>> {
+impl CandidateLease {
+    /// Returns the weight that the candidate keeps after a lapse or a trip, in basis points.
+    pub(crate) fn retained(&self) -> u16 {
+        let own = self.fallback.iter().find(|(revision, _)| *revision == self.revision);
+        own.map_or(0, |(_, weight)| *weight)
+    }
+
+    /// Lets the candidate keep no more than `most`.
+    pub(crate) fn retain_at_most(&mut self, most: u16) {
+        for (revision, weight) in &mut self.fallback {
+            if *revision == self.revision {
+                *weight = most.min(*weight);
+            }
+        }
+    }
+}
+
+/// Scales weights to `whole`, the rounding rest going to the largest; None when all are 0, or nothing is to be given.
+fn scale(wanted: &[u64], whole: u16) -> Option<Vec<u16>> {
     let sum: u64 = wanted.iter().sum();
-    if sum == 0 {
+    if sum == 0 || whole == 0 {
         return None;
     }
     let mut scaled: Vec<u16> =
-        wanted.iter().map(|weight| u16::try_from(weight * u64::from(WHOLE) / sum).unwrap_or(WHOLE)).collect();
-    let rest = WHOLE.saturating_sub(scaled.iter().sum());
+        wanted.iter().map(|weight| u16::try_from(weight * u64::from(whole) / sum).unwrap_or(whole)).collect();
+    let rest = whole.saturating_sub(scaled.iter().sum());
     if let Some(largest) = (0..wanted.len()).max_by_key(|index| wanted[*index]) {
         scaled[largest] += rest;
     }
@@ -234,9 +259,13 @@ pub(crate) fn validate(name: &str, service: &ServiceTable, rest: &Table) -> Resu
         {
             return invalid(format!("fallback names revision \"{unknown}\", which has no track"));
         }
-        if candidate.fallback.iter().any(|(revision, weight)| *revision == candidate.revision && *weight > 0)
-        {
-            return invalid("the fallback sends traffic to the candidate itself".into());
+        let weight = service.track(&candidate.revision).map_or(0, |track| track.weight_bp);
+        if candidate.retained() > weight {
+            // A lapse would send the candidate more than anybody has decided to send it.
+            return invalid(format!(
+                "the fallback leaves the candidate {} basis points, which is more than its weight {weight}",
+                candidate.retained()
+            ));
         }
     }
     if let Some(key) = &service.pin_key
@@ -331,5 +360,29 @@ mod tests {
         assert_eq!(table.fallback_weights(|_| true), Some(vec![5_000, 5_000, 0]));
         assert_eq!(table.fallback_weights(|track| track.revision == "b"), Some(vec![0, WHOLE, 0]));
         assert_eq!(table.fallback_weights(|_| false), None);
+    }
+
+    #[test]
+    fn the_candidate_keeps_what_the_fallback_leaves_it() {
+        let mut table = service(vec![track("a", 2_000), track("b", 1_000), track("c", 7_000)]);
+        let fallback = vec![("a".into(), 2_000), ("b".into(), 1_000), ("c".into(), 4_000)];
+        let (release, revision) = ("r".into(), "c".into());
+        table.candidate = Some(CandidateLease { release, revision, lease_ms: 1, fallback, guard: None });
+        assert!(validate("s", &table, &Table::default()).is_ok());
+        assert_eq!(table.fallback_weights(|_| true), Some(vec![4_000, 2_000, 4_000]));
+        assert_eq!(table.fallback_weights(|track| track.revision != "a"), Some(vec![0, 6_000, 4_000]));
+        assert_eq!(table.fallback_weights(|track| track.revision != "c"), Some(vec![6_667, 3_333, 0]));
+        assert_eq!(table.fallback_weights(|track| track.revision == "c"), None, "nobody takes the rest");
+        table.candidate.as_mut().unwrap().fallback = vec![("c".into(), 4_000)];
+        assert_eq!(
+            table.fallback_weights(|_| true),
+            Some(vec![3_000, 3_000, 4_000]),
+            "the others by targets"
+        );
+        table.candidate.as_mut().unwrap().fallback = vec![("a".into(), 0), ("c".into(), 7_000)];
+        assert_eq!(table.fallback_weights(|_| true), None, "nobody is meant to take the rest");
+        table.candidate.as_mut().unwrap().fallback = vec![("a".into(), 2_000), ("c".into(), 7_001)];
+        let error = validate("s", &table, &Table::default()).unwrap_err();
+        assert!(error.to_string().contains("more than its weight 7000"), "{error}");
     }
 }

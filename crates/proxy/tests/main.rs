@@ -10,6 +10,7 @@ mod suite {
     mod http;
     mod load;
     mod processes;
+    mod retain;
     mod retry;
     mod targets;
     mod upstream;

@@ -122,6 +122,13 @@ impl RouterFixture for Proxy {
         client.set(service.as_str(), table.generation, table.epoch, &table).await.unwrap();
         true
     }
+
+    async fn trip(&self, service: &ServiceName) -> bool {
+        let client = cutover_proxy::Client::new(self.scratch.state().join("proxy"));
+        // Refused where nobody could take over.
+        let _ = client.back(service.as_str(), "planned").await;
+        true
+    }
 }
 
 #[test]

@@ -114,7 +114,9 @@ impl ProxyRouter {
             seen.table.candidate.as_ref().filter(|candidate| seen.tripped.contains(&candidate.release));
         if let Some(candidate) = tripped {
             let same = shift.lease.as_ref().is_none_or(|lease| lease.release.as_str() == candidate.release);
-            if same && shift.weight_of(&RevisionId::new(&*candidate.revision)) > Weight::ZERO {
+            let has = seen.effective.get(&candidate.revision).copied().unwrap_or(0);
+            // The way back lowers what it was left with; nobody raises it again.
+            if same && shift.weight_of(&RevisionId::new(&*candidate.revision)).bp() > has {
                 let why = self.why_tripped(&candidate.release).await;
                 let what = format!("the proxy took its traffic away already: {why}");
                 return Err(Fault::candidate(what));

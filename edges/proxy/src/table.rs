@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use cutover_core::{RevisionId, Shift, Weight, file};
+use cutover_core::{Lease, RevisionId, Shift, file};
 use cutover_ports::Target;
 use cutover_proxy::{CandidateLease, Guard, PinKey, ServiceTable, Track};
 
@@ -40,10 +40,19 @@ pub(crate) fn wanted(
         release: lease.release.to_string(),
         revision: lease.candidate.to_string(),
         lease_ms,
-        fallback: vec![(lease.fallback.to_string(), Weight::FULL.bp())],
+        fallback: fallback(lease),
         guard: Some(guard(&lease.guard)),
     });
     table
+}
+
+/// Returns who has what once the lease is lost.
+fn fallback(lease: &Lease) -> Vec<(String, u16)> {
+    let others = (lease.fallback.to_string(), lease.retain.rest().bp());
+    if lease.retain.is_zero() {
+        return vec![others];
+    }
+    vec![others, (lease.candidate.to_string(), lease.retain.bp())]
 }
 
 /// Returns the hosts and listeners of a list of routes; one without a host takes every host of its address.

@@ -130,6 +130,7 @@ impl Machine {
             release: self.plan.release.clone(),
             candidate: candidate.clone(),
             fallback: stable.clone(),
+            retain: Weight::ZERO,
             guard: self.plan.guard.clone(),
         };
         Shift { weights: vec![(stable, weight.rest()), (candidate, weight)], lease: Some(lease) }

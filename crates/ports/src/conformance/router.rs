@@ -24,6 +24,9 @@ pub trait RouterFixture: Send + Sync {
 
     /// Changes the service's weights behind the router's back; false where that cannot be done.
     async fn edit(&self, service: &ServiceName) -> bool;
+
+    /// Lets the router take the candidate's traffic away by itself; false where it has no such way.
+    async fn trip(&self, service: &ServiceName) -> bool;
 }
 
 /// Runs all cases. Returns the names of those that passed.
@@ -52,6 +55,8 @@ pub async fn router_cases(fixture: &dyn RouterFixture) -> Result<Vec<&'static st
     case!(drain_needs_weight_zero);
     case!(targets_drain_one_by_one);
     case!(leases_are_renewed_by_their_release);
+    case!(a_trip_leaves_what_the_lease_retains);
+    case!(a_trip_without_anybody_to_take_over_moves_nothing);
     case!(old_fences_are_refused);
     case!(a_foreign_edit_stops_a_set);
     case!(counts_begin_at_nothing);
@@ -88,9 +93,19 @@ impl<'a> Case<'a> {
             release: Self::release(),
             candidate: self.candidate.clone(),
             fallback: self.stable.clone(),
+            retain: Weight::ZERO,
             guard: Guard::default(),
         });
         Shift { weights: vec![(self.stable.clone(), weight.rest()), (self.candidate.clone(), weight)], lease }
+    }
+
+    /// The same, and on a trip the candidate keeps `retain`.
+    fn retaining(&self, weight: Weight, retain: Weight) -> Shift {
+        let mut shift = self.shift(weight, true);
+        if let Some(lease) = &mut shift.lease {
+            lease.retain = retain;
+        }
+        shift
     }
 
     async fn set(&mut self, shift: &Shift) -> Result<Evidence, cutover_core::Fault> {
@@ -260,6 +275,45 @@ impl<'a> Case<'a> {
         fine(self.set(&settled).await, "settle")?;
         let late = self.router.renew(self.fences.next(), &self.service, &Self::release()).await;
         check(late.is_err(), "what is settled has no lease")
+    }
+
+    async fn a_trip_leaves_what_the_lease_retains(&mut self) -> Result<(), String> {
+        let bp = Weight::from_bp;
+        let more = self.retaining(bp(6_000), bp(6_001));
+        check(self.set(&more).await.is_err(), "a candidate cannot keep more than it has")?;
+        for (retain, lowered) in [(3_000, 1_500), (0, 0)] {
+            let shift = self.retaining(bp(6_000), bp(retain));
+            fine(self.set(&shift).await, "set")?;
+            self.in_force(bp(4_000), bp(6_000)).await?;
+            if !self.fixture.trip(&self.service).await {
+                return Ok(());
+            }
+            self.in_force(bp(retain).rest(), bp(retain)).await?;
+            let raise = self.shift(bp(retain + 1), false);
+            check(self.set(&raise).await.is_err(), "what was tripped gets no more than it has")?;
+            let raise = self.shift(bp(6_000), true);
+            check(self.set(&raise).await.is_err(), "nor with its lease")?;
+            for lower in [retain, lowered, lowered, 0] {
+                fine(self.set(&self.shift(bp(lower), false)).await, &format!("lower it to {lower}"))?;
+                self.in_force(bp(lower).rest(), bp(lower)).await?;
+            }
+            let raise = self.shift(bp(1), false);
+            check(self.set(&raise).await.is_err(), "nor after it was lowered")?;
+            fine(self.router.remove(self.fences.next(), &self.service).await, "remove the service")?;
+        }
+        Ok(())
+    }
+
+    async fn a_trip_without_anybody_to_take_over_moves_nothing(&mut self) -> Result<(), String> {
+        let all = self.retaining(Weight::FULL, Weight::FULL);
+        fine(self.set(&all).await, "set")?;
+        self.fixture.trip(&self.service).await;
+        self.in_force(Weight::ZERO, Weight::FULL).await?;
+        if self.router.lease_support() == LeaseSupport::Yes {
+            let renewed = self.router.renew(self.fences.next(), &self.service, &Self::release()).await;
+            fine(renewed, "renew: it was not tripped")?;
+        }
+        Ok(())
     }
 
     async fn old_fences_are_refused(&mut self) -> Result<(), String> {

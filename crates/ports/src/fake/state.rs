@@ -298,6 +298,12 @@ impl State {
                 self.violations.push(format!("{revision} of {service} got weight and is not ready"));
             }
         }
+        if let Some(lease) =
+            shift.lease.as_ref().filter(|lease| lease.retain > shift.weight_of(&lease.candidate))
+        {
+            let what = format!("{service}: {} would keep more than it has", lease.candidate);
+            return Err(Fault::cutover(what).fatal());
+        }
         let now = self.now;
         let table = self.tables.entry(service.clone()).or_default();
         if table.edited {
@@ -305,7 +311,7 @@ impl State {
         }
         for (release, revision) in &table.pinned {
             let mine = shift.lease.as_ref().is_none_or(|lease| &lease.release == release);
-            if mine && shift.weight_of(revision) > Weight::ZERO {
+            if mine && shift.weight_of(revision) > table.weight(revision) {
                 let what = format!("{service}: the router took the traffic of {release} away");
                 return Err(Fault::platform(what).fatal());
             }
@@ -395,13 +401,20 @@ impl State {
 
     pub(super) fn trip(&mut self, service: &ServiceName, why: &str) {
         let Some(table) = self.tables.get_mut(service) else { return };
-        let Some((lease, _)) = table.lease.take() else { return };
-        table.pinned.push((lease.release.clone(), lease.candidate));
-        table.split(&[(lease.fallback, Weight::FULL)], None);
-        table.generation += 1;
+        let Some((lease, until)) = table.lease.take() else { return };
         self.trip_count += 1;
-        let (number, service) = (self.trip_count, service.clone());
-        self.trips.push(Trip { number, service, release: Some(lease.release), why: why.to_string() });
+        let mut trip =
+            Trip { number: self.trip_count, service: service.clone(), release: None, why: why.to_string() };
+        if lease.retain == Weight::FULL {
+            // Nobody can take anything: the traffic stays, and a person is told.
+            table.lease = Some((lease, until + LEASE));
+        } else {
+            table.pinned.push((lease.release.clone(), lease.candidate.clone()));
+            table.split(&[(lease.fallback, lease.retain.rest()), (lease.candidate, lease.retain)], None);
+            table.generation += 1;
+            trip.release = Some(lease.release);
+        }
+        self.trips.push(trip);
     }
 
     pub(super) fn move_instance(&mut self, service: &ServiceName, revision: &RevisionId) {
