@@ -10,6 +10,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
+use crate::assets;
 use crate::body::{DownBody, UpBody, Upload};
 use crate::claim::Claim;
 use crate::headers;
@@ -21,6 +22,9 @@ use crate::tunnel;
 /// Response header that says why the proxy itself answered.
 pub const REASON_HEADER: &str = "x-cutover-reason";
 
+/// Response header of an asset that came from another revision than the one that the request was given to.
+pub const BRIDGED_HEADER: &str = "x-cutover-bridged";
+
 /// The connection a request came on.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct From {
@@ -29,7 +33,7 @@ pub(crate) struct From {
 }
 
 /// What an attempt came to.
-enum Attempt {
+pub(crate) enum Attempt {
     Answered(Response<Incoming>, Conn),
     /// Nothing was sent: another target may take the request, whatever it is.
     Unsent(Box<Request<UpBody>>, &'static str),
@@ -37,12 +41,21 @@ enum Attempt {
     Lost(&'static str),
 }
 
-struct Sending {
-    upload: Option<Rc<Upload>>,
+pub(crate) struct Sending {
+    pub(crate) upload: Option<Rc<Upload>>,
     /// May be sent twice: idempotent and without a body.
-    repeatable: bool,
-    upgrade: bool,
-    response_timeout: Option<Duration>,
+    pub(crate) repeatable: bool,
+    pub(crate) upgrade: bool,
+    pub(crate) response_timeout: Option<Duration>,
+}
+
+/// A response whose head is there, with the claim and the connection that its body still holds.
+pub(crate) struct Answered {
+    pub(crate) response: Response<Incoming>,
+    pub(crate) conn: Conn,
+    pub(crate) claim: Claim,
+    /// It comes from another revision than the one that was chosen.
+    pub(crate) bridged: bool,
 }
 
 /// Serves one request. Never fails: what goes wrong becomes a response.
@@ -71,10 +84,17 @@ pub(crate) async fn forward(
         response_timeout: plan.response_timeout,
     };
     let mut spare = sending.repeatable.then(|| copy(&head.method, &head.uri, &head.headers));
+    let asset = (plan.asset && sending.repeatable).then(|| copy(&head.method, &head.uri, &head.headers));
     let mut request = Request::from_parts(head, body);
     loop {
         let reason = match attempt(&claim, request, &sending, &mut spare).await {
-            Attempt::Answered(response, conn) => return answer(response, conn, claim, client, &sending),
+            Attempt::Answered(response, conn) => {
+                let mut answered = Answered { response, conn, claim, bridged: false };
+                if let Some(asset) = asset.filter(|_| assets::is_missing(&answered.response)) {
+                    answered = assets::ask_others(&router, &wish.service, &asset, answered).await;
+                }
+                return answer(answered, client, &sending);
+            }
             Attempt::Unsent(again, reason) => {
                 request = *again;
                 reason
@@ -106,6 +126,8 @@ pub(crate) async fn forward(
 struct Plan {
     trust_forwarded: bool,
     response_timeout: Option<Duration>,
+    /// It asks for a static file that any revision may have.
+    asset: bool,
 }
 
 /// A refusal before any target was claimed.
@@ -159,10 +181,13 @@ fn admit(
     if let Some(text) = service.maintenance.as_ref().filter(|_| pinned.is_none()) {
         return Err(unavailable("maintenance", text.clone()));
     }
+    // Who pins a revision wants to know what that one says.
+    let asset = pinned.is_none() && assets::is_asset(request.method(), request.uri(), &service.assets);
     let wish = Wish { service: service.name.clone(), pinned, tried: Vec::new(), last: None };
     let plan = Plan {
         trust_forwarded: service.trust_forwarded,
         response_timeout: service.response_timeout_ms.map(Duration::from_millis),
+        asset,
     };
     match router.claim_at(&compiled, at, &wish) {
         Some(claim) => Ok((claim, wish, plan)),
@@ -171,7 +196,7 @@ fn admit(
 }
 
 /// Copies a request that has no body.
-fn copy(method: &Method, uri: &Uri, headers: &HeaderMap) -> Request<UpBody> {
+pub(crate) fn copy(method: &Method, uri: &Uri, headers: &HeaderMap) -> Request<UpBody> {
     let mut copy = Request::new(UpBody::Empty);
     *copy.method_mut() = method.clone();
     *copy.uri_mut() = uri.clone();
@@ -180,7 +205,7 @@ fn copy(method: &Method, uri: &Uri, headers: &HeaderMap) -> Request<UpBody> {
 }
 
 /// Tries one target: on a kept connection, and on a new one when that had died.
-async fn attempt(
+pub(crate) async fn attempt(
     claim: &Claim,
     mut request: Request<UpBody>,
     sending: &Sending,
@@ -247,13 +272,8 @@ async fn send(
     }
 }
 
-fn answer(
-    response: Response<Incoming>,
-    conn: Conn,
-    mut claim: Claim,
-    client: Option<OnUpgrade>,
-    sending: &Sending,
-) -> Response<DownBody> {
+fn answer(answered: Answered, client: Option<OnUpgrade>, sending: &Sending) -> Response<DownBody> {
+    let Answered { response, conn, mut claim, bridged } = answered;
     let (mut head, body) = response.into_parts();
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         let Some(client) = client.filter(|_| sending.upgrade) else {
@@ -273,12 +293,19 @@ fn answer(
         return Response::from_parts(head, DownBody::Own(None));
     }
     claim.head(head.status.as_u16());
-    let hint = headers::keep_alive_hint(&head.headers);
-    let keep = hint.map_or(KEEP_IDLE, |hint| hint.min(KEEP_IDLE));
+    let keep = keep_of(&head.headers);
+    if bridged {
+        head.headers.insert(HeaderName::from_static(BRIDGED_HEADER), HeaderValue::from_static("1"));
+    }
     headers::strip_hop_by_hop(&mut head.headers);
     // The client's version decides how the body is framed, not the target's.
     head.version = Version::HTTP_11;
     Response::from_parts(head, DownBody::stream(body, claim, conn, keep))
+}
+
+/// Returns how long the connection of a response may be kept idle.
+pub(crate) fn keep_of(headers: &HeaderMap) -> Duration {
+    headers::keep_alive_hint(headers).map_or(KEEP_IDLE, |hint| hint.min(KEEP_IDLE))
 }
 
 fn lost(reason: &'static str) -> Response<DownBody> {

@@ -9,6 +9,7 @@
 //! - SIGTERM to the holder: the worker finishes its requests, then both end
 
 mod admin;
+mod assets;
 mod body;
 mod cells;
 mod claim;
@@ -40,7 +41,7 @@ mod worker;
 pub use client::Client;
 pub use count::{Arm, Counts, Histogram};
 pub use error::{ErrorKind, ProxyError};
-pub use forward::REASON_HEADER;
+pub use forward::{BRIDGED_HEADER, REASON_HEADER};
 pub use holder::{HolderOptions, run_holder};
 pub use pin::{PIN_HEADER, sign_pin};
 pub use protocol::{
