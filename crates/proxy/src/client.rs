@@ -9,10 +9,11 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
+use crate::compat::{self, PROTOCOL};
 use crate::error::{ErrorKind, ProxyError};
 use crate::holder::ADMIN_SOCKET;
 use crate::protocol::{
-    DrainReply, Event, Hello, MAX_LINE, Observation, PROTOCOL, RenewReply, Reply, Request, SetReply,
+    DrainReply, Event, Hello, MAX_LINE, Observation, RenewReply, Reply, Request, SetReply,
 };
 use crate::table::ServiceTable;
 
@@ -29,10 +30,10 @@ impl Client {
         Self { socket: dir.as_ref().join(ADMIN_SOCKET), deadline: Duration::from_secs(10) }
     }
 
-    /// Connects to the proxy on `dir` and checks that it speaks our protocol.
+    /// Connects to the proxy on `dir` and checks that we understand each other; `Protocol` says what to do if not.
     pub async fn connect(dir: impl AsRef<Path>) -> Result<Self, ProxyError> {
         let client = Self::new(dir);
-        client.hello().await?;
+        compat::agree(&client.hello().await?)?;
         Ok(client)
     }
 
@@ -42,7 +43,7 @@ impl Client {
         self
     }
 
-    /// Asks who answers.
+    /// Asks who answers; every version of the proxy says so.
     pub async fn hello(&self) -> Result<Hello, ProxyError> {
         self.repeat(Request::Hello).await
     }

@@ -58,6 +58,9 @@ pub enum ErrorKind {
     Closing,
     /// The operating system refused something the proxy needs.
     System,
+    /// A failure that a newer proxy knows; its message says what it is.
+    #[serde(other)]
+    Other,
 }
 
 /// Failure of the proxy, of its admin protocol or of its client.

@@ -14,11 +14,12 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::time::timeout;
 
+use crate::compat::PROTOCOL;
 use crate::error::{ErrorKind, ProxyError};
 use crate::fds::{self, MAX_FDS};
 use crate::files;
 use crate::lock;
-use crate::protocol::{Envelope, PROTOCOL, Request};
+use crate::protocol::{Envelope, Request};
 use crate::supervise::{self, Handover, Succession};
 
 /// Admin socket in the proxy's folder.

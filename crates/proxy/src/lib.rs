@@ -14,6 +14,7 @@ mod body;
 mod cells;
 mod claim;
 mod client;
+mod compat;
 mod compiled;
 mod control;
 mod count;
@@ -39,13 +40,14 @@ mod tunnel;
 mod worker;
 
 pub use client::Client;
+pub use compat::{OLDEST_PROTOCOL, PROTOCOL};
 pub use count::{Arm, Counts, Histogram};
 pub use error::{ErrorKind, ProxyError};
 pub use forward::{BRIDGED_HEADER, REASON_HEADER};
 pub use holder::{HolderOptions, run_holder};
 pub use pin::{PIN_HEADER, sign_pin};
 pub use protocol::{
-    ArmObservation, DrainReply, Event, EventKind, GuardNumbers, Hello, Observation, PROTOCOL, RenewReply,
+    ArmObservation, DrainReply, Event, EventKind, GuardNumbers, Hello, Observation, RenewReply,
     RevisionObservation, ServiceObservation, SetReply,
 };
 pub use table::{CandidateLease, Guard, PinKey, SCHEMA, ServiceTable, Table, Target, Track, WHOLE};

@@ -5,6 +5,7 @@
 mod suite {
     mod assets;
     mod boot;
+    mod compat;
     mod control;
     mod drain;
     mod harness;
