@@ -105,7 +105,10 @@ fn parse(line: &[u8], holder_pid: Option<u32>) -> Result<Request, (Option<Reques
         return Ok(Request::Hello);
     }
     let version = value.get("version").and_then(Value::as_u64);
-    let understood = compat::understand(version, holder_pid);
+    let schema = value.get("schema").and_then(Value::as_u64);
+    let understood = compat::understand(version, holder_pid)
+        // Before the rest is read: a newer table may not even look like one.
+        .and_then(|()| compat::understand_schema(schema, holder_pid));
     let read = serde_json::from_value::<Envelope>(value).map(|envelope| envelope.request);
     match (understood, read) {
         (Err(error), read) => Err((read.ok(), error)),
@@ -129,7 +132,7 @@ async fn obey(request: Request, worker: &Worker) -> Result<Value, ProxyError> {
         Request::Hello => serde_json::to_value(hello(worker)),
         Request::Listen { addr } => return Ok(json!(worker.listen(addr).await?)),
         Request::Observe { service } => serde_json::to_value(observe(worker, service.as_deref()).await?),
-        Request::Set { service, expected_generation, epoch, table } => {
+        Request::Set { service, expected_generation, epoch, table, .. } => {
             serde_json::to_value(control.set(&service, expected_generation, epoch, *table).await?)
         }
         Request::Renew { service, release, epoch } => {

@@ -15,7 +15,7 @@ use crate::holder::ADMIN_SOCKET;
 use crate::protocol::{
     DrainReply, Event, Hello, MAX_LINE, Observation, RenewReply, Reply, Request, SetReply,
 };
-use crate::table::ServiceTable;
+use crate::table::{SCHEMA, ServiceTable};
 
 /// Talks to the proxy of one folder, over a new connection per call: a restarted worker is not noticed.
 #[derive(Debug, Clone)]
@@ -75,8 +75,8 @@ impl Client {
         epoch: u64,
         table: &ServiceTable,
     ) -> Result<SetReply, ProxyError> {
-        let table = Box::new(table.clone());
-        self.call(Request::Set { service: service.to_owned(), expected_generation, epoch, table }).await
+        let (service, table) = (service.to_owned(), Box::new(table.clone()));
+        self.call(Request::Set { service, expected_generation, epoch, schema: SCHEMA, table }).await
     }
 
     /// Renews the candidate's lease; after a boot of the worker this restores the candidate's weight.

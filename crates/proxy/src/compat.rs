@@ -1,11 +1,13 @@
 //! Which versions of the proxy, its clients and its files understand each other.
 //!
 //! A new verb or a field that may be ignored needs no new version: an older proxy refuses a verb that it does not know,
-//! by name, and ignores the field. [`PROTOCOL`] is raised when something old changes its meaning. `hello` is answered
+//! by name, and ignores the field. [`PROTOCOL`] is raised when something old changes its meaning, [`SCHEMA`] when a table
+//! says something that must not be ignored; every version reads the tables of those before it. `hello` is answered
 //! to every version, so that each side can say who the other one is.
 
 use crate::error::{ErrorKind, ProxyError};
 use crate::protocol::Hello;
+use crate::table::SCHEMA;
 
 /// Newest version of the admin protocol that this side speaks.
 pub const PROTOCOL: u32 = 1;
@@ -47,6 +49,16 @@ pub(crate) fn understand(version: Option<u64>, holder_pid: Option<u32>) -> Resul
         return Ok(());
     }
     Err(refuse(&format!("the request speaks {said}"), holder_pid))
+}
+
+/// Checks on the proxy's side that it knows everything that a table may say.
+pub(crate) fn understand_schema(schema: Option<u64>, holder_pid: Option<u32>) -> Result<(), ProxyError> {
+    match schema {
+        Some(schema) if schema > SCHEMA.into() => {
+            Err(refuse(&format!("the table has schema {schema}, which is above {SCHEMA}"), holder_pid))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Refuses what only another version of the proxy could do.

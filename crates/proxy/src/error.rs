@@ -48,6 +48,8 @@ pub enum ErrorKind {
     Cancelled,
     /// The folder could not be written; traffic goes on with the table as it was.
     Storage,
+    /// A newer proxy has written the folder's files.
+    Newer,
     /// A thread of the worker did not acknowledge in time: observe before going on.
     Unacknowledged,
     /// A listening address could not be opened.

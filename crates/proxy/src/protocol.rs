@@ -33,6 +33,9 @@ pub(crate) enum Request {
         service: String,
         expected_generation: u64,
         epoch: u64,
+        /// Of the table; one that the proxy does not know is refused.
+        #[serde(default = "crate::compat::first")]
+        schema: u32,
         table: Box<ServiceTable>,
     },
     Renew {

@@ -48,6 +48,20 @@ impl Succession {
         self.leaving.borrow().clone()
     }
 
+    /// Returns the worker before, when it still waits for the word to go.
+    fn predecessor(&self) -> Option<u32> {
+        self.waiting.borrow().as_ref()?;
+        self.leaving().last().copied()
+    }
+
+    /// Lets the worker before go on: closing the connection tells it so.
+    fn abandon(&self) {
+        if let Some(pid) = self.predecessor() {
+            self.leaving.borrow_mut().retain(|leaving| *leaving != pid);
+        }
+        self.waiting.borrow_mut().take();
+    }
+
     /// Tells the worker before to go.
     pub(crate) async fn complete(&self) {
         let waiting = self.waiting.borrow_mut().take();
@@ -103,8 +117,11 @@ pub(crate) async fn keep_worker(
         tokio::select! {
             status = worker.wait() => {
                 let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
-                tracing::error!(%status, "worker ended, starting another");
-                child = None;
+                child = resume(succession, &mut leaving);
+                match &child {
+                    Some(_) => tracing::error!(%status, "the next worker did not serve, the one before goes on"),
+                    None => tracing::error!(%status, "worker ended, starting another"),
+                }
             }
             _ = hangup.recv() => {
                 if let Some(next) = replace(options, succession).await {
@@ -133,7 +150,7 @@ fn spawn(options: &HolderOptions) -> Result<Child, ProxyError> {
 }
 
 /// Starts the next worker beside the one that serves, which then changes nothing any more until it is told to go. If the
-/// next one never serves, the old one takes up its duties again after a while.
+/// next one ends before it serves, the old one takes up its duties again.
 async fn replace(options: &HolderOptions, succession: &Succession) -> Option<Child> {
     let (_, handover) = take_over(&options.dir)
         .await
@@ -144,11 +161,18 @@ async fn replace(options: &HolderOptions, succession: &Succession) -> Option<Chi
         Ok(next) => Some(next),
         Err(error) => {
             tracing::error!(%error, "worker is not replaced");
-            // Closing the connection tells the old one to go on.
-            succession.waiting.borrow_mut().take();
+            succession.abandon();
             None
         }
     }
+}
+
+/// Takes the worker before back, when the next one ended before it served. Two must never serve side by side.
+fn resume(succession: &Succession, leaving: &mut Vec<Child>) -> Option<Child> {
+    let pid = succession.predecessor()?;
+    let at = leaving.iter().position(|old| old.id() == Some(pid))?;
+    succession.abandon();
+    Some(leaving.remove(at))
 }
 
 async fn stop(children: Vec<Child>, grace: Duration) {

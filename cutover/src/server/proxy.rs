@@ -54,10 +54,11 @@ pub(crate) async fn restart(state: &StateDir) -> Result<(), Failure> {
                 .hint(format!("its log: {}", state.proxy_log().display())));
             }
             (Err(error), Some(status)) => {
-                return Err(Failure::own(format!(
-                    "failed to start the proxy: it ended with {status} ({error})"
-                ))
-                .hint(format!("its log: {}", state.proxy_log().display())));
+                let mut failure =
+                    Failure::own(format!("failed to start the proxy: it ended with {status} ({error})"))
+                        .hint(format!("its log: {}", state.proxy_log().display()));
+                failure.lines = last_words(state);
+                return Err(failure);
             }
             (Err(error), None) if begun.elapsed() > START_LIMIT => {
                 return Err(Failure::own(format!(
@@ -71,6 +72,13 @@ pub(crate) async fn restart(state: &StateDir) -> Result<(), Failure> {
     // Who spawns reaps: a holder that dies while this server lives must not stay a zombie.
     std::thread::spawn(move || drop(child.wait()));
     Ok(())
+}
+
+/// Returns the last lines of the proxy's log: they say why it ended.
+fn last_words(state: &StateDir) -> Vec<String> {
+    let text = std::fs::read_to_string(state.proxy_log()).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(3)..].iter().map(|line| (*line).to_string()).collect()
 }
 
 /// Runs the holder until it is told to stop.

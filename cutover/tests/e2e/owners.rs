@@ -171,3 +171,22 @@ fn a_proxy_of_another_protocol_is_left_as_it_is() {
     assert!(asked.load(std::sync::atomic::Ordering::SeqCst) >= 2, "it still has its socket");
     assert_eq!(scratch.processes(), Vec::new(), "no proxy was started beside it");
 }
+
+/// The folder of a newer proxy is not for this one: the server says so, and nothing is overwritten.
+#[test]
+fn a_folder_of_a_newer_proxy_is_refused_with_what_to_do() {
+    let scratch = Scratch::new();
+    let folder = scratch.state().join("proxy");
+    fs::create_dir_all(&folder).unwrap();
+    // The checksum of an empty object.
+    let sum = "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
+    let newer = format!("{{\"schema\":2,\"sha256\":\"{sum}\",\"payload\":{{}}}}");
+    fs::write(folder.join("table.json"), &newer).unwrap();
+    let said = scratch.run(&["server"]).expect(1);
+    for words in
+        ["it has schema 2, this proxy reads up to 1", "written by a newer cutover", "move the file away"]
+    {
+        assert!(said.err.contains(words), "{said:?}");
+    }
+    assert_eq!(fs::read_to_string(folder.join("table.json")).unwrap(), newer);
+}

@@ -26,7 +26,7 @@ pub(crate) fn fault(doing: &str, error: &ProxyError) -> Fault {
             (Blame::Configuration, After::Final, "")
         }
         // The text of another version says what to do.
-        ErrorKind::Protocol => (Blame::Configuration, After::Final, ""),
+        ErrorKind::Protocol | ErrorKind::Newer => (Blame::Configuration, After::Final, ""),
         ErrorKind::Denied => {
             (Blame::Configuration, After::Final, "the proxy belongs to another user; work as that user")
         }

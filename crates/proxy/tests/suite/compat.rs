@@ -8,7 +8,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
 
-use super::harness::{LIMIT, Proxy, SERVICE, table, track};
+use super::harness::{LIMIT, Proxy, SERVICE, signal, spawn_holder, table, track, until, until_seen};
 use super::upstream::Upstream;
 
 /// Says one line on the admin socket, as a client of any version might; returns the answer.
@@ -175,4 +175,78 @@ async fn a_holder_of_another_protocol_takes_nothing_over() {
     let service = proxy.client.observe_service(SERVICE).await.unwrap().services[SERVICE].table.clone();
     assert_eq!(proxy.set(1, &service).await.generation, 1);
     assert!(proxy.client.drain(SERVICE, "none", Duration::from_secs(1)).await.unwrap().clean);
+}
+
+#[tokio::test]
+async fn a_table_of_a_newer_schema_is_refused_and_the_one_before_stays() {
+    let (proxy, _v1) = serving().await;
+    // It need not even look like a table of ours.
+    let newer = r#"{"version":1,"verb":"set","service":"shop","expected_generation":1,"epoch":1,"schema":2,"table":[7]}"#;
+    let reply = say(&proxy, newer).await;
+    assert_eq!(reply["error"]["kind"], "protocol", "{reply}");
+    for words in ["schema 2", "kill -HUP", "traffic goes on as it is"] {
+        assert!(reply["error"]["message"].as_str().unwrap().contains(words), "{reply}");
+    }
+    let seen = proxy.client.observe_service(SERVICE).await.unwrap();
+    assert_eq!(seen.services[SERVICE].table.generation, 1);
+    assert_eq!(proxy.get("/id").await.text(), "v1");
+}
+
+/// Makes the stored table one of the next schema; returns its bytes.
+fn make_newer(path: &std::path::Path) -> Vec<u8> {
+    let mut sealed: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    sealed["schema"] = json!(cutover_proxy::SCHEMA + 1);
+    std::fs::write(path, serde_json::to_vec(&sealed).unwrap()).unwrap();
+    std::fs::read(path).unwrap()
+}
+
+#[tokio::test]
+async fn a_folder_of_a_newer_proxy_is_refused_and_left_as_it_is() {
+    use std::io::Read;
+    let (proxy, _v1) = serving().await;
+    let dir = proxy.terminate().await;
+    let path = dir.path().join("table.json");
+    let newer = make_newer(&path);
+    let mut holder = spawn_holder(dir.path(), &[]);
+    let status = until("the holder ends", || holder.try_wait().unwrap()).await;
+    assert!(!status.success());
+    let mut text = String::new();
+    holder.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+    let schema = "table.json: it has schema 2, this proxy reads up to 1";
+    for words in [schema, "written by a newer cutover", "move the file away"] {
+        assert!(text.contains(words), "{text}");
+    }
+    assert_eq!(std::fs::read(&path).unwrap(), newer, "it is not replaced");
+    assert!(!dir.path().join("table.damaged.json").exists(), "and not taken for damage");
+}
+
+#[tokio::test]
+async fn a_successor_that_cannot_read_the_table_leaves_the_traffic_to_the_worker_before() {
+    use std::io::{BufRead, BufReader};
+    let (mut proxy, v1) = serving().await;
+    let before = proxy.worker_pid().await;
+    make_newer(&proxy.path("table.json"));
+    let stderr = BufReader::new(proxy.holder.stderr.take().unwrap());
+    let (say_line, mut lines) = tokio::sync::mpsc::unbounded_channel();
+    std::thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| say_line.send(line)));
+    signal(proxy.holder.id(), rustix::process::Signal::HUP);
+    let refused = timeout(LIMIT, lines.recv()).await.unwrap().unwrap();
+    assert!(refused.contains("written by a newer cutover"), "{refused}");
+    assert_eq!(proxy.get("/id").await.text(), "v1");
+    // It takes up its duties again at once, and alone.
+    let v2 = Upstream::start("v2").await;
+    let both = table(vec![track("v1", 0, &[v1.addr]), track("v2", 10_000, &[v2.addr])]);
+    assert_eq!(proxy.set(1, &both).await.generation, 2);
+    assert_eq!(proxy.worker_pid().await, before);
+    // What it wrote it can read: the next one serves, and it goes.
+    signal(proxy.holder.id(), rustix::process::Signal::HUP);
+    until_seen(&proxy, "the successor", |seen| seen.worker_pid != before).await;
+    for _ in 0..20 {
+        assert_eq!(proxy.get("/id").await.text(), "v2");
+    }
+    until("the worker before leaves", || {
+        let state = std::fs::read_to_string(format!("/proc/{before}/stat")).unwrap_or_default();
+        (state.is_empty() || state.contains(") Z ")).then_some(())
+    })
+    .await;
 }
