@@ -4,8 +4,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{CONNECTION, HOST, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -16,11 +15,9 @@ use crate::claim::Claim;
 use crate::headers;
 use crate::pin::{PIN_HEADER, verify};
 use crate::pool::{self, Conn, KEEP_IDLE, SendFailure};
+use crate::refusal::{Refusal, lost, refuse};
 use crate::route::{MAX_ATTEMPTS, Router, Wish};
 use crate::tunnel;
-
-/// Response header that says why the proxy itself answered.
-pub const REASON_HEADER: &str = "x-cutover-reason";
 
 /// Response header of an asset that came from another revision than the one that the request was given to.
 pub const BRIDGED_HEADER: &str = "x-cutover-bridged";
@@ -128,20 +125,6 @@ struct Plan {
     response_timeout: Option<Duration>,
     /// It asks for a static file that any revision may have.
     asset: bool,
-}
-
-/// A refusal before any target was claimed.
-struct Refusal {
-    status: StatusCode,
-    reason: &'static str,
-    text: String,
-}
-
-impl Refusal {
-    fn count(self, router: &Router) -> Response<DownBody> {
-        *router.unrouted.borrow_mut().entry(self.reason).or_default() += 1;
-        refuse(self.status, self.reason, &self.text)
-    }
 }
 
 fn admit(
@@ -306,35 +289,4 @@ fn answer(answered: Answered, client: Option<OnUpgrade>, sending: &Sending) -> R
 /// Returns how long the connection of a response may be kept idle.
 pub(crate) fn keep_of(headers: &HeaderMap) -> Duration {
     headers::keep_alive_hint(headers).map_or(KEEP_IDLE, |hint| hint.min(KEEP_IDLE))
-}
-
-fn lost(reason: &'static str) -> Response<DownBody> {
-    let status = match reason {
-        "connect-timeout" | "response-timeout" | "drain-deadline" => StatusCode::GATEWAY_TIMEOUT,
-        "connect-refused" | "connect-unreachable" | "connect-failed" => StatusCode::SERVICE_UNAVAILABLE,
-        _ => StatusCode::BAD_GATEWAY,
-    };
-    let text = match reason {
-        "connect-refused" => "no target accepted a connection",
-        "connect-unreachable" | "connect-failed" => "no target could be reached",
-        "connect-timeout" => "no target accepted a connection in time",
-        "response-timeout" => "the target did not answer in time",
-        "drain-deadline" => "the target was drained and its deadline passed before it answered",
-        "bad-response" => "the target's response could not be understood",
-        _ => "the target closed the connection before it answered; the request may have had its effect",
-    };
-    refuse(status, reason, text)
-}
-
-fn refuse(status: StatusCode, reason: &'static str, text: &str) -> Response<DownBody> {
-    let mut response =
-        Response::new(DownBody::Own(Some(Bytes::from(format!("cutover: {text} ({reason})\n")))));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(HeaderName::from_static(REASON_HEADER), HeaderValue::from_static(reason));
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
-    }
-    response
 }

@@ -31,6 +31,7 @@ mod lock;
 mod pin;
 mod pool;
 mod protocol;
+mod refusal;
 mod route;
 mod store;
 mod supervise;
@@ -43,12 +44,13 @@ pub use client::Client;
 pub use compat::{OLDEST_PROTOCOL, PROTOCOL};
 pub use count::{Arm, Counts, Histogram};
 pub use error::{ErrorKind, ProxyError};
-pub use forward::{BRIDGED_HEADER, REASON_HEADER};
+pub use forward::BRIDGED_HEADER;
 pub use holder::{HolderOptions, run_holder};
 pub use pin::{PIN_HEADER, sign_pin};
 pub use protocol::{
     ArmObservation, DrainReply, Event, EventKind, GuardNumbers, Hello, Observation, RenewReply,
     RevisionObservation, ServiceObservation, SetReply,
 };
+pub use refusal::REASON_HEADER;
 pub use table::{CandidateLease, Guard, PinKey, SCHEMA, ServiceTable, Table, Target, Track, WHOLE};
 pub use worker::{WorkerOptions, run_worker};
