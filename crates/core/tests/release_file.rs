@@ -293,3 +293,42 @@ fn broken_yaml_has_a_place() {
     "#]],
     );
 }
+
+#[test]
+fn assets_are_named_by_their_folders() {
+    check(
+        &with("8080\"}", "8080\", assets: [/assets/, /static/app/]}"),
+        &expect![[r#"
+        ok
+    "#]],
+    );
+    check(
+        &with("8080\"}", "8080\", assets: [/, assets/, /a, /a/../b/, '/a?b/', /b/, /b/]}"),
+        &expect![[r#"
+            cutover.yaml:5:48: assets below `/` would be every path
+              5 |   - proxy: {listen: "127.0.0.1:8080", assets: [/, assets/, /a, /a/../b/, '/a?b/', /b/, /b/]}
+                |                                                ^
+              hint: name their folder, such as `/assets/`
+            cutover.yaml:5:51: `assets/` is not a path prefix of assets
+              5 |   - proxy: {listen: "127.0.0.1:8080", assets: [/, assets/, /a, /a/../b/, '/a?b/', /b/, /b/]}
+                |                                                   ^
+              hint: write it as it is asked for, from / to /, such as `/assets/`
+            cutover.yaml:5:60: `/a` is not a path prefix of assets
+              5 |   - proxy: {listen: "127.0.0.1:8080", assets: [/, assets/, /a, /a/../b/, '/a?b/', /b/, /b/]}
+                |                                                            ^
+              hint: write it as it is asked for, from / to /, such as `/assets/`
+            cutover.yaml:5:64: `/a/../b/` is not a path prefix of assets
+              5 |   - proxy: {listen: "127.0.0.1:8080", assets: [/, assets/, /a, /a/../b/, '/a?b/', /b/, /b/]}
+                |                                                                ^
+              hint: write it as it is asked for, from / to /, such as `/assets/`
+            cutover.yaml:5:74: `/a?b/` is not a path prefix of assets
+              5 |   - proxy: {listen: "127.0.0.1:8080", assets: [/, assets/, /a, /a/../b/, '/a?b/', /b/, /b/]}
+                |                                                                          ^
+              hint: write it as it is asked for, from / to /, such as `/assets/`
+            cutover.yaml:5:88: `/b/` stands here twice
+              5 |   - proxy: {listen: "127.0.0.1:8080", assets: [/, assets/, /a, /a/../b/, '/a?b/', /b/, /b/]}
+                |                                                                                        ^
+              hint: remove one of them
+        "#]],
+    );
+}

@@ -13,14 +13,15 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use crate::compat::{self, OLDEST_PROTOCOL, PROTOCOL};
 use crate::compiled::effective;
 use crate::control::unknown;
 use crate::error::{ErrorKind, ProxyError};
 use crate::fds;
 use crate::holder::{Sockets, is_friend};
 use crate::protocol::{
-    ArmObservation, Envelope, Event, Hello, MAX_LINE, Observation, PROTOCOL, Reply, Request,
-    RevisionObservation, ServiceObservation,
+    ArmObservation, Envelope, Event, Hello, MAX_LINE, Observation, Reply, Request, RevisionObservation,
+    ServiceObservation,
 };
 use crate::store::boot_ms;
 use crate::thread::Command;
@@ -69,13 +70,15 @@ async fn converse(stream: UnixStream, worker: &Worker) {
             Ok(Ok(count)) if count > 0 => {}
             _ => return,
         }
-        let parsed = parse(&line);
-        if matches!(parsed, Ok(Request::Handover)) {
-            return hand_over(stream.into_inner(), worker).await;
-        }
-        let reply = match parsed {
+        let reply = match parse(&line, worker.holder_pid.get()) {
+            Ok(Request::Handover) => return hand_over(stream.into_inner(), worker).await,
             Ok(request) => obey(request, worker).await,
-            Err(error) => Err(error),
+            Err((Some(Request::Handover), error)) => {
+                // A holder waits for sockets, not for a reply. Who asked and went away needs no answer.
+                let _ = fds::send(stream.get_ref(), &Sockets::refuse(&error), &[]).await;
+                return;
+            }
+            Err((_, error)) => Err(error),
         };
         let reply = match reply {
             Ok(value) => Reply::Ok(value),
@@ -89,20 +92,32 @@ async fn converse(stream: UnixStream, worker: &Worker) {
     }
 }
 
-fn parse(line: &[u8]) -> Result<Request, ProxyError> {
+/// Reads a request; one of another version may come back beside the error.
+fn parse(line: &[u8], holder_pid: Option<u32>) -> Result<Request, (Option<Request>, ProxyError)> {
+    let unreadable = |what: String| (None, ProxyError::new(ErrorKind::Protocol, what));
     if line.last() != Some(&b'\n') {
-        return Err(ProxyError::new(ErrorKind::Protocol, format!("a request has at most {MAX_LINE} bytes")));
+        return Err(unreadable(format!("a request has at most {MAX_LINE} bytes")));
     }
-    let protocol = |error: serde_json::Error| {
-        ProxyError::new(ErrorKind::Protocol, format!("request cannot be read: {error}"))
-    };
-    let value: Value = serde_json::from_slice(line).map_err(protocol)?;
+    let cannot = |error: serde_json::Error| unreadable(format!("request cannot be read: {error}"));
+    let value: Value = serde_json::from_slice(line).map_err(cannot)?;
+    let verb = value.get("verb").and_then(Value::as_str).unwrap_or_default().to_owned();
+    if verb == "hello" {
+        return Ok(Request::Hello);
+    }
     let version = value.get("version").and_then(Value::as_u64);
-    if version != Some(u64::from(PROTOCOL)) {
-        let text = format!("request has protocol version {version:?}, this proxy speaks {PROTOCOL}");
-        return Err(ProxyError::new(ErrorKind::Protocol, text));
+    let schema = value.get("schema").and_then(Value::as_u64);
+    let understood = compat::understand(version, holder_pid)
+        // Before the rest is read: a newer table may not even look like one.
+        .and_then(|()| compat::understand_schema(schema, holder_pid));
+    let read = serde_json::from_value::<Envelope>(value).map(|envelope| envelope.request);
+    match (understood, read) {
+        (Err(error), read) => Err((read.ok(), error)),
+        (Ok(()), Ok(Request::Unknown)) => {
+            let what = format!("the request \"{verb}\" is not known here");
+            Err((None, compat::refuse(&what, holder_pid)))
+        }
+        (Ok(()), read) => read.map_err(cannot),
     }
-    Ok(serde_json::from_value::<Envelope>(value).map_err(protocol)?.request)
 }
 
 async fn obey(request: Request, worker: &Worker) -> Result<Value, ProxyError> {
@@ -117,7 +132,7 @@ async fn obey(request: Request, worker: &Worker) -> Result<Value, ProxyError> {
         Request::Hello => serde_json::to_value(hello(worker)),
         Request::Listen { addr } => return Ok(json!(worker.listen(addr).await?)),
         Request::Observe { service } => serde_json::to_value(observe(worker, service.as_deref()).await?),
-        Request::Set { service, expected_generation, epoch, table } => {
+        Request::Set { service, expected_generation, epoch, table, .. } => {
             serde_json::to_value(control.set(&service, expected_generation, epoch, *table).await?)
         }
         Request::Renew { service, release, epoch } => {
@@ -151,7 +166,9 @@ async fn obey(request: Request, worker: &Worker) -> Result<Value, ProxyError> {
             serde_json::to_value(events(worker, after))
         }
         Request::Ack { up_to } => return control.acknowledge(up_to).await.map(|()| Value::Null),
-        Request::Handover => return Err(ProxyError::new(ErrorKind::Protocol, "handover is not for here")),
+        Request::Handover | Request::Unknown => {
+            return Err(ProxyError::new(ErrorKind::Protocol, "this request is not for here"));
+        }
     };
     value.map_err(|error| ProxyError::new(ErrorKind::Protocol, format!("reply cannot be written: {error}")))
 }
@@ -164,6 +181,7 @@ fn hello(worker: &Worker) -> Hello {
     Hello {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         protocol: PROTOCOL,
+        oldest_protocol: OLDEST_PROTOCOL,
         worker_pid: std::process::id(),
         holder_pid: worker.holder_pid.get(),
         threads: worker.options.threads,

@@ -49,8 +49,11 @@ impl Claim {
         u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
-    /// Records that the response head arrived.
+    /// Records that the response head arrived; once.
     pub(crate) fn head(&mut self, status: u16) {
+        if self.status.is_some() {
+            return;
+        }
         let latency_us = self.latency_us();
         self.status = Some(status);
         self.arm.counts.borrow_mut().latency.record(latency_us);
@@ -103,6 +106,12 @@ impl Claim {
     /// Ends this attempt: another one takes the request over.
     pub(crate) fn hand_on(mut self) {
         self.charge();
+        self.settled = true;
+        self.arm.counts.borrow_mut().retried += 1;
+    }
+
+    /// Ends this attempt: it was answered, and the client gets the answer of another revision.
+    pub(crate) fn pass_over(mut self) {
         self.settled = true;
         self.arm.counts.borrow_mut().retried += 1;
     }

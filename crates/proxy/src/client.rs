@@ -9,12 +9,13 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
+use crate::compat::{self, PROTOCOL};
 use crate::error::{ErrorKind, ProxyError};
 use crate::holder::ADMIN_SOCKET;
 use crate::protocol::{
-    DrainReply, Event, Hello, MAX_LINE, Observation, PROTOCOL, RenewReply, Reply, Request, SetReply,
+    DrainReply, Event, Hello, MAX_LINE, Observation, RenewReply, Reply, Request, SetReply,
 };
-use crate::table::ServiceTable;
+use crate::table::{SCHEMA, ServiceTable};
 
 /// Talks to the proxy of one folder, over a new connection per call: a restarted worker is not noticed.
 #[derive(Debug, Clone)]
@@ -29,10 +30,10 @@ impl Client {
         Self { socket: dir.as_ref().join(ADMIN_SOCKET), deadline: Duration::from_secs(10) }
     }
 
-    /// Connects to the proxy on `dir` and checks that it speaks our protocol.
+    /// Connects to the proxy on `dir` and checks that we understand each other; `Protocol` says what to do if not.
     pub async fn connect(dir: impl AsRef<Path>) -> Result<Self, ProxyError> {
         let client = Self::new(dir);
-        client.hello().await?;
+        compat::agree(&client.hello().await?)?;
         Ok(client)
     }
 
@@ -42,7 +43,7 @@ impl Client {
         self
     }
 
-    /// Asks who answers.
+    /// Asks who answers; every version of the proxy says so.
     pub async fn hello(&self) -> Result<Hello, ProxyError> {
         self.repeat(Request::Hello).await
     }
@@ -74,8 +75,8 @@ impl Client {
         epoch: u64,
         table: &ServiceTable,
     ) -> Result<SetReply, ProxyError> {
-        let table = Box::new(table.clone());
-        self.call(Request::Set { service: service.to_owned(), expected_generation, epoch, table }).await
+        let (service, table) = (service.to_owned(), Box::new(table.clone()));
+        self.call(Request::Set { service, expected_generation, epoch, schema: SCHEMA, table }).await
     }
 
     /// Renews the candidate's lease; after a boot of the worker this restores the candidate's weight.

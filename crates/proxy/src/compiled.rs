@@ -35,6 +35,7 @@ pub(crate) struct CompiledService {
     pub(crate) maintenance: Option<String>,
     pub(crate) response_timeout_ms: Option<u64>,
     pub(crate) trust_forwarded: bool,
+    pub(crate) assets: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -128,6 +129,7 @@ impl CompiledService {
             maintenance: service.maintenance.clone(),
             response_timeout_ms: service.response_timeout_ms,
             trust_forwarded: service.trust_forwarded,
+            assets: service.assets.clone(),
         }
     }
 }

@@ -1,5 +1,10 @@
 //! The control thread's state: the table that is, its leases, trips and events.
 
+mod events;
+mod fence;
+mod reach;
+mod trip;
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -7,24 +12,23 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
+use self::fence::{fence, fenced, refuse_tripped, tripped};
+pub(crate) use self::fence::{fence_epoch, unknown};
+use self::reach::{reachable, ready_addresses, silent};
+use self::trip::Cause;
 use crate::compiled::{Compiled, Live};
 use crate::error::{ErrorKind, ProxyError};
 use crate::gate::Gate;
-use crate::protocol::{Event, EventKind, GuardNumbers, RenewReply, SetReply};
-use crate::store::{EventLog, Store, Stored, boot_ms, wall_ms};
-use crate::table::{ServiceTable, Track, validate};
+use crate::protocol::{EventKind, RenewReply, SetReply};
+use crate::store::{EventLog, Store, Stored, boot_ms};
+use crate::table::{ServiceTable, validate};
 use crate::thread::{Command, ThreadHandle};
 
 /// A thread that does not acknowledge within this is reported.
 const ACKNOWLEDGE: Duration = Duration::from_secs(2);
-const REACH: Duration = Duration::from_millis(300);
-const VERIFY_AGAIN_MS: u64 = 500;
-/// How long after an alert a lapsed lease is looked at again.
-const ALERT_AGAIN_MS: u64 = 1_000;
 
 /// Owned by the control thread.
 pub(crate) struct Control {
@@ -59,13 +63,6 @@ pub(crate) struct ServiceLive {
     pub(crate) suspended: bool,
     /// Not before this is a lapsed lease looked at again.
     look_again_ms: u64,
-}
-
-/// What takes a candidate's traffic away.
-struct Cause {
-    kind: EventKind,
-    why: String,
-    guard: Option<GuardNumbers>,
 }
 
 impl Control {
@@ -316,231 +313,6 @@ impl Control {
         Ok(RenewReply { lease_ms: candidate.lease_ms, generation, restored })
     }
 
-    /// Takes the candidate's traffic away by hand.
-    pub(crate) async fn back(&self, name: &str, why: &str) -> Result<u64, ProxyError> {
-        let _changing = self.changing.lock().await;
-        {
-            let state = self.state.borrow();
-            let service = state.stored.table.services.get(name).ok_or_else(|| unknown(name))?;
-            if service.candidate.is_none() {
-                let text = format!("service \"{name}\" has no candidate to go back from");
-                return Err(ProxyError::new(ErrorKind::UnknownRelease, text));
-            }
-        }
-        let cause = Cause { kind: EventKind::Back, why: why.to_owned(), guard: None };
-        self.trip(name, cause).await
-    }
-
-    /// Trusts the targets of the last worker's table again as soon as they answer.
-    async fn verify(&self) {
-        let now = boot_ms();
-        let waiting = {
-            let mut state = self.state.borrow_mut();
-            if state.unverified.is_empty() || state.verify_again_ms > now {
-                return;
-            }
-            state.verify_again_ms = now + VERIFY_AGAIN_MS;
-            state.unverified.clone()
-        };
-        let still = silent(waiting.clone()).await;
-        if still != waiting {
-            // Not beside a change: a thread must never get an older table after a newer one was acknowledged.
-            let _changing = self.changing.lock().await;
-            self.state.borrow_mut().unverified.retain(|address| still.contains(address));
-            if let Err(error) = self.swap().await {
-                tracing::error!(%error, "targets that answer again are not trusted yet");
-            }
-        }
-    }
-
-    /// Looks at every gate and lease; called often, and at once when a gate closes.
-    pub(crate) async fn tick(&self) {
-        self.verify().await;
-        let now = boot_ms();
-        let due: Vec<String> = {
-            let state = self.state.borrow();
-            let due = state.live.iter().filter(|(name, live)| {
-                let closed = live.gate.as_ref().is_some_and(|gate| gate.is_closed());
-                let weighted = state.stored.table.services.get(*name).is_some_and(|service| {
-                    let candidate =
-                        service.candidate.as_ref().and_then(|lease| service.track(&lease.revision));
-                    candidate.is_some_and(|track| track.weight_bp > 0)
-                });
-                let lapsed = live.lease_until_ms.is_some_and(|until| until <= now);
-                weighted && !live.suspended && (closed || (lapsed && live.look_again_ms <= now))
-            });
-            due.map(|(name, _)| name.clone()).collect()
-        };
-        for name in due {
-            let _changing = self.changing.lock().await;
-            self.trip_if_closed(&name).await;
-            let lapsed = self.state.borrow().live.get(&name).is_some_and(|live| {
-                !live.suspended
-                    && live.look_again_ms <= now
-                    && live.lease_until_ms.is_some_and(|until| until <= boot_ms())
-            });
-            if lapsed {
-                let why = "the lease was not renewed in time: the server is gone or cannot reach the proxy"
-                    .to_owned();
-                // Its failure is an event already, and the next tick tries again.
-                let _ = self.trip(&name, Cause { kind: EventKind::Lapse, why, guard: None }).await;
-            }
-        }
-    }
-
-    async fn trip_if_closed(&self, name: &str) {
-        let gate = self.state.borrow().live.get(name).and_then(|live| live.gate.clone());
-        if let Some(gate) = gate.filter(|gate| gate.is_closed()) {
-            let numbers = gate.numbers();
-            if let Some(why) = numbers.why.clone() {
-                let cause = Cause { kind: EventKind::Trip, why, guard: Some(numbers) };
-                let _ = self.trip(name, cause).await;
-            }
-        }
-    }
-
-    /// Moves the candidate's traffic to those who can take it. The caller holds `changing`.
-    async fn trip(&self, name: &str, cause: Cause) -> Result<u64, ProxyError> {
-        let service = self.state.borrow().stored.table.services.get(name).cloned();
-        let service = service.ok_or_else(|| unknown(name))?;
-        let Some(candidate) = service.candidate.clone() else { return Ok(service.generation) };
-        if self.is_tripped(name, &candidate.release) {
-            return Ok(service.generation);
-        }
-        let had_weight = service.tracks.iter().any(|track| track.weight_bp > 0);
-        let reachable = reachable(&service).await;
-        let weights = service.fallback_weights(|track| reachable.contains(&track.revision));
-        let gate = self.state.borrow().live.get(name).and_then(|live| live.gate.clone());
-        let Some(weights) = weights else {
-            // Nobody answers but the candidate: bad answers are better than none.
-            let (alerted, release) = {
-                let mut state = self.state.borrow_mut();
-                let live = state.live.entry(name.to_owned()).or_default();
-                let alerted = live.look_again_ms > 0;
-                live.look_again_ms = boot_ms() + ALERT_AGAIN_MS;
-                (alerted, candidate.release.clone())
-            };
-            if let Some(gate) = gate {
-                gate.reopen();
-            }
-            let text =
-                format!("{}; but no target of another revision answers, traffic stays on it", cause.why);
-            if !alerted {
-                self.note(Some(name), EventKind::Alert, text.clone(), cause.guard);
-            }
-            return Err(ProxyError::new(ErrorKind::Invalid, format!("release \"{release}\": {text}")));
-        };
-        // Closed first: every thread stops claiming the candidate before anything slow happens.
-        if let Some(gate) = &gate {
-            gate.close();
-        }
-        let mut changed = service;
-        for (track, weight) in changed.tracks.iter_mut().zip(weights) {
-            track.weight_bp = if had_weight { weight } else { 0 };
-        }
-        let kept = changed.track(&candidate.revision).map_or(0, |track| track.weight_bp);
-        if let Some(lease) = &mut changed.candidate {
-            lease.retain_at_most(kept);
-        }
-        changed.generation += 1;
-        let generation = changed.generation;
-        {
-            let mut state = self.state.borrow_mut();
-            state.stored.table.services.insert(name.to_owned(), changed);
-            let trips = state.stored.trips.entry(name.to_owned()).or_default();
-            trips.insert(candidate.release.clone(), candidate.revision.clone());
-            let live = state.live.entry(name.to_owned()).or_default();
-            live.lease_until_ms = None;
-            live.suspended = false;
-            live.gate = None;
-        }
-        let swapped = self.swap().await;
-        let saved = self.store.save(&self.state.borrow().stored);
-        self.remark(saved);
-        tracing::error!(service = name, release = %candidate.release, why = %cause.why, "candidate lost its traffic");
-        self.note_candidate(name, &candidate.release, &candidate.revision, generation, cause);
-        swapped.map(|()| generation)
-    }
-
-    /// Keeps a failed write visible: what is in force is not what a restart would find.
-    fn remark(&self, written: Result<(), ProxyError>) {
-        if let Err(error) = written {
-            tracing::error!(%error, "a change is in force but not on disk");
-            let mut state = self.state.borrow_mut();
-            if state.damage.len() < 100 {
-                state.damage.push(error.wire_message());
-            }
-        }
-    }
-
-    fn note(&self, service: Option<&str>, kind: EventKind, why: String, guard: Option<GuardNumbers>) {
-        let candidate = service.and_then(|name| {
-            let state = self.state.borrow();
-            let service = state.stored.table.services.get(name)?;
-            service.candidate.clone().map(|candidate| (candidate, service.generation))
-        });
-        self.append(Event {
-            number: 0,
-            wall_ms: wall_ms(),
-            kind,
-            service: service.map(str::to_owned),
-            release: candidate.as_ref().map(|(candidate, _)| candidate.release.clone()),
-            revision: candidate.as_ref().map(|(candidate, _)| candidate.revision.clone()),
-            generation: candidate.map(|(_, generation)| generation),
-            why,
-            guard,
-        });
-    }
-
-    fn note_candidate(&self, service: &str, release: &str, revision: &str, generation: u64, cause: Cause) {
-        self.append(Event {
-            number: 0,
-            wall_ms: wall_ms(),
-            kind: cause.kind,
-            service: Some(service.to_owned()),
-            release: Some(release.to_owned()),
-            revision: Some(revision.to_owned()),
-            generation: Some(generation),
-            why: cause.why,
-            guard: cause.guard,
-        });
-    }
-
-    fn append(&self, event: Event) {
-        let (number, saved) = {
-            let mut state = self.state.borrow_mut();
-            let number = state.log.push(event).number;
-            (number, self.store.save_events(&state.log))
-        };
-        self.remark(saved);
-        self.events_seen.send_replace(number);
-    }
-
-    /// Forgets events up to a number.
-    pub(crate) async fn acknowledge(&self, up_to: u64) -> Result<(), ProxyError> {
-        let _changing = self.changing.lock().await;
-        let (mut log, mut stored) = {
-            let state = self.state.borrow();
-            (state.log.clone(), state.stored.clone())
-        };
-        let damage_known =
-            log.events.iter().any(|event| event.kind == EventKind::Damage && event.number <= up_to);
-        log.events.retain(|event| event.number > up_to);
-        self.store.save_events(&log)?;
-        self.state.borrow_mut().log = log;
-        if damage_known {
-            stored.damaged = false;
-            self.store.save(&stored)?;
-            {
-                let mut state = self.state.borrow_mut();
-                state.stored = stored;
-                state.damage.clear();
-            }
-            self.swap().await?;
-        }
-        Ok(())
-    }
-
     /// Keeps an address the holder has opened.
     pub(crate) fn add_listener(&self, address: SocketAddr) {
         let mut state = self.state.borrow_mut();
@@ -552,109 +324,6 @@ impl Control {
 
 fn nanos(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX)
-}
-
-pub(crate) fn unknown(name: &str) -> ProxyError {
-    ProxyError::new(ErrorKind::UnknownService, format!("the proxy has no service \"{name}\""))
-}
-
-fn tripped(name: &str, release: &str) -> ProxyError {
-    let text = format!(
-        "service \"{name}\": the candidate of release \"{release}\" was tripped and gets no more traffic than it \
-         has; start a new release"
-    );
-    ProxyError::new(ErrorKind::Tripped { release: release.to_owned() }, text)
-}
-
-fn fenced(name: &str, epoch: u64, actual: u64) -> ProxyError {
-    let text = format!(
-        "service \"{name}\": epoch {epoch} is over, the proxy has seen {actual}; another driver took over"
-    );
-    ProxyError::new(ErrorKind::Fenced { actual }, text)
-}
-
-/// Refuses a driver whose time is over; returns the generation that the service has.
-pub(crate) fn fence_epoch(stored: &Stored, name: &str, epoch: u64) -> Result<u64, ProxyError> {
-    let known = stored.table.services.get(name).map(|service| (service.generation, service.epoch));
-    let (generation, seen) = known.or_else(|| stored.removed.get(name).copied()).unwrap_or((0, 0));
-    if epoch < seen {
-        return Err(fenced(name, epoch, seen));
-    }
-    Ok(generation)
-}
-
-fn fence(stored: &Stored, name: &str, expected: u64, epoch: u64) -> Result<(), ProxyError> {
-    let generation = fence_epoch(stored, name, epoch)?;
-    if generation != expected {
-        let text = format!(
-            "service \"{name}\" has generation {generation}, not {expected}; observe and decide anew"
-        );
-        return Err(ProxyError::new(ErrorKind::Conflict { actual: generation }, text));
-    }
-    Ok(())
-}
-
-/// Refuses more weight than it has for what was tripped: the way back lowers it. A new release with the same revision
-/// begins anew.
-fn refuse_tripped(
-    stored: &mut Stored,
-    name: &str,
-    before: Option<&ServiceTable>,
-    table: &ServiceTable,
-) -> Result<(), ProxyError> {
-    let weight = |table: &ServiceTable, revision: &str| table.track(revision).map_or(0, |t| t.weight_bp);
-    let Some(trips) = stored.trips.get_mut(name) else { return Ok(()) };
-    if let Some(candidate) = &table.candidate
-        && !trips.contains_key(&candidate.release)
-    {
-        trips.retain(|_, revision| *revision != candidate.revision);
-    }
-    for (release, revision) in trips.iter() {
-        if weight(table, revision) > before.map_or(0, |before| weight(before, revision)) {
-            return Err(tripped(name, release));
-        }
-    }
-    // Once a revision is gone from the table its trips are history.
-    trips.retain(|_, revision| table.track(revision).is_some());
-    Ok(())
-}
-
-/// Returns the revisions that a fallback can count on: a ready target accepts connections now.
-async fn reachable(service: &ServiceTable) -> BTreeSet<String> {
-    // Nobody need wait for a candidate that keeps nothing.
-    let out = service.candidate.as_ref().filter(|candidate| candidate.retained() == 0);
-    let candidate = out.map(|candidate| candidate.revision.as_str());
-    let others: Vec<&Track> =
-        service.tracks.iter().filter(|track| Some(track.revision.as_str()) != candidate).collect();
-    let silent = silent(others.iter().flat_map(|track| ready(track)).collect()).await;
-    let answers = |track: &&&Track| ready(track).any(|address| !silent.contains(&address));
-    others.iter().filter(answers).map(|track| track.revision.clone()).collect()
-}
-
-fn ready(track: &Track) -> impl Iterator<Item = SocketAddr> + '_ {
-    track.targets.iter().filter(|target| target.ready).map(|target| target.address)
-}
-
-fn ready_addresses(service: &ServiceTable) -> BTreeSet<SocketAddr> {
-    service.tracks.iter().flat_map(ready).collect()
-}
-
-/// Returns those addresses that do not accept a connection.
-async fn silent(addresses: BTreeSet<SocketAddr>) -> BTreeSet<SocketAddr> {
-    let looks: Vec<_> = addresses
-        .into_iter()
-        .map(|address| {
-            let look = async move { matches!(timeout(REACH, TcpStream::connect(address)).await, Ok(Ok(_))) };
-            (address, tokio::task::spawn_local(look))
-        })
-        .collect();
-    let mut silent = BTreeSet::new();
-    for (address, look) in looks {
-        if !look.await.unwrap_or(false) {
-            silent.insert(address);
-        }
-    }
-    silent
 }
 
 /// Shared by the tasks of the control thread.

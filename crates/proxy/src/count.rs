@@ -127,6 +127,11 @@ pub enum Arm {
     Candidate,
     /// Asked for by a pin header; never judged.
     Pinned,
+    /// Asked for an asset that the revision chosen by weight does not have; never judged.
+    Bridged,
+    /// An arm that a newer proxy knows.
+    #[serde(other)]
+    Other,
 }
 
 /// Counts of one arm. At any time
@@ -147,7 +152,8 @@ pub struct Counts {
     pub cut: u64,
     /// Requests whose client went away first.
     pub aborted_by_client: u64,
-    /// Attempts that failed and were handed on to another target.
+    /// Attempts that failed and were handed on to another target, and answers that the client did not get because
+    /// another revision had the asset.
     pub retried: u64,
     /// Requests sent again on a new connection because a kept one had died.
     pub reconnected: u64,
@@ -198,6 +204,12 @@ mod tests {
             assert!(us < 8 || (high - low) as f64 / low as f64 <= 0.126);
         }
         assert_eq!(bucket_of(u64::MAX), BUCKETS - 1);
+    }
+
+    #[test]
+    fn an_arm_of_a_newer_proxy_is_read() {
+        assert_eq!(serde_json::from_str::<Arm>("\"bridged\"").unwrap(), Arm::Bridged);
+        assert_eq!(serde_json::from_str::<Arm>("\"mirrored\"").unwrap(), Arm::Other);
     }
 
     #[test]

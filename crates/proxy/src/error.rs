@@ -48,6 +48,8 @@ pub enum ErrorKind {
     Cancelled,
     /// The folder could not be written; traffic goes on with the table as it was.
     Storage,
+    /// A newer proxy has written the folder's files.
+    Newer,
     /// A thread of the worker did not acknowledge in time: observe before going on.
     Unacknowledged,
     /// A listening address could not be opened.
@@ -58,6 +60,9 @@ pub enum ErrorKind {
     Closing,
     /// The operating system refused something the proxy needs.
     System,
+    /// A failure that a newer proxy knows; its message says what it is.
+    #[serde(other)]
+    Other,
 }
 
 /// Failure of the proxy, of its admin protocol or of its client.

@@ -24,6 +24,8 @@ pub(crate) enum Read<T> {
     Missing,
     /// Why it cannot be trusted.
     Damaged(String),
+    /// It is whole, and of a proxy that knows more than this one: not to be read, and not to be replaced.
+    Newer(String),
     Good(T),
 }
 
@@ -42,11 +44,12 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Read<T> {
         Ok(sealed) => sealed,
         Err(error) => return damaged(error.to_string()),
     };
-    if sealed.schema != SCHEMA {
-        return damaged(format!("it has schema {}, this proxy reads {SCHEMA}", sealed.schema));
-    }
     if checksum(&sealed.payload).ok().as_ref() != Some(&sealed.sha256) {
         return damaged("its checksum is wrong".into());
+    }
+    if sealed.schema > SCHEMA {
+        let why = format!("it has schema {}, this proxy reads up to {SCHEMA}", sealed.schema);
+        return Read::Newer(format!("{}: {why}", path.display()));
     }
     match serde_json::from_value(sealed.payload) {
         Ok(value) => Read::Good(value),

@@ -4,22 +4,23 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{CONNECTION, HOST, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
+use crate::assets;
 use crate::body::{DownBody, UpBody, Upload};
 use crate::claim::Claim;
 use crate::headers;
 use crate::pin::{PIN_HEADER, verify};
 use crate::pool::{self, Conn, KEEP_IDLE, SendFailure};
+use crate::refusal::{Refusal, lost, refuse};
 use crate::route::{MAX_ATTEMPTS, Router, Wish};
 use crate::tunnel;
 
-/// Response header that says why the proxy itself answered.
-pub const REASON_HEADER: &str = "x-cutover-reason";
+/// Response header of an asset that came from another revision than the one that the request was given to.
+pub const BRIDGED_HEADER: &str = "x-cutover-bridged";
 
 /// The connection a request came on.
 #[derive(Debug, Clone, Copy)]
@@ -29,7 +30,7 @@ pub(crate) struct From {
 }
 
 /// What an attempt came to.
-enum Attempt {
+pub(crate) enum Attempt {
     Answered(Response<Incoming>, Conn),
     /// Nothing was sent: another target may take the request, whatever it is.
     Unsent(Box<Request<UpBody>>, &'static str),
@@ -37,12 +38,21 @@ enum Attempt {
     Lost(&'static str),
 }
 
-struct Sending {
-    upload: Option<Rc<Upload>>,
+pub(crate) struct Sending {
+    pub(crate) upload: Option<Rc<Upload>>,
     /// May be sent twice: idempotent and without a body.
-    repeatable: bool,
-    upgrade: bool,
-    response_timeout: Option<Duration>,
+    pub(crate) repeatable: bool,
+    pub(crate) upgrade: bool,
+    pub(crate) response_timeout: Option<Duration>,
+}
+
+/// A response whose head is there, with the claim and the connection that its body still holds.
+pub(crate) struct Answered {
+    pub(crate) response: Response<Incoming>,
+    pub(crate) conn: Conn,
+    pub(crate) claim: Claim,
+    /// It comes from another revision than the one that was chosen.
+    pub(crate) bridged: bool,
 }
 
 /// Serves one request. Never fails: what goes wrong becomes a response.
@@ -71,10 +81,17 @@ pub(crate) async fn forward(
         response_timeout: plan.response_timeout,
     };
     let mut spare = sending.repeatable.then(|| copy(&head.method, &head.uri, &head.headers));
+    let asset = (plan.asset && sending.repeatable).then(|| copy(&head.method, &head.uri, &head.headers));
     let mut request = Request::from_parts(head, body);
     loop {
         let reason = match attempt(&claim, request, &sending, &mut spare).await {
-            Attempt::Answered(response, conn) => return answer(response, conn, claim, client, &sending),
+            Attempt::Answered(response, conn) => {
+                let mut answered = Answered { response, conn, claim, bridged: false };
+                if let Some(asset) = asset.filter(|_| assets::is_missing(&answered.response)) {
+                    answered = assets::ask_others(&router, &wish.service, &asset, answered).await;
+                }
+                return answer(answered, client, &sending);
+            }
             Attempt::Unsent(again, reason) => {
                 request = *again;
                 reason
@@ -106,20 +123,8 @@ pub(crate) async fn forward(
 struct Plan {
     trust_forwarded: bool,
     response_timeout: Option<Duration>,
-}
-
-/// A refusal before any target was claimed.
-struct Refusal {
-    status: StatusCode,
-    reason: &'static str,
-    text: String,
-}
-
-impl Refusal {
-    fn count(self, router: &Router) -> Response<DownBody> {
-        *router.unrouted.borrow_mut().entry(self.reason).or_default() += 1;
-        refuse(self.status, self.reason, &self.text)
-    }
+    /// It asks for a static file that any revision may have.
+    asset: bool,
 }
 
 fn admit(
@@ -159,10 +164,13 @@ fn admit(
     if let Some(text) = service.maintenance.as_ref().filter(|_| pinned.is_none()) {
         return Err(unavailable("maintenance", text.clone()));
     }
+    // Who pins a revision wants to know what that one says.
+    let asset = pinned.is_none() && assets::is_asset(request.method(), request.uri(), &service.assets);
     let wish = Wish { service: service.name.clone(), pinned, tried: Vec::new(), last: None };
     let plan = Plan {
         trust_forwarded: service.trust_forwarded,
         response_timeout: service.response_timeout_ms.map(Duration::from_millis),
+        asset,
     };
     match router.claim_at(&compiled, at, &wish) {
         Some(claim) => Ok((claim, wish, plan)),
@@ -171,7 +179,7 @@ fn admit(
 }
 
 /// Copies a request that has no body.
-fn copy(method: &Method, uri: &Uri, headers: &HeaderMap) -> Request<UpBody> {
+pub(crate) fn copy(method: &Method, uri: &Uri, headers: &HeaderMap) -> Request<UpBody> {
     let mut copy = Request::new(UpBody::Empty);
     *copy.method_mut() = method.clone();
     *copy.uri_mut() = uri.clone();
@@ -180,7 +188,7 @@ fn copy(method: &Method, uri: &Uri, headers: &HeaderMap) -> Request<UpBody> {
 }
 
 /// Tries one target: on a kept connection, and on a new one when that had died.
-async fn attempt(
+pub(crate) async fn attempt(
     claim: &Claim,
     mut request: Request<UpBody>,
     sending: &Sending,
@@ -247,13 +255,8 @@ async fn send(
     }
 }
 
-fn answer(
-    response: Response<Incoming>,
-    conn: Conn,
-    mut claim: Claim,
-    client: Option<OnUpgrade>,
-    sending: &Sending,
-) -> Response<DownBody> {
+fn answer(answered: Answered, client: Option<OnUpgrade>, sending: &Sending) -> Response<DownBody> {
+    let Answered { response, conn, mut claim, bridged } = answered;
     let (mut head, body) = response.into_parts();
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         let Some(client) = client.filter(|_| sending.upgrade) else {
@@ -273,41 +276,17 @@ fn answer(
         return Response::from_parts(head, DownBody::Own(None));
     }
     claim.head(head.status.as_u16());
-    let hint = headers::keep_alive_hint(&head.headers);
-    let keep = hint.map_or(KEEP_IDLE, |hint| hint.min(KEEP_IDLE));
+    let keep = keep_of(&head.headers);
+    if bridged {
+        head.headers.insert(HeaderName::from_static(BRIDGED_HEADER), HeaderValue::from_static("1"));
+    }
     headers::strip_hop_by_hop(&mut head.headers);
     // The client's version decides how the body is framed, not the target's.
     head.version = Version::HTTP_11;
     Response::from_parts(head, DownBody::stream(body, claim, conn, keep))
 }
 
-fn lost(reason: &'static str) -> Response<DownBody> {
-    let status = match reason {
-        "connect-timeout" | "response-timeout" | "drain-deadline" => StatusCode::GATEWAY_TIMEOUT,
-        "connect-refused" | "connect-unreachable" | "connect-failed" => StatusCode::SERVICE_UNAVAILABLE,
-        _ => StatusCode::BAD_GATEWAY,
-    };
-    let text = match reason {
-        "connect-refused" => "no target accepted a connection",
-        "connect-unreachable" | "connect-failed" => "no target could be reached",
-        "connect-timeout" => "no target accepted a connection in time",
-        "response-timeout" => "the target did not answer in time",
-        "drain-deadline" => "the target was drained and its deadline passed before it answered",
-        "bad-response" => "the target's response could not be understood",
-        _ => "the target closed the connection before it answered; the request may have had its effect",
-    };
-    refuse(status, reason, text)
-}
-
-fn refuse(status: StatusCode, reason: &'static str, text: &str) -> Response<DownBody> {
-    let mut response =
-        Response::new(DownBody::Own(Some(Bytes::from(format!("cutover: {text} ({reason})\n")))));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(HeaderName::from_static(REASON_HEADER), HeaderValue::from_static(reason));
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
-    }
-    response
+/// Returns how long the connection of a response may be kept idle.
+pub(crate) fn keep_of(headers: &HeaderMap) -> Duration {
+    headers::keep_alive_hint(headers).map_or(KEEP_IDLE, |hint| hint.min(KEEP_IDLE))
 }

@@ -14,11 +14,13 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::time::timeout;
 
+use crate::compat::PROTOCOL;
 use crate::error::{ErrorKind, ProxyError};
 use crate::fds::{self, MAX_FDS};
 use crate::files;
 use crate::lock;
-use crate::protocol::{Envelope, PROTOCOL, Request};
+use crate::protocol::{Envelope, Request};
+use crate::store::Store;
 use crate::supervise::{self, Handover, Succession};
 
 /// Admin socket in the proxy's folder.
@@ -148,6 +150,7 @@ fn system(what: impl Into<String>, source: std::io::Error) -> ProxyError {
 async fn hold(options: HolderOptions) -> Result<(), ProxyError> {
     let dir = options.dir.clone();
     lock::private_folder(&dir)?;
+    Store::new(&dir).refuse_newer()?;
     let (mut holdings, predecessor) = match lock::take(&dir.join(LOCK))? {
         Some(folder) => {
             let admin = bind_unix(&dir.join(ADMIN_SOCKET))?;
@@ -166,7 +169,7 @@ async fn hold(options: HolderOptions) -> Result<(), ProxyError> {
     let remembered = match files::read::<Vec<SocketAddr>>(&dir.join(LISTENERS)) {
         files::Read::Good(remembered) => remembered,
         files::Read::Missing => Vec::new(),
-        files::Read::Damaged(why) => {
+        files::Read::Damaged(why) | files::Read::Newer(why) => {
             // The table names its listeners too; whoever needs another one asks for it again.
             tracing::error!(%why, "list of listeners is damaged");
             Vec::new()

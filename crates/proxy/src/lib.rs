@@ -9,10 +9,12 @@
 //! - SIGTERM to the holder: the worker finishes its requests, then both end
 
 mod admin;
+mod assets;
 mod body;
 mod cells;
 mod claim;
 mod client;
+mod compat;
 mod compiled;
 mod control;
 mod count;
@@ -29,6 +31,7 @@ mod lock;
 mod pin;
 mod pool;
 mod protocol;
+mod refusal;
 mod route;
 mod store;
 mod supervise;
@@ -38,14 +41,16 @@ mod tunnel;
 mod worker;
 
 pub use client::Client;
+pub use compat::{OLDEST_PROTOCOL, PROTOCOL};
 pub use count::{Arm, Counts, Histogram};
 pub use error::{ErrorKind, ProxyError};
-pub use forward::REASON_HEADER;
+pub use forward::BRIDGED_HEADER;
 pub use holder::{HolderOptions, run_holder};
 pub use pin::{PIN_HEADER, sign_pin};
 pub use protocol::{
-    ArmObservation, DrainReply, Event, EventKind, GuardNumbers, Hello, Observation, PROTOCOL, RenewReply,
+    ArmObservation, DrainReply, Event, EventKind, GuardNumbers, Hello, Observation, RenewReply,
     RevisionObservation, ServiceObservation, SetReply,
 };
+pub use refusal::REASON_HEADER;
 pub use table::{CandidateLease, Guard, PinKey, SCHEMA, ServiceTable, Table, Target, Track, WHOLE};
 pub use worker::{WorkerOptions, run_worker};

@@ -9,9 +9,6 @@ use crate::count::{Arm, Counts};
 use crate::error::ErrorKind;
 use crate::table::ServiceTable;
 
-/// Version of the admin protocol.
-pub const PROTOCOL: u32 = 1;
-
 /// Longest line of the admin protocol; more is refused.
 pub(crate) const MAX_LINE: usize = 16 << 20;
 
@@ -26,18 +23,60 @@ pub(crate) struct Envelope {
 #[serde(tag = "verb", rename_all = "snake_case")]
 pub(crate) enum Request {
     Hello,
-    Listen { addr: SocketAddr },
-    Observe { service: Option<String> },
-    Set { service: String, expected_generation: u64, epoch: u64, table: Box<ServiceTable> },
-    Renew { service: String, release: String, epoch: u64 },
-    Drain { service: String, revision: String, deadline_ms: u64 },
-    DrainTargets { service: String, targets: Vec<SocketAddr>, epoch: u64, deadline_ms: u64 },
-    Back { service: String, why: String },
-    RemoveService { service: String, expected_generation: u64, epoch: u64 },
-    Events { after: u64 },
-    Watch { after: u64, timeout_ms: u64 },
-    Ack { up_to: u64 },
+    Listen {
+        addr: SocketAddr,
+    },
+    Observe {
+        service: Option<String>,
+    },
+    Set {
+        service: String,
+        expected_generation: u64,
+        epoch: u64,
+        /// Of the table; one that the proxy does not know is refused.
+        #[serde(default = "crate::compat::first")]
+        schema: u32,
+        table: Box<ServiceTable>,
+    },
+    Renew {
+        service: String,
+        release: String,
+        epoch: u64,
+    },
+    Drain {
+        service: String,
+        revision: String,
+        deadline_ms: u64,
+    },
+    DrainTargets {
+        service: String,
+        targets: Vec<SocketAddr>,
+        epoch: u64,
+        deadline_ms: u64,
+    },
+    Back {
+        service: String,
+        why: String,
+    },
+    RemoveService {
+        service: String,
+        expected_generation: u64,
+        epoch: u64,
+    },
+    Events {
+        after: u64,
+    },
+    Watch {
+        after: u64,
+        timeout_ms: u64,
+    },
+    Ack {
+        up_to: u64,
+    },
     Handover,
+    /// A verb of a newer client.
+    #[serde(other)]
+    Unknown,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -56,8 +95,11 @@ pub(crate) enum Reply {
 pub struct Hello {
     /// Version of the proxy.
     pub version: String,
-    /// Version of the admin protocol.
+    /// Newest version of the admin protocol that it speaks.
     pub protocol: u32,
+    /// Oldest version that it still understands.
+    #[serde(default = "crate::compat::first")]
+    pub oldest_protocol: u32,
     /// Process of the worker; counters begin anew with each.
     pub worker_pid: u32,
     /// Process of the holder; none: it died, the worker serves on alone.

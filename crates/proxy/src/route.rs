@@ -96,7 +96,8 @@ impl Router {
                     (cell.clone(), target.ready)
                 });
                 let cells = cells.collect();
-                let arm = self.arm(service, &track.revision, service.candidate == Some(at), false);
+                let arm = if service.candidate == Some(at) { Arm::Candidate } else { Arm::Stable };
+                let arm = self.arm(service, &track.revision, arm);
                 tracks.push(TrackCells { revision, arm, targets: cells });
             }
             all.push(tracks);
@@ -112,18 +113,7 @@ impl Router {
         self.forget();
     }
 
-    fn arm(
-        &self,
-        service: &CompiledService,
-        revision: &Arc<str>,
-        candidate: bool,
-        pinned: bool,
-    ) -> Rc<ArmCell> {
-        let arm = match (pinned, candidate) {
-            (true, _) => Arm::Pinned,
-            (false, true) => Arm::Candidate,
-            (false, false) => Arm::Stable,
-        };
+    fn arm(&self, service: &CompiledService, revision: &Arc<str>, arm: Arm) -> Rc<ArmCell> {
         let key = ArmKey {
             service: service.name.clone(),
             revision: revision.clone(),
@@ -172,7 +162,7 @@ impl Router {
                 return None;
             }
             let target = pick(&tracks[index], &wish.tried, now)?;
-            let arm = self.arm(service, &service.tracks[index].revision, false, true);
+            let arm = self.arm(service, &service.tracks[index].revision, Arm::Pinned);
             return Some(Claim::new(target, arm, None, first));
         }
         let closed = service.gate.as_ref().is_some_and(|gate| gate.is_closed());
@@ -200,6 +190,29 @@ impl Router {
                 .max_by_key(|other| weights[*other]);
         }
         None
+    }
+}
+
+impl Router {
+    /// Claims a target of a revision that was not asked yet, whatever its weight: an asset may lie with a predecessor
+    /// that takes no requests any more. More weight comes first.
+    pub(crate) fn claim_other(&self, service: &str, asked: &[Arc<str>]) -> Option<Claim> {
+        let compiled = self.compiled.borrow();
+        let at = compiled.services.iter().position(|compiled| *compiled.name == *service)?;
+        let (service, tracks) = (&compiled.services[at], self.tracks.borrow());
+        let tracks = tracks.get(at)?;
+        let now = Instant::now();
+        let open = |index: &usize| {
+            let revision = &tracks[*index].revision;
+            !revision.draining.get() && !asked.contains(&revision.revision)
+        };
+        let mut others: Vec<usize> = (0..tracks.len()).filter(open).collect();
+        others.sort_by_key(|index| std::cmp::Reverse(service.weights[*index]));
+        others.into_iter().find_map(|index| {
+            let target = pick(&tracks[index], &[], now)?;
+            let arm = self.arm(service, &service.tracks[index].revision, Arm::Bridged);
+            Some(Claim::new(target, arm, None, false))
+        })
     }
 }
 

@@ -65,13 +65,33 @@ impl Store {
         self.dir.join(name)
     }
 
-    /// Reads the table; says what is wrong with the files, if anything.
+    /// Refuses a folder that a newer proxy has written: taken for damage, its table would be replaced by an old one.
+    pub(crate) fn refuse_newer(&self) -> Result<(), ProxyError> {
+        let look = |name: &str| files::read::<serde_json::Value>(&self.path(name));
+        let mut looked = vec![look("table.json"), look("events.json"), look("listeners.json")];
+        if !matches!(looked[0], Read::Good(_)) {
+            // Only then is it served.
+            looked.push(look("table.prev.json"));
+        }
+        for read in looked {
+            if let Read::Newer(why) = read {
+                let text = format!(
+                    "{why}; it was written by a newer cutover: use that one on this folder, or move the file away to \
+                     begin without what it says"
+                );
+                return Err(ProxyError::new(ErrorKind::Newer, text));
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the table; says what is wrong with the files, if anything. [`Self::refuse_newer`] comes first.
     pub(crate) fn load(&self) -> (Stored, Vec<String>) {
         let current = files::read::<Stored>(&self.path("table.json"));
         let why = match current {
             Read::Good(stored) => return (stored, Vec::new()),
             Read::Missing => "table.json is missing".to_owned(),
-            Read::Damaged(why) => {
+            Read::Damaged(why) | Read::Newer(why) => {
                 // Kept for whoever wants to know what happened: the next write replaces it.
                 let _ = fs::copy(self.path("table.json"), self.path("table.damaged.json"));
                 why
@@ -87,7 +107,7 @@ impl Store {
             }
             previous => {
                 let too = match previous {
-                    Read::Damaged(too) => too,
+                    Read::Damaged(too) | Read::Newer(too) => too,
                     _ => "table.prev.json is missing".to_owned(),
                 };
                 let lost = Stored { damaged: true, ..Stored::default() };
@@ -124,7 +144,7 @@ impl Store {
         match files::read::<EventLog>(&self.path("events.json")) {
             Read::Good(log) => (log, Vec::new()),
             Read::Missing => (EventLog::default(), Vec::new()),
-            Read::Damaged(why) => {
+            Read::Damaged(why) | Read::Newer(why) => {
                 // Numbers go on above any that was given out: by the clock, one per millisecond.
                 (
                     EventLog { last: wall_ms(), events: Vec::new() },

@@ -1,6 +1,6 @@
 //! Keeps one worker running, and replaces it without losing a request.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::rc::Rc;
@@ -32,14 +32,19 @@ pub(crate) struct Handover {
 /// Who leaves when the next worker serves.
 #[derive(Debug, Default)]
 pub(crate) struct Succession {
-    waiting: RefCell<Option<UnixStream>>,
+    /// The worker before, which waits for the word to go.
+    waiting: RefCell<Option<(u32, UnixStream)>>,
     leaving: RefCell<Vec<u32>>,
+    /// A worker of an earlier holder that went on because the next one never served: it is to be replaced still.
+    orphan: Cell<Option<u32>>,
 }
 
 impl Succession {
     pub(crate) fn begin(&self, handover: Handover) {
+        // The worker that hands over names itself last.
+        let pid = handover.leaving.last().copied().unwrap_or_default();
         self.leaving.borrow_mut().extend(handover.leaving);
-        *self.waiting.borrow_mut() = Some(handover.stream);
+        *self.waiting.borrow_mut() = Some((pid, handover.stream));
     }
 
     /// Returns the workers that still finish requests.
@@ -48,10 +53,18 @@ impl Succession {
         self.leaving.borrow().clone()
     }
 
+    /// Lets the worker before go on, if it still waits; returns it. Closing the connection tells it so.
+    fn abandon(&self) -> Option<u32> {
+        let (pid, _connection) = self.waiting.borrow_mut().take()?;
+        self.leaving.borrow_mut().retain(|leaving| *leaving != pid);
+        Some(pid).filter(|pid| is_alive(*pid))
+    }
+
     /// Tells the worker before to go.
     pub(crate) async fn complete(&self) {
         let waiting = self.waiting.borrow_mut().take();
-        if let Some(old) = waiting {
+        self.orphan.set(None);
+        if let Some((_, old)) = waiting {
             // It may have died meanwhile; then it is gone already.
             let _ = fds::send(&old, &"go", &[]).await;
         }
@@ -95,16 +108,22 @@ pub(crate) async fn keep_worker(
             }
             started = Instant::now();
             // A failure is waited out: the program may be in the middle of being replaced.
-            child = spawn(options)
-                .inspect_err(|error| tracing::error!(%error, "worker could not be started"))
-                .ok();
+            child = match succession.orphan.get().filter(|pid| is_alive(*pid)) {
+                Some(_) => replace(options, succession).await,
+                None => spawn(options)
+                    .inspect_err(|error| tracing::error!(%error, "worker could not be started"))
+                    .ok(),
+            };
             continue;
         };
         tokio::select! {
             status = worker.wait() => {
                 let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
-                tracing::error!(%status, "worker ended, starting another");
-                child = None;
+                child = resume(succession, &mut leaving);
+                match &child {
+                    Some(_) => tracing::error!(%status, "the next worker did not serve, the one before goes on"),
+                    None => tracing::error!(%status, "worker ended, starting another"),
+                }
             }
             _ = hangup.recv() => {
                 if let Some(next) = replace(options, succession).await {
@@ -133,7 +152,7 @@ fn spawn(options: &HolderOptions) -> Result<Child, ProxyError> {
 }
 
 /// Starts the next worker beside the one that serves, which then changes nothing any more until it is told to go. If the
-/// next one never serves, the old one takes up its duties again after a while.
+/// next one ends before it serves, the old one takes up its duties again.
 async fn replace(options: &HolderOptions, succession: &Succession) -> Option<Child> {
     let (_, handover) = take_over(&options.dir)
         .await
@@ -144,8 +163,20 @@ async fn replace(options: &HolderOptions, succession: &Succession) -> Option<Chi
         Ok(next) => Some(next),
         Err(error) => {
             tracing::error!(%error, "worker is not replaced");
-            // Closing the connection tells the old one to go on.
-            succession.waiting.borrow_mut().take();
+            succession.abandon();
+            None
+        }
+    }
+}
+
+/// Takes the worker before back, when the next one ended before it served: two must never serve side by side. One of an
+/// earlier holder is no child to be taken back; it serves on until a next one can take over.
+fn resume(succession: &Succession, leaving: &mut Vec<Child>) -> Option<Child> {
+    let pid = succession.abandon()?;
+    match leaving.iter().position(|old| old.id() == Some(pid)) {
+        Some(at) => Some(leaving.remove(at)),
+        None => {
+            succession.orphan.set(Some(pid));
             None
         }
     }

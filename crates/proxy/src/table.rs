@@ -66,6 +66,9 @@ pub struct ServiceTable {
     /// Keep `X-Forwarded-Proto` and `X-Forwarded-Host` of the client: it is a load balancer of ours.
     #[serde(default)]
     pub trust_forwarded: bool,
+    /// Path prefixes of static files: what one revision answers with 404 is asked of the others in the table.
+    #[serde(default)]
+    pub assets: Vec<String>,
 }
 
 /// One revision of a service and where it runs.
@@ -272,6 +275,9 @@ pub(crate) fn validate(name: &str, service: &ServiceTable, rest: &Table) -> Resu
         && crate::pin::decode_hex(&key.0).is_none_or(|key| key.len() < 16)
     {
         return invalid("pin key must be hex of at least 16 bytes".into());
+    }
+    if let Some(prefix) = service.assets.iter().find(|prefix| !prefix.starts_with('/')) {
+        return invalid(format!("assets below \"{prefix}\": a path begins with /"));
     }
     for address in &service.listen {
         if !rest.listeners.contains(address) {

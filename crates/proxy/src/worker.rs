@@ -75,6 +75,8 @@ fn system(what: impl Into<String>, source: std::io::Error) -> ProxyError {
 
 async fn work(mut options: WorkerOptions) -> Result<(), ProxyError> {
     lock::private_folder(&options.dir)?;
+    // Before it takes anything over: the worker before, which can read them, serves on.
+    Store::new(&options.dir).refuse_newer()?;
     raise_descriptor_limit();
     if options.threads == 0 {
         options.threads = std::thread::available_parallelism().map_or(1, usize::from);

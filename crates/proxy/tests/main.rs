@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, helpers included")]
 
 mod suite {
+    mod assets;
     mod boot;
+    mod compat;
     mod control;
     mod drain;
     mod harness;

@@ -8,20 +8,20 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use cutover_proxy::{Client, HolderOptions, WorkerOptions};
+use cutover_proxy::{Client, ErrorKind, HolderOptions, WorkerOptions};
 
 use crate::failure::Failure;
 use crate::state::StateDir;
 
 const START_LIMIT: Duration = Duration::from_secs(20);
 
-/// Ensures that a proxy answers on the state folder.
+/// Ensures that a proxy answers on the state folder. One of another version is left as it is: it has the traffic.
 pub(crate) async fn ensure(state: &StateDir) -> Result<(), Failure> {
-    let dir = state.proxy();
-    if Client::connect(&dir).await.is_ok() {
-        return Ok(());
+    match Client::connect(state.proxy()).await {
+        Ok(_) => Ok(()),
+        Err(error) if *error.kind() == ErrorKind::Protocol => Err(own(&error)),
+        Err(_) => restart(state).await,
     }
-    restart(state).await
 }
 
 /// Starts a holder; where a worker serves on without one, it takes over its listeners.
@@ -54,10 +54,11 @@ pub(crate) async fn restart(state: &StateDir) -> Result<(), Failure> {
                 .hint(format!("its log: {}", state.proxy_log().display())));
             }
             (Err(error), Some(status)) => {
-                return Err(Failure::own(format!(
-                    "failed to start the proxy: it ended with {status} ({error})"
-                ))
-                .hint(format!("its log: {}", state.proxy_log().display())));
+                let mut failure =
+                    Failure::own(format!("failed to start the proxy: it ended with {status} ({error})"))
+                        .hint(format!("its log: {}", state.proxy_log().display()));
+                failure.lines = last_words(state);
+                return Err(failure);
             }
             (Err(error), None) if begun.elapsed() > START_LIMIT => {
                 return Err(Failure::own(format!(
@@ -71,6 +72,13 @@ pub(crate) async fn restart(state: &StateDir) -> Result<(), Failure> {
     // Who spawns reaps: a holder that dies while this server lives must not stay a zombie.
     std::thread::spawn(move || drop(child.wait()));
     Ok(())
+}
+
+/// Returns the last lines of the proxy's log: they say why it ended.
+fn last_words(state: &StateDir) -> Vec<String> {
+    let text = std::fs::read_to_string(state.proxy_log()).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(3)..].iter().map(|line| (*line).to_string()).collect()
 }
 
 /// Runs the holder until it is told to stop.
@@ -92,8 +100,12 @@ pub(crate) fn run_worker(dir: &Path) -> Result<(), Failure> {
 
 /// Tells the proxy of `state` to stop, and waits until it has. Its open requests finish first.
 pub(crate) async fn stop(state: &StateDir) -> Result<(), Failure> {
-    let Ok(client) = Client::connect(state.proxy()).await else { return Ok(()) };
-    let hello = client.hello().await.map_err(|error| own(&error))?;
+    // Whatever version it is of: to stop it is all that is asked.
+    let client = Client::new(state.proxy());
+    let hello = match client.hello().await {
+        Err(error) if *error.kind() == ErrorKind::Unreachable => return Ok(()),
+        answer => answer.map_err(|error| own(&error))?,
+    };
     let pid = hello.holder_pid.unwrap_or(hello.worker_pid);
     let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
     if let Some(pid) = pid {
@@ -101,7 +113,7 @@ pub(crate) async fn stop(state: &StateDir) -> Result<(), Failure> {
             .map_err(|error| Failure::own(format!("failed to stop the proxy: {error}")))?;
     }
     let begun = Instant::now();
-    while Client::connect(state.proxy()).await.is_ok() {
+    while client.hello().await.is_ok() {
         if begun.elapsed() > Duration::from_secs(40) {
             return Err(Failure::own("the proxy did not stop within 40s")
                 .hint(format!("its log: {}", state.proxy_log().display())));

@@ -14,7 +14,7 @@ use cutover_proxy_router::ProxyRouter;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::lock::ServerLock;
 use super::{api, proxy};
@@ -66,12 +66,22 @@ pub(crate) async fn run(state: StateDir) -> Result<(), Failure> {
 
 /// A holder that died leaves its worker serving alone: a new one takes the listeners over.
 async fn keep_proxy(state: StateDir) {
+    let mut foreign = false;
     loop {
         tokio::time::sleep(Duration::from_secs(2)).await;
         let holder = match cutover_proxy::Client::connect(state.proxy()).await {
             Ok(client) => client.hello().await.ok().and_then(|hello| hello.holder_pid),
+            // Somebody put another version in its place, which has the traffic now: it is not ours to replace.
+            Err(error) if *error.kind() == cutover_proxy::ErrorKind::Protocol => {
+                if !foreign {
+                    error!(why = %error, "the proxy cannot be talked to");
+                }
+                foreign = true;
+                continue;
+            }
             Err(_) => None,
         };
+        foreign = false;
         if holder.is_none()
             && let Err(failure) = proxy::restart(&state).await
         {

@@ -138,3 +138,55 @@ fn an_instance_that_dies_comes_back() {
         assert_eq!(crate::harness::get(scratch.address, "/").map(|(status, _)| status), Some(200));
     }
 }
+
+/// A proxy of another version holds the traffic: a server that cannot talk to it says so, and starts none beside it.
+#[test]
+fn a_proxy_of_another_protocol_is_left_as_it_is() {
+    use std::io::{BufRead, BufReader, Write};
+    let scratch = Scratch::new();
+    let folder = scratch.state().join("proxy");
+    std::fs::create_dir_all(&folder).unwrap();
+    let listener = std::os::unix::net::UnixListener::bind(folder.join("proxy.sock")).unwrap();
+    let asked = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let count = asked.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = BufReader::new(stream.unwrap());
+            let mut line = String::new();
+            stream.read_line(&mut line).unwrap();
+            assert!(line.contains("\"hello\""), "{line}");
+            count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            let hello = "{\"ok\":{\"version\":\"9.9.9\",\"protocol\":99,\"oldest_protocol\":98,\"worker_pid\":1,\
+                         \"holder_pid\":null,\"threads\":1,\"dir\":\"/there\",\"listeners\":[]}}\n";
+            stream.get_mut().write_all(hello.as_bytes()).unwrap();
+        }
+    });
+    let said = scratch.run(&["server"]).expect(1);
+    for words in
+        ["of cutover 9.9.9", "speaks protocols 98 to 99", "use cutover 9.9.9", "traffic goes on as it is"]
+    {
+        assert!(said.err.contains(words), "{said:?}");
+    }
+    scratch.run(&["proxy", "status"]).expect(1);
+    assert!(asked.load(std::sync::atomic::Ordering::SeqCst) >= 2, "it still has its socket");
+    assert_eq!(scratch.processes(), Vec::new(), "no proxy was started beside it");
+}
+
+/// The folder of a newer proxy is not for this one: the server says so, and nothing is overwritten.
+#[test]
+fn a_folder_of_a_newer_proxy_is_refused_with_what_to_do() {
+    let scratch = Scratch::new();
+    let folder = scratch.state().join("proxy");
+    fs::create_dir_all(&folder).unwrap();
+    // The checksum of an empty object.
+    let sum = "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
+    let newer = format!("{{\"schema\":2,\"sha256\":\"{sum}\",\"payload\":{{}}}}");
+    fs::write(folder.join("table.json"), &newer).unwrap();
+    let said = scratch.run(&["server"]).expect(1);
+    for words in
+        ["it has schema 2, this proxy reads up to 1", "written by a newer cutover", "move the file away"]
+    {
+        assert!(said.err.contains(words), "{said:?}");
+    }
+    assert_eq!(fs::read_to_string(folder.join("table.json")).unwrap(), newer);
+}

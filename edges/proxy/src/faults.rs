@@ -25,11 +25,11 @@ pub(crate) fn fault(doing: &str, error: &ProxyError) -> Fault {
         ErrorKind::Address | ErrorKind::Locked | ErrorKind::Invalid => {
             (Blame::Configuration, After::Final, "")
         }
-        ErrorKind::Protocol | ErrorKind::Denied => (
-            Blame::Configuration,
-            After::Final,
-            "is the proxy of another version or user? See: cutover status",
-        ),
+        // The text of another version says what to do.
+        ErrorKind::Protocol | ErrorKind::Newer => (Blame::Configuration, After::Final, ""),
+        ErrorKind::Denied => {
+            (Blame::Configuration, After::Final, "the proxy belongs to another user; work as that user")
+        }
         _ => (Blame::Cutover, After::Retry, ""),
     };
     let cause = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();

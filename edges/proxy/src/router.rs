@@ -16,7 +16,7 @@ use cutover_proxy::{
 };
 
 use crate::faults::fault;
-use crate::table::{targets_of, wanted};
+use crate::table::{assets, targets_of, wanted};
 
 /// How long a candidate keeps its weight without a living driver, in milliseconds.
 pub const LEASE_MS: u64 = 10_000;
@@ -166,8 +166,11 @@ impl Router for ProxyRouter {
         if let Some(seen) = &seen {
             self.refuse_foreign(service, seen, shift).await?;
         }
-        let table =
+        let mut table =
             wanted(seen.as_ref().map(|seen| &seen.table), &bound, shift, targets, LEASE_MS, &self.pin_key);
+        if !routes.is_empty() {
+            table.assets = assets(routes);
+        }
         self.swap(fence, service, seen.as_ref(), &table).await
     }
 

@@ -69,6 +69,17 @@ fn addresses(routes: &[(SocketAddr, Option<String>)]) -> (Vec<String>, Vec<Socke
     (hosts, listen)
 }
 
+/// Returns the prefixes of assets of all routes: they lead to the same revisions.
+pub(crate) fn assets(routes: &[file::Route]) -> Vec<String> {
+    let mut prefixes: Vec<String> = Vec::new();
+    for file::Route::Proxy(route) in routes {
+        prefixes.extend(route.assets.iter().cloned());
+    }
+    prefixes.sort();
+    prefixes.dedup();
+    prefixes
+}
+
 /// Returns the proxy's targets of one revision.
 pub(crate) fn targets_of(revision: &RevisionId, targets: &[Target]) -> Vec<cutover_proxy::Target> {
     targets

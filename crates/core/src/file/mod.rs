@@ -159,6 +159,10 @@ pub struct ProxyRoute {
     /// The host name whose requests are this service's; without it all of that address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
+    /// Path prefixes of static files, such as `/assets/`. A file that one revision does not have is asked of the others
+    /// while they run: pages of one revision ask for their files while requests go to another.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub assets: Vec<String>,
 }
 
 /// What the candidate's live traffic must hold while it bakes; broken means rollback.

@@ -1,6 +1,6 @@
 //! What must hold between the keys of a release file beyond their types.
 
-use super::{Check, LocalPlatform, Platform, ReleaseFile, Route};
+use super::{Check, LocalPlatform, Platform, ProxyRoute, ReleaseFile, Route};
 use crate::units::{Span, Weight};
 
 /// A mistake and the path of the key it is about.
@@ -100,7 +100,32 @@ pub(super) fn mistakes(file: &ReleaseFile) -> Vec<Mistake> {
     let Platform::Local(local) = &file.platform;
     found.extend(local_mistakes(local));
     found.extend(file.strategy.mistakes(local.replicas));
+    let routes = file.route.iter().enumerate();
+    found.extend(routes.flat_map(|(i, Route::Proxy(proxy))| asset_mistakes(i, proxy)));
     found.extend(file.checks.health.iter().enumerate().flat_map(|(i, check)| check_mistakes(i, check)));
+    found
+}
+
+fn asset_mistakes(i: usize, proxy: &ProxyRoute) -> Vec<Mistake> {
+    let mut found = Vec::new();
+    for (j, prefix) in proxy.assets.iter().enumerate() {
+        let mut say = |what: String, hint: &str| {
+            found.push(Mistake { path: format!("route[{i}].proxy.assets[{j}]"), what, hint: hint.into() });
+        };
+        let plain = prefix.bytes().all(|byte| byte.is_ascii_graphic() && !b"%?#\\".contains(&byte));
+        let folders = prefix.split('/').skip(1).all(|name| name != "." && name != "..");
+        if prefix == "/" {
+            // Each 404 of the whole service would be asked of every revision.
+            say("assets below `/` would be every path".into(), "name their folder, such as `/assets/`");
+        } else if !prefix.starts_with('/') || !prefix.ends_with('/') || !plain || !folders {
+            say(
+                format!("`{prefix}` is not a path prefix of assets"),
+                "write it as it is asked for, from / to /, such as `/assets/`",
+            );
+        } else if proxy.assets[..j].contains(prefix) {
+            say(format!("`{prefix}` stands here twice"), "remove one of them");
+        }
+    }
     found
 }
 

@@ -25,6 +25,11 @@ fn run(arguments: Vec<OsString>) -> Result<(), ProxyError> {
     let dir = PathBuf::from(text(1));
     let grace = Duration::from_millis(text(2).parse().unwrap_or(5_000));
     if text(0) == "worker" {
+        // A program that is broken: it ends before it serves.
+        if dir.join("broken").exists() {
+            std::fs::write(dir.join("broken.seen"), "").unwrap_or_default();
+            std::process::exit(3);
+        }
         return run_worker(WorkerOptions { dir, threads: 2, grace });
     }
     let program = std::env::current_exe().map(OsString::from).unwrap_or_default();

@@ -190,19 +190,3 @@ async fn a_listener_can_be_added_and_serves_its_own_service() {
     other.listen = vec![taken.local_addr().unwrap()];
     assert_eq!(proxy.client.set("other", 1, 1, &other).await.unwrap_err().kind(), &ErrorKind::Invalid);
 }
-
-#[tokio::test]
-async fn another_protocol_version_or_nonsense_is_refused_in_words() {
-    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-    let proxy = Proxy::start().await;
-    let stream = tokio::net::UnixStream::connect(proxy.path("proxy.sock")).await.unwrap();
-    let mut stream = BufReader::new(stream);
-    for line in
-        ["{\"version\":99,\"verb\":\"hello\"}\n", "nonsense\n", "{\"version\":1,\"verb\":\"explode\"}\n"]
-    {
-        stream.write_all(line.as_bytes()).await.unwrap();
-        let mut reply = String::new();
-        stream.read_line(&mut reply).await.unwrap();
-        assert!(reply.contains("\"kind\":\"protocol\""), "{reply}");
-    }
-}

@@ -133,11 +133,7 @@ async fn killing_the_holder_costs_nothing_and_the_next_one_takes_over() {
     knocking.serve_more().await;
     let hello = proxy.client.hello().await.unwrap();
     assert_eq!((hello.holder_pid, hello.listeners), (Some(proxy.holder.id()), vec![proxy.addr]));
-    until("the old worker leaves", || {
-        let state = std::fs::read_to_string(format!("/proc/{worker}/stat")).unwrap_or_default();
-        (state.is_empty() || state.contains(") Z ")).then_some(())
-    })
-    .await;
+    until("the old worker leaves", || (!runs(worker)).then_some(())).await;
     assert_eq!(knocking.end().await, (0, 0));
 }
 
@@ -181,6 +177,51 @@ async fn a_hangup_signal_replaces_the_worker_without_losing_a_request() {
     assert!(drained.clean, "{drained:?}");
     let answered = tokio::time::timeout(Duration::from_millis(100), slow.response(false)).await;
     assert_eq!(answered.unwrap().unwrap().text(), "v1");
+}
+
+fn runs(pid: u32) -> bool {
+    let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    !state.is_empty() && !state.contains(") Z ")
+}
+
+/// Whether our worker or an orphan is to be replaced: as long as the next one does not start, it serves on, alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_successor_that_never_serves_changes_nothing() {
+    let (mut proxy, v1) = serving().await;
+    let v2 = Upstream::start("v2").await;
+    let knocking = Knocking::start(proxy.addr);
+    for (round, orphaned) in [(0, false), (1, true)] {
+        knocking.serve_more().await;
+        let before = proxy.worker_pid().await;
+        std::fs::write(proxy.path("broken"), "").unwrap();
+        if orphaned {
+            proxy.holder.kill().unwrap();
+            proxy.holder.wait().unwrap();
+            let end = std::time::Instant::now() + Duration::from_secs(10);
+            while proxy.client.hello().await.unwrap().holder_pid.is_some() {
+                assert!(std::time::Instant::now() < end, "the worker does not notice");
+            }
+            proxy.holder = spawn_holder(proxy.dir.path(), &[any()]);
+        } else {
+            signal(proxy.holder.id(), Signal::HUP);
+        }
+        until("a successor ends", || proxy.path("broken.seen").exists().then_some(())).await;
+        let (from, to) = if orphaned { (&v2, &v1) } else { (&v1, &v2) };
+        let moved = table(vec![track("from", 0, &[from.addr]), track("to", 10_000, &[to.addr])]);
+        assert_eq!(proxy.set(1 + round, &moved).await.generation, 2 + round, "it may be changed again");
+        assert_eq!(proxy.worker_pid().await, before);
+        knocking.serve_more().await;
+        for name in ["broken", "broken.seen"] {
+            std::fs::remove_file(proxy.path(name)).unwrap();
+        }
+        if !orphaned {
+            signal(proxy.holder.id(), Signal::HUP);
+        }
+        until_seen(&proxy, "the successor", |seen| seen.worker_pid != before).await;
+        until("the worker before leaves", || (!runs(before)).then_some(())).await;
+        assert_eq!(proxy.client.hello().await.unwrap().holder_pid, Some(proxy.holder.id()));
+    }
+    assert_eq!(knocking.end().await, (0, 0));
 }
 
 #[tokio::test]

@@ -34,6 +34,8 @@ pub(crate) struct Shared {
     pub(crate) delay_ms: AtomicU64,
     pub(crate) requests: AtomicU64,
     pub(crate) connections: AtomicU64,
+    /// Static files below `/assets/` that it has.
+    pub(crate) files: Mutex<Vec<String>>,
     /// Bodies of the POSTs received.
     pub(crate) posted: Mutex<Vec<String>>,
 }
@@ -54,6 +56,7 @@ impl Upstream {
             delay_ms: AtomicU64::new(0),
             requests: AtomicU64::new(0),
             connections: AtomicU64::new(0),
+            files: Mutex::default(),
             posted: Mutex::default(),
         });
         let own = shared.clone();
@@ -129,6 +132,15 @@ async fn answer(mut request: Request<Incoming>, shared: Arc<Shared>) -> Result<R
             }
             Err(_) => Response::new(full("broken")),
         },
+        "assets" => {
+            let file = path.trim_start_matches("/assets/").to_owned();
+            let there = shared.files.lock().unwrap().contains(&file);
+            let mut response = Response::new(full(format!("{file} of {}", shared.name)));
+            if !there {
+                *response.status_mut() = http::StatusCode::NOT_FOUND;
+            }
+            response
+        }
         "empty" => {
             let mut response = Response::new(full(""));
             *response.status_mut() = http::StatusCode::from_u16(argument as u16).unwrap();
