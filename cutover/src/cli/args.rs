@@ -23,6 +23,9 @@ pub(super) struct Global {
     /// The release file
     #[arg(short = 'f', long = "file", global = true, default_value = "cutover.yaml", value_name = "FILE")]
     pub(super) file: PathBuf,
+    /// The environment of the release file
+    #[arg(long = "env", global = true, value_name = "ENVIRONMENT")]
+    pub(super) env: Option<String>,
     /// The state folder; by default $CUTOVER_STATE, else the user's state folder
     #[arg(long, global = true, value_name = "DIR")]
     pub(super) state: Option<PathBuf>,

@@ -8,6 +8,7 @@ mod clients;
 mod conformance;
 mod damage;
 mod demo;
+mod environments;
 mod foreign;
 mod harness;
 mod kills;
