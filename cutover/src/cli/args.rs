@@ -76,7 +76,13 @@ pub(super) enum Verb {
         #[arg(long)]
         keep: bool,
     },
-    /// Validate the release file
+    /// Write a release file from what is in the folder: Procfile, Cargo.toml, package.json, Dockerfile and others
+    Init {
+        /// Overwrite the release file that is there
+        #[arg(long)]
+        force: bool,
+    },
+    /// Validate the release file: its base and its environments
     Check,
     /// Show every step with its way back, its time, and what is not free of downtime
     Plan(Deploy),

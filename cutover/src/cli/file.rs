@@ -14,7 +14,10 @@ const ENOUGH: u64 = 16 << 20;
 
 /// Reads the release file, with the environment of `--env` laid over it; a mistake in it is exit code 2.
 pub(super) fn read(global: &Global) -> Result<ReleaseFile, Failure> {
-    let document = document(global)?;
+    chosen(global, &document(global)?)
+}
+
+fn chosen(global: &Global, document: &Document) -> Result<ReleaseFile, Failure> {
     match &global.env {
         Some(name) => document.environment(name).map_err(bad),
         None => document.base().map_err(bad),
@@ -43,28 +46,19 @@ fn document(global: &Global) -> Result<Document, Failure> {
 
 /// Reads the release file and applies the options of `deploy`.
 pub(super) fn read_for(global: &Global, deploy: &Deploy) -> Result<ReleaseFile, Failure> {
-    let mut read = read(global)?;
-    if let Some(note) = base_alone(global) {
-        eprintln!("{note}");
+    let document = document(global)?;
+    let mut read = chosen(global, &document)?;
+    let names: Vec<&str> = document.environments().collect();
+    if global.env.is_none() && !names.is_empty() {
+        // A forgotten --env must not pass unseen.
+        let (file, names) = (global.file.display(), names.join(", "));
+        eprintln!("note: no --env, so the base of {file} is taken; its environments: {names}");
     }
     let file::Platform::Local(local) = &mut read.platform;
     if let Some(artifact) = &deploy.artifact {
         local.artifact = Some(artifact.clone());
     }
     Ok(read)
-}
-
-/// Says that the base is taken although there are environments: a forgotten --env must not pass unseen.
-fn base_alone(global: &Global) -> Option<String> {
-    let document = document(global).ok()?;
-    let names: Vec<&str> = document.environments().collect();
-    (global.env.is_none() && !names.is_empty()).then(|| {
-        format!(
-            "note: no --env, so the base of {} is taken; its environments: {}",
-            global.file.display(),
-            names.join(", ")
-        )
-    })
 }
 
 /// Returns the service that a verb is about: the one named, else the release file's.

@@ -11,6 +11,7 @@ mod demo;
 mod environments;
 mod foreign;
 mod harness;
+mod init;
 mod kills;
 mod owners;
 mod service;
