@@ -42,6 +42,9 @@ fn told(errors: &FileErrors, bytes: &[u8]) {
             (1..=lines).contains(&line) && error.column() >= 1,
             "its place is not in the file: {error:?}"
         );
+        // Behind the last line nobody would look for it.
+        let behind = line == lines && line > 1 && matches!(bytes.last(), Some(b'\n' | b'\r'));
+        assert!(!behind, "its place is behind the file's last line: {error:?}");
         let column = usize::try_from(error.column()).unwrap_or(usize::MAX);
         assert!(column <= bytes.len() + 1, "its column is not in the file: {error:?}");
         assert!(
