@@ -52,7 +52,7 @@ fn unknown_keys_point_at_the_nearest() {
             cutover.yaml:1:1: unknown key `sevrice`
               1 | sevrice: shop
                 | ^
-              hint: did you mean `service`? Expected one of: `service`, `platform`, `route`, `gate`, `checks`, `strategy`, `guard`, `approve`, `bake`, `keep_warm`, `drain`, `deadline`
+              hint: did you mean `service`? Expected one of: `service`, `platform`, `route`, `gate`, `checks`, `strategy`, `guard`, `approve`, `bake`, `keep_warm`, `drain`, `deadline`, `environments`
         "#]],
     );
     check(
@@ -70,7 +70,7 @@ fn unknown_keys_point_at_the_nearest() {
             cutover.yaml:6:1: unknown key `keepwarm`
               6 | keepwarm: 5m
                 | ^
-              hint: did you mean `keep_warm`? Expected one of: `service`, `platform`, `route`, `gate`, `checks`, `strategy`, `guard`, `approve`, `bake`, `keep_warm`, `drain`, `deadline`
+              hint: did you mean `keep_warm`? Expected one of: `service`, `platform`, `route`, `gate`, `checks`, `strategy`, `guard`, `approve`, `bake`, `keep_warm`, `drain`, `deadline`, `environments`
         "#]],
     );
     check(
@@ -88,7 +88,7 @@ fn unknown_keys_point_at_the_nearest() {
             cutover.yaml:6:1: unknown key `banana`
               6 | banana: 1
                 | ^
-              hint: expected one of: `service`, `platform`, `route`, `gate`, `checks`, `strategy`, `guard`, `approve`, `bake`, `keep_warm`, `drain`, `deadline`
+              hint: expected one of: `service`, `platform`, `route`, `gate`, `checks`, `strategy`, `guard`, `approve`, `bake`, `keep_warm`, `drain`, `deadline`, `environments`
         "#]],
     );
 }
@@ -117,18 +117,20 @@ fn values_say_what_was_expected() {
     check(
         &format!("{GOOD}bake: 10\n"),
         &expect![[r#"
-        cutover.yaml:6:7: "10" is not a duration: a number with its unit, such as 500ms, 30s, 10m, 2h or 1h30m
-          6 | bake: 10
-            |       ^
-    "#]],
+            cutover.yaml:6:7: "10" is not a duration
+              6 | bake: 10
+                |       ^
+              hint: did you mean `10s`, `10m` or `10ms`? Write a number with its unit, such as 500ms, 30s, 10m, 2h or 1h30m
+        "#]],
     );
     check(
         &format!("{GOOD}guard: {{success: 0.99}}\n"),
         &expect![[r#"
-        cutover.yaml:6:18: "0.99" is not a share in percent from 0% to 100%, in steps of 0.01, such as 5% or 99.9%
-          6 | guard: {success: 0.99}
-            |                  ^
-    "#]],
+            cutover.yaml:6:18: "0.99" is not a share in percent
+              6 | guard: {success: 0.99}
+                |                  ^
+              hint: did you mean `99%`? Write a share from 0% to 100%, in steps of 0.01, such as 5% or 99.9%
+        "#]],
     );
     check(
         &format!("{GOOD}approve: [before_lunch]\n"),
@@ -142,29 +144,29 @@ fn values_say_what_was_expected() {
     check(
         &with("\"127.0.0.1:8080\"", "localhost"),
         &expect![[r#"
-        cutover.yaml:5:21: this is not an address with a port
-          5 |   - proxy: {listen: localhost}
-            |                     ^
-          hint: write an IP address and a port in quotes, such as "127.0.0.1:8080" or "[::]:80"
-    "#]],
+            cutover.yaml:5:21: this is not an address with a port
+              5 |   - proxy: {listen: localhost}
+                |                     ^
+              hint: Write an IP address and a port in quotes, such as "127.0.0.1:8080" or "[::]:80"
+        "#]],
     );
     check(
         &with("[./shop]", "./shop"),
         &expect![[r#"
-        cutover.yaml:3:20: a list is expected here
-          3 |   local: {command: ./shop}
-            |                    ^
-          hint: write it in brackets, such as `[one, two]`
-    "#]],
+            cutover.yaml:3:20: a list is expected here, not the text "./shop"
+              3 |   local: {command: ./shop}
+                |                    ^
+              hint: write it in brackets, such as `[./shop]`
+        "#]],
     );
     check(
         &with("platform:\n  local: {command: [./shop]}", "platform: {docker: {}}"),
         &expect![[r#"
-        cutover.yaml:2:12: unknown value `docker`
-          2 | platform: {docker: {}}
-            |            ^
-          hint: expected one of: `local`
-    "#]],
+            cutover.yaml:2:12: the platform `docker` is not supported by this version of cutover yet
+              2 | platform: {docker: {}}
+                |            ^
+              hint: use `platform: {local: {command: [./shop]}}`: processes on this machine
+        "#]],
     );
 }
 
@@ -173,27 +175,27 @@ fn what_is_missing_is_named() {
     check(
         "",
         &expect![[r#"
-        cutover.yaml: the release file is empty
-          hint: it needs at least service, platform and route: see the README's ten lines
-    "#]],
+            cutover.yaml:1:1: the release file is empty
+              hint: it needs at least service, platform and route: `cutover init` writes one
+        "#]],
     );
     check(
         &with("service: shop\n", ""),
         &expect![[r#"
-        cutover.yaml:3:1: the key `service` is missing
-          3 | route:
-            | ^
-          hint: give the service a name: `service: shop`
-    "#]],
+            cutover.yaml:1:1: the key `service` is missing
+              1 | platform:
+                | ^
+              hint: give the service a name: `service: shop`
+        "#]],
     );
     check(
         &with("command: [./shop]", ""),
         &expect![[r#"
-        cutover.yaml:3:10: the key `command` is missing
-          3 |   local: {}
-            |          ^
-          hint: say what runs: `command: [./shop, --quiet]`
-    "#]],
+            cutover.yaml:3:10: the key `command` is missing in `platform.local`
+              3 |   local: {}
+                |          ^
+              hint: say what runs: `command: [./shop, --quiet]`
+        "#]],
     );
 }
 
@@ -252,18 +254,20 @@ fn broken_yaml_has_a_place() {
     check(
         "service: shop\n  platform: [\n",
         &expect![[r#"
-        cutover.yaml:2:11: mapping values are not allowed in this context
-          2 |   platform: [
-            |           ^
-    "#]],
+            cutover.yaml:2:11: `key: value` is not possible here
+              2 |   platform: [
+                |           ^
+              hint: put it on a line of its own, as deep as its neighbours; quote a text that contains ": "
+        "#]],
     );
     check(
         &with("route:", "route: ["),
         &expect![[r#"
-        cutover.yaml:5:3: "-" is only valid inside a block
-          5 |   - proxy: {listen: "127.0.0.1:8080"}
-            |   ^
-    "#]],
+            cutover.yaml:5:3: a list item `- …` is not possible inside brackets
+              5 |   - proxy: {listen: "127.0.0.1:8080"}
+                |   ^
+              hint: close the bracket that is open above, or separate items with commas
+        "#]],
     );
     check(
         &format!("{GOOD}service: again\n"),
@@ -277,20 +281,20 @@ fn broken_yaml_has_a_place() {
     check(
         "\tservice: shop\n",
         &expect![[r#"
-        cutover.yaml:1:2: the key `platform` is missing
-          1 | 	service: shop
-            |  ^
-          hint: say what runs: `platform: {local: {command: [./shop]}}`
-    "#]],
+            cutover.yaml:1:2: the key `platform` is missing
+              1 | 	service: shop
+                | 	^
+              hint: say what runs: `platform: {local: {command: [./shop]}}`
+        "#]],
     );
     check(
         "- service\n",
         &expect![[r#"
-        cutover.yaml:1:1: keys with values are expected here
-          1 | - service
-            | ^
-          hint: such as `{key: value}`, or one `key: value` a line
-    "#]],
+            cutover.yaml:1:1: keys with values are expected here, not a list
+              1 | - service
+                | ^
+              hint: write `key: value`, without the dash or the brackets
+        "#]],
     );
 }
 
@@ -316,15 +320,12 @@ fn assets_are_named_by_their_folders() {
             cutover.yaml:5:60: `/a` is not a path prefix of assets
               5 |   - proxy: {listen: "127.0.0.1:8080", assets: [/, assets/, /a, /a/../b/, '/a?b/', /b/, /b/]}
                 |                                                            ^
-              hint: write it as it is asked for, from / to /, such as `/assets/`
             cutover.yaml:5:64: `/a/../b/` is not a path prefix of assets
               5 |   - proxy: {listen: "127.0.0.1:8080", assets: [/, assets/, /a, /a/../b/, '/a?b/', /b/, /b/]}
                 |                                                                ^
-              hint: write it as it is asked for, from / to /, such as `/assets/`
             cutover.yaml:5:74: `/a?b/` is not a path prefix of assets
               5 |   - proxy: {listen: "127.0.0.1:8080", assets: [/, assets/, /a, /a/../b/, '/a?b/', /b/, /b/]}
                 |                                                                          ^
-              hint: write it as it is asked for, from / to /, such as `/assets/`
             cutover.yaml:5:88: `/b/` stands here twice
               5 |   - proxy: {listen: "127.0.0.1:8080", assets: [/, assets/, /a, /a/../b/, '/a?b/', /b/, /b/]}
                 |                                                                                        ^

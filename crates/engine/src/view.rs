@@ -89,6 +89,9 @@ pub struct ReleaseSummary {
     pub candidate: RevisionId,
     /// Who asked for it.
     pub by: String,
+    /// The environment of the release file that it followed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment: Option<String>,
     /// When it began: milliseconds since 1970, as the next two.
     pub opened_wall_ms: u64,
     /// When its candidate became stable.
@@ -127,6 +130,7 @@ impl From<ReleaseRow> for ReleaseSummary {
             stable: row.replaced,
             candidate: row.candidate,
             by: row.by,
+            environment: None,
             opened_wall_ms: row.opened_ms,
             decided_wall_ms: row.decided_ms,
             ended_wall_ms: row.ended_ms,
@@ -289,8 +293,14 @@ impl Engine {
         service: Option<&ServiceName>,
         limit: u32,
     ) -> Result<Vec<ReleaseSummary>, EngineError> {
-        let rows = self.shared.store.releases(service, limit).await?;
-        Ok(rows.into_iter().map(ReleaseSummary::from).collect())
+        let mut summaries = Vec::new();
+        for row in self.shared.store.releases(service, limit).await? {
+            // The environment lies in the release's first record; the table's columns are what decisions need.
+            let records = self.shared.store.records(&row.id, 0, 1).await?;
+            let environment = opened(&records).and_then(|(release, _)| release.file.environment.clone());
+            summaries.push(ReleaseSummary { environment, ..ReleaseSummary::from(row) });
+        }
+        Ok(summaries)
     }
 
     /// Returns what moment it is for a release: its deadlines and holds count in it.

@@ -23,6 +23,9 @@ pub(super) struct Global {
     /// The release file
     #[arg(short = 'f', long = "file", global = true, default_value = "cutover.yaml", value_name = "FILE")]
     pub(super) file: PathBuf,
+    /// The environment of the release file
+    #[arg(long = "env", global = true, value_name = "ENVIRONMENT")]
+    pub(super) env: Option<String>,
     /// The state folder; by default $CUTOVER_STATE, else the user's state folder
     #[arg(long, global = true, value_name = "DIR")]
     pub(super) state: Option<PathBuf>,
@@ -73,7 +76,13 @@ pub(super) enum Verb {
         #[arg(long)]
         keep: bool,
     },
-    /// Validate the release file
+    /// Write a release file from what is in the folder: Procfile, Cargo.toml, package.json, Dockerfile and others
+    Init {
+        /// Overwrite the release file that is there
+        #[arg(long)]
+        force: bool,
+    },
+    /// Validate the release file: its base and its environments
     Check,
     /// Show every step with its way back, its time, and what is not free of downtime
     Plan(Deploy),

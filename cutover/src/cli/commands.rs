@@ -186,12 +186,13 @@ pub(super) async fn history(global: &Global, service: Option<String>, limit: u32
     for release in &answer.releases {
         let took = release.took_ms.map(elapsed).unwrap_or_default();
         let line = format!(
-            "{:<16} {:<20} {:<16} {:<12} {took:>8}  by {}  {}",
+            "{:<16} {:<20} {:<16} {:<12} {took:>8}  by {}{}  {}",
             release.release.as_str(),
             utc(release.opened_wall_ms),
             release.candidate.as_str(),
             release.outcome,
             release.by,
+            release.environment.as_ref().map(|name| format!(" for {name}")).unwrap_or_default(),
             release.why
         );
         print(line.trim_end());
@@ -317,8 +318,7 @@ pub(super) fn completions(shell: clap_complete::Shell) -> Result<u8, Failure> {
 /// `cutover schema`.
 #[cfg(feature = "schema")]
 pub(super) fn schema() -> Result<u8, Failure> {
-    let schema = schemars::schema_for!(cutover_core::ReleaseFile);
-    let text = serde_json::to_string_pretty(&schema)
+    let text = serde_json::to_string_pretty(&cutover_core::file::release_file_schema())
         .map_err(|error| Failure::own(format!("failed to print the schema: {error}")))?;
     print(&text);
     Ok(exit::OK)

@@ -22,9 +22,19 @@ pub(super) async fn plan(global: &Global, deploy: &Deploy) -> Result<u8, Failure
     let body = body(global, deploy)?;
     let client = Client::connect_or_start(&global.state_dir()?).await?;
     let answer: Result<PlanAnswer, Failure> = client.post("/v1/plan", &body).await;
+    let environment = body.file.environment.as_ref();
     match answer {
-        Ok(answer) if global.json() => println!("{}", serde_json::json!(answer)),
-        Ok(answer) => println!("{}", plan_text(&answer.plan, answer.lease_ms.map(Span::from_ms))),
+        Ok(answer) if global.json() => {
+            let mut answer = serde_json::json!(answer);
+            answer["environment"] = serde_json::json!(environment);
+            println!("{answer}");
+        }
+        Ok(answer) => {
+            if let Some(name) = environment {
+                println!("environment {name} of {}", global.file.display());
+            }
+            println!("{}", plan_text(&answer.plan, answer.lease_ms.map(Span::from_ms)));
+        }
         // Nothing to do is not a failure.
         Err(failure) if failure.exit == exit::OK => println!("{failure}"),
         Err(failure) => return Err(failure),

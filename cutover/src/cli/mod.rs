@@ -4,6 +4,7 @@ mod args;
 mod commands;
 mod deploy;
 mod file;
+mod init;
 mod view;
 
 use clap::Parser;
@@ -52,6 +53,7 @@ fn run(args: Args) -> Result<u8, Failure> {
         }
         Verb::DemoService => crate::demo::service(),
         Verb::Completions { shell } => commands::completions(shell),
+        Verb::Init { force } => init::init(&args.global, force),
         #[cfg(feature = "schema")]
         Verb::Schema => commands::schema(),
         verb => runtime()?.block_on(run_async(verb, &args.global)),
@@ -89,7 +91,9 @@ async fn run_async(verb: Verb, global: &args::Global) -> Result<u8, Failure> {
         Verb::Proxy { verb: Some(ProxyVerb::Status), .. } => commands::proxy_status(global).await,
         Verb::Proxy { verb: Some(ProxyVerb::Stop), .. } => commands::stop_proxy(global).await,
         // Handled before a runtime was built.
-        Verb::Proxy { .. } | Verb::DemoService | Verb::Completions { .. } => Ok(exit::USAGE),
+        Verb::Proxy { .. } | Verb::DemoService | Verb::Completions { .. } | Verb::Init { .. } => {
+            Ok(exit::USAGE)
+        }
         #[cfg(feature = "schema")]
         Verb::Schema => Ok(exit::USAGE),
     }

@@ -2,12 +2,23 @@
 //!
 //! The types are the reference: the JSON schema is generated from them, and so is what `check` says.
 
+mod access;
 mod checks;
+mod decode;
+mod document;
 mod error;
-mod locate;
+mod guess;
+mod misfit;
+mod overlay;
 mod read;
+#[cfg(feature = "schema")]
+mod schema;
+mod source;
 mod strategy;
+mod syntax;
+mod tree;
 mod validate;
+mod yaml;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -15,8 +26,11 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 pub use checks::{Check, Checks, Expect, StatusRange};
+pub use document::{Checked, Document};
 pub use error::{FileError, FileErrors};
 pub use strategy::{BlueGreen, Canary, Rolling, Strategy};
+#[cfg(feature = "schema")]
+pub use schema::release_file_schema;
 
 use crate::ids::ServiceName;
 use crate::units::{Size, Span, Weight};
@@ -60,6 +74,10 @@ pub struct ReleaseFile {
     /// The longest a release may take until the candidate is stable; then it goes back.
     #[serde(default = "defaults::deadline")]
     pub deadline: Span,
+    /// The environment that was laid over the base. Set when the file is read, never written in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(skip))]
+    pub environment: Option<String>,
 }
 
 /// What a service runs on.

@@ -1,102 +1,44 @@
-//! Reads a release file, and turns what the YAML library says into a place, an expectation and a next step.
+//! What to say of keys that are unknown, missing, or not honoured yet.
 
-use super::error::{FileError, FileErrors};
-use super::locate::Places;
-use super::{ReleaseFile, validate};
+use super::tree::short;
+use super::{Document, FileErrors, ReleaseFile};
 
 /// Keys of the format that this version does not honour yet. Silence would be worse than an error:
 /// a `smoke:` that is not run, for one, lets an untested revision pass.
-const NOT_YET: [(&str, &str); 4] = [
-    ("environments", "keep one release file per environment and name it with -f"),
+const NOT_YET: [(&str, &str); 3] = [
     ("smoke", "ask the same with `health: [{path: …}]` or `health: [{run: …}]`"),
     ("load", "run the load test from a `health: [{run: …}]` command"),
     ("processes", "give each process a release file of its own"),
 ];
+const NOT_YET_PLATFORMS: [&str; 3] = ["docker", "kubernetes", "ecs"];
 
 impl ReleaseFile {
-    /// Reads a release file; `name` is how messages call it.
+    /// Reads the base of a release file; `name` is how messages call it.
     ///
     /// # Errors
     /// Every mistake that could be found, with line, column, what was expected and the nearest key.
     pub fn read(name: &str, source: &str) -> Result<ReleaseFile, FileErrors> {
-        let fail = |errors| Err(FileErrors::new(name, source, errors));
-        if source.trim().is_empty() {
-            return fail(vec![FileError {
-                line: 0,
-                column: 0,
-                what: "the release file is empty".into(),
-                hint: "it needs at least service, platform and route: see the README's ten lines".into(),
-            }]);
-        }
-        let file: ReleaseFile = match serde_saphyr::from_str(source) {
-            Ok(file) => file,
-            Err(error) => return fail(vec![explain(&error)]),
-        };
-        let found = validate::mistakes(&file);
-        if found.is_empty() {
-            return Ok(file);
-        }
-        let places = Places::of(source);
-        let mut errors: Vec<FileError> = found
-            .into_iter()
-            .map(|mistake| {
-                let (line, column) = places.find(&mistake.path);
-                FileError { line, column, what: mistake.what, hint: mistake.hint }
-            })
-            .collect();
-        errors.sort_by_key(|error| (error.line, error.column));
-        fail(errors)
+        Document::read(name, source.as_bytes())?.base()
     }
 }
 
-fn explain(error: &serde_saphyr::Error) -> FileError {
-    use serde_saphyr::Error;
-    let (line, column) = error.location().map_or((0, 0), |place| (place.line(), place.column()));
-    let error = error.without_snippet();
-    let (what, hint) = match error {
-        Error::SerdeUnknownField { field, expected, .. } => unknown_key(field, expected, "key"),
-        Error::SerdeUnknownVariant { variant, expected, .. } => unknown_key(variant, expected, "value"),
-        Error::SerdeMissingField { field, .. } => {
-            (format!("the key `{field}` is missing"), example(field).into())
-        }
-        Error::DuplicateMappingKey { key, .. } => {
-            let key = key.as_deref().unwrap_or("?");
-            (format!("the key `{key}` stands here twice"), "keep one of them".into())
-        }
-        other => reword(strip_place(&other.to_string())),
-    };
-    FileError { line, column, what, hint }
-}
-
-/// Cuts the library's own "at line …" from the text: the place is printed once, in front.
-fn strip_place(text: &str) -> &str {
-    let text = text.lines().next().unwrap_or(text);
-    text.find(" at line ").map_or(text, |cut| &text[..cut])
-}
-
-/// What the YAML library says of shapes, in the words of somebody who writes the file.
-fn reword(text: &str) -> (String, String) {
-    let (what, hint) = match text {
-        "expected sequence start" => {
-            ("a list is expected here", "write it in brackets, such as `[one, two]`")
-        }
-        "expected mapping start" => {
-            ("keys with values are expected here", "such as `{key: value}`, or one `key: value` a line")
-        }
-        "invalid socket address syntax" => (
-            "this is not an address with a port",
-            "write an IP address and a port in quotes, such as \"127.0.0.1:8080\" or \"[::]:80\"",
-        ),
-        other => (other, ""),
-    };
-    (what.into(), hint.into())
-}
-
-fn unknown_key(unknown: &str, known: &[&str], word: &str) -> (String, String) {
+pub(super) fn unknown_key(unknown: &str, known: &[&str], word: &str) -> (String, String) {
     if let Some((_, instead)) = NOT_YET.iter().find(|(key, _)| key == &unknown) {
         return (format!("`{unknown}` is not supported by this version of cutover yet"), (*instead).into());
     }
-    let what = format!("unknown {word} `{unknown}`");
+    if NOT_YET_PLATFORMS.contains(&unknown) && known.contains(&"local") {
+        return (
+            format!("the platform `{unknown}` is not supported by this version of cutover yet"),
+            "use `platform: {local: {command: [./shop]}}`: processes on this machine".into(),
+        );
+    }
+    // Set by the reader, never written: what people write is its plural.
+    let mut known: Vec<&str> = known.iter().copied().filter(|key| *key != "environment").collect();
+    if known.contains(&"service") {
+        known.push("environments");
+    }
+    let known = known.as_slice();
+    let what = format!("unknown {word} `{}`", short(unknown));
     let list = known.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
     let hint = match nearest(unknown, known) {
         Some(key) => format!("did you mean `{key}`? Expected one of: {list}"),
@@ -106,7 +48,7 @@ fn unknown_key(unknown: &str, known: &[&str], word: &str) -> (String, String) {
     (what, hint)
 }
 
-fn example(key: &str) -> &'static str {
+pub(super) fn example(key: &str) -> &'static str {
     match key {
         "service" => "give the service a name: `service: shop`",
         "platform" => "say what runs: `platform: {local: {command: [./shop]}}`",
@@ -118,9 +60,10 @@ fn example(key: &str) -> &'static str {
 }
 
 /// Returns the known key closest to `unknown`, if it is close enough to be a slip.
-fn nearest<'a>(unknown: &str, known: &[&'a str]) -> Option<&'a str> {
+pub(super) fn nearest<'a>(unknown: &str, known: &[&'a str]) -> Option<&'a str> {
     let plain = |s: &str| s.to_lowercase().replace(['-', '_'], "");
-    let unknown = plain(unknown);
+    // A signal may be written as C does.
+    let unknown = plain(unknown.strip_prefix("SIG").unwrap_or(unknown));
     known
         .iter()
         .map(|key| (distance(&unknown, &plain(key)), *key))

@@ -1,5 +1,6 @@
 //! What must hold between the keys of a release file beyond their types.
 
+use super::tree::short;
 use super::{Check, LocalPlatform, Platform, ProxyRoute, ReleaseFile, Route};
 use crate::units::{Span, Weight};
 
@@ -19,16 +20,10 @@ pub(super) fn mistakes(file: &ReleaseFile) -> Vec<Mistake> {
         found.push(Mistake { path: path.into(), what, hint: hint.into() });
     };
     let name = file.service.as_str();
-    let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    if name.is_empty()
-        || name.len() > 40
-        || !name.chars().all(word)
-        || name.starts_with('-')
-        || name.ends_with('-')
-    {
+    if !is_name(name) {
         say(
             "service",
-            format!("the service name \"{name}\" is not usable"),
+            format!("the service name \"{}\" is not usable", short(name)),
             "use 1 to 40 lower-case letters, digits and dashes, such as `shop-api`",
         );
     }
@@ -102,6 +97,7 @@ pub(super) fn mistakes(file: &ReleaseFile) -> Vec<Mistake> {
     found.extend(file.strategy.mistakes(local.replicas));
     let routes = file.route.iter().enumerate();
     found.extend(routes.flat_map(|(i, Route::Proxy(proxy))| asset_mistakes(i, proxy)));
+    found.extend(environment_mistakes(local));
     found.extend(file.checks.health.iter().enumerate().flat_map(|(i, check)| check_mistakes(i, check)));
     found
 }
@@ -147,41 +143,48 @@ fn local_mistakes(local: &LocalPlatform) -> Vec<Mistake> {
     if local.replicas == 0 || local.replicas > 1000 {
         say("replicas".into(), format!("{} replicas are not possible", local.replicas), "give 1 to 1000");
     }
-    for key in local.env.keys().chain(&local.secrets) {
-        let place = if local.env.contains_key(key) { format!("env.{key}") } else { "secrets".into() };
-        if key.is_empty() || key.contains(['=', '\0']) {
-            say(
-                place.clone(),
-                format!("\"{key}\" cannot name an environment variable"),
-                "leave out = and NUL",
-            );
-        }
-        if RESERVED_ENV.contains(&key.as_str()) {
-            say(
-                place,
-                format!("`{key}` is set by cutover for each instance"),
-                "leave it out and read it in the service",
-            );
-        }
-    }
-    for (i, secret) in local.secrets.iter().enumerate() {
-        if local.env.contains_key(secret) {
-            say(
-                format!("secrets[{i}]"),
-                format!("`{secret}` stands in env and in secrets"),
-                "keep it in secrets alone",
-            );
-        }
-    }
-    if local.env.values().chain(&local.command).any(|text| text.contains('\0')) {
-        say("env".into(), "a NUL character cannot be passed to a program".into(), "remove it");
-    }
     if local.log_size.bytes() < 64 << 10 {
         say(
             "log_size".into(),
             format!("a log of {} is too small to help", local.log_size),
             "give at least 64Ki",
         );
+    }
+    found
+}
+
+fn environment_mistakes(local: &LocalPlatform) -> Vec<Mistake> {
+    let mut found = Vec::new();
+    let mut say = |path: String, what: String, hint: &str| {
+        found.push(Mistake { path: format!("platform.local.{path}"), what, hint: hint.into() });
+    };
+    let named = local.env.keys().map(|key| (format!("env.{key}"), key));
+    let secret = local.secrets.iter().enumerate().map(|(i, key)| (format!("secrets[{i}]"), key));
+    for (place, key) in named.chain(secret) {
+        let quoted = short(key);
+        if key.is_empty() || key.contains(['=', '\0']) {
+            let what = format!("\"{quoted}\" cannot name an environment variable");
+            say(place.clone(), what, "leave out = and NUL, and give it a name");
+        }
+        if RESERVED_ENV.contains(&key.as_str()) {
+            let what = format!("`{quoted}` is set by cutover for each instance");
+            say(place, what, "leave it out and read it in the service");
+        }
+    }
+    for (i, secret) in local.secrets.iter().enumerate() {
+        let (place, quoted) = (format!("secrets[{i}]"), short(secret));
+        if local.env.contains_key(secret) {
+            say(place, format!("`{quoted}` stands in env and in secrets"), "keep it in secrets alone");
+        } else if local.secrets[..i].contains(secret) {
+            say(place, format!("`{quoted}` stands here twice"), "remove one of them");
+        }
+    }
+    let values = local.env.iter().map(|(key, value)| (format!("env.{key}"), value));
+    let arguments = local.command.iter().enumerate().map(|(i, text)| (format!("command[{i}]"), text));
+    for (place, text) in values.chain(arguments) {
+        if text.contains('\0') {
+            say(place, "a NUL character cannot be passed to a program".into(), "remove it");
+        }
     }
     found
 }
@@ -217,6 +220,12 @@ fn check_mistakes(i: usize, check: &Check) -> Vec<Mistake> {
         say("", "timeout and interval need some time".into(), "such as `timeout: 2s, interval: 1s`");
     }
     found
+}
+
+/// Tells whether a service or an environment can be called this.
+pub(super) fn is_name(name: &str) -> bool {
+    let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    (1..=40).contains(&name.len()) && name.chars().all(word) && !name.starts_with('-') && !name.ends_with('-')
 }
 
 fn is_host(host: &str) -> bool {

@@ -18,6 +18,9 @@ pub struct Report {
     pub release: ReleaseId,
     /// The service.
     pub service: ServiceName,
+    /// The environment of the release file that it followed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment: Option<String>,
     /// The revision that was stable before.
     pub stable: Option<RevisionId>,
     /// The revision that was released, or not.
@@ -85,6 +88,7 @@ impl Report {
         Some(Report {
             release: release.id.clone(),
             service: release.service.clone(),
+            environment: release.file.environment.clone(),
             stable: plan.stable.clone(),
             candidate: plan.candidate.clone(),
             outcome,
@@ -132,7 +136,9 @@ fn counted(records: &[Record]) -> (u64, u64, u64) {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Report { release, service, candidate, .. } = self;
+        let Report { service, candidate, .. } = self;
+        let environment = self.environment.as_ref().map(|name| format!(" ({name})")).unwrap_or_default();
+        let release = format!("{}{environment}", self.release);
         let took = elapsed(self.took_ms);
         let stable = self.stable.as_ref().map_or("no one".to_string(), RevisionId::to_string);
         match self.outcome {

@@ -77,7 +77,10 @@ impl Story {
         let Event::Opened { release, plan } = &record.event else { return Vec::new() };
         self.machine = Some(Machine::open((**plan).clone(), record.at));
         let from = plan.stable.as_ref().map_or("nothing".to_string(), RevisionId::to_string);
-        let text = format!("{} opened by {}: {from} → {}", release.id, release.by, plan.candidate);
+        let environment = release.file.environment.as_ref();
+        let environment = environment.map(|name| format!(" for {name}")).unwrap_or_default();
+        let text =
+            format!("{} opened by {}{environment}: {from} → {}", release.id, release.by, plan.candidate);
         vec![Line { at_ms: 0, mark: Mark::Says, text, details: Vec::new() }]
     }
 
