@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use cutover_core::{After, Blame, Fault, RevisionId, ServiceName, file};
 use cutover_ports::RevisionSpec;
@@ -72,7 +73,7 @@ impl Store {
 
     /// Names the revision by its content and seals its secrets.
     pub(crate) fn identify(&self, spec: &RevisionSpec) -> Result<RevisionId, Fault> {
-        let artifact = self.artifact(spec)?.map(|tree| tree.hash()).transpose()?;
+        let artifact = self.steady_hash(spec)?;
         let content = content(spec, artifact)?;
         let values = self.values(spec, &content)?;
         let revision = self.name(&content, &values)?;
@@ -186,6 +187,19 @@ impl Store {
             disk::human(free)
         ))
         .hint("Free some space, or keep the state elsewhere: --state DIR."))
+    }
+
+    /// Hashes the spec's artifact; one that is just being written is looked at again a moment later.
+    fn steady_hash(&self, spec: &RevisionSpec) -> Result<Option<String>, Fault> {
+        let mut tries = 0;
+        loop {
+            let hash = self.artifact(spec)?.map(|tree| tree.hash()).transpose();
+            match hash {
+                Err(fault) if fault.after == After::Retry && tries < 3 => tries += 1,
+                answer => return answer,
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
     }
 
     fn build_in(&self, draft: &Path, spec: &RevisionSpec, revision: &RevisionId) -> Result<String, Fault> {

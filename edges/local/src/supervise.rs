@@ -273,7 +273,10 @@ impl Supervisor {
                 stop = told(self.asked.clone()) => return if stop { Next::Stop } else { Next::Close },
                 () = ended(leader) => return Next::Ended,
                 () = until(due) => return Next::Due,
-                _ = every.tick() => self.bound_log().await,
+                _ = every.tick() => if self.bound_log().await {
+                    // A flood: the usual pause would let it grow to whatever the disk takes in that time.
+                    every.reset_after(self.shared.options.log_every / 25);
+                },
             }
         }
     }
@@ -309,19 +312,22 @@ impl Supervisor {
         });
     }
 
-    async fn bound_log(&mut self) {
+    async fn bound_log(&mut self) -> bool {
         let (shared, revision, log, mut size) =
             (self.shared.clone(), self.record.revision.clone(), self.log.clone(), self.log_size);
         let bounded = spawn_blocking(move || {
             if size == 0 {
                 size = shared.store.stored(&revision).ok()?.platform.log_size.bytes();
             }
-            if let Err(error) = logs::bound(&log, size) {
+            let cut = logs::bound(&log, size).unwrap_or_else(|error| {
                 tracing::warn!(path = %log.display(), %error, "log not bounded");
-            }
-            Some(size)
+                false
+            });
+            Some((size, cut))
         });
-        self.log_size = bounded.await.ok().flatten().unwrap_or(self.log_size);
+        let (size, cut) = bounded.await.ok().flatten().unwrap_or((self.log_size, false));
+        self.log_size = size;
+        cut
     }
 
     async fn note(&self, text: String) {

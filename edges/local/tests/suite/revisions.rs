@@ -190,6 +190,69 @@ async fn an_artifact_that_changes_is_not_stored_as_something_else() {
     assert_eq!(fs::read_dir(world.state().join("local/revisions")).unwrap().count(), 0, "no half copy stays");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_artifact_that_is_being_written_is_refused_and_named_once_it_is_whole() {
+    let world = World::new();
+    let platform = world.open().await;
+    let mut spec = world.sleeper();
+    local(&mut spec).artifact = Some("app".into());
+    fs::create_dir(world.base().join("app")).unwrap();
+    let path = world.base().join("app/shop");
+    // Large enough that reading it takes many of the writer's turns.
+    fs::write(&path, vec![7; 32 << 20]).unwrap();
+    let (path, ends) = (path.clone(), std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false)));
+    let over = ends.clone();
+    let writer = std::thread::spawn(move || {
+        use std::io::Write;
+        let mut file = fs::OpenOptions::new().append(true).open(path).unwrap();
+        while !over.load(std::sync::atomic::Ordering::Relaxed) {
+            file.write_all(&[7; 8]).unwrap();
+        }
+    });
+    until("the writer", || fs::metadata(world.base().join("app/shop")).unwrap().len() > 32 << 20).await;
+    let fault = platform.identify(&spec).await.unwrap_err();
+    assert_eq!((fault.blame, fault.after), (Blame::Configuration, After::Retry));
+    assert!(fault.what.contains("it is being written: ") && fault.what.ends_with("app/shop"), "{fault}");
+    ends.store(true, std::sync::atomic::Ordering::Relaxed);
+    writer.join().unwrap();
+    let revision = store(&platform, &spec).await;
+    assert_eq!(
+        fs::read(world.state().join(format!("local/revisions/{revision}/files/shop"))).unwrap(),
+        fs::read(world.base().join("app/shop")).unwrap()
+    );
+}
+
+#[tokio::test]
+async fn an_artifact_too_large_for_the_disk_is_told_with_numbers_and_leaves_nothing() {
+    let world = World::new();
+    let options = Options { reserve_bytes: 0, ..quick() };
+    let platform = LocalPlatform::open(world.state(), options).await.unwrap();
+    let revisions = world.state().join("local/revisions");
+    let mount = |args: &[&str]| {
+        std::process::Command::new("mount")
+            .args(args)
+            .arg(&revisions)
+            .output()
+            .is_ok_and(|said| said.status.success())
+    };
+    if !mount(&["-t", "tmpfs", "-o", "size=4M", "cutover-test"]) {
+        println!("skipped: an_artifact_too_large_for_the_disk: it may not mount a small file system");
+        return;
+    }
+    let mut spec = world.sleeper();
+    local(&mut spec).artifact = Some("app".into());
+    fs::write(world.base().join("app"), vec![1; 8 << 20]).unwrap();
+    let revision = platform.identify(&spec).await.unwrap();
+    let refused = platform.build(fence(1), &spec, &revision).await;
+    let left = fs::read_dir(&revisions).unwrap().count();
+    assert!(std::process::Command::new("umount").arg("-l").arg(&revisions).status().unwrap().success());
+    let fault = refused.unwrap_err();
+    assert_eq!((fault.blame, fault.after), (Blame::Platform, After::Retry));
+    assert!(fault.what.contains("8Mi needed") && fault.what.contains("4Mi available"), "{fault}");
+    assert!(!fault.hint.is_empty());
+    assert_eq!(left, 0, "no half copy stays");
+}
+
 #[tokio::test]
 async fn a_half_copy_of_a_crash_is_cleared_away() {
     let world = World::new();
