@@ -267,9 +267,10 @@ impl Platform for LocalPlatform {
         revision: &RevisionId,
         count: u32,
     ) -> Result<(), Fault> {
+        let mut services = self.services.lock().await;
+        // Under the lock, so that it is not discarded between the question and the wish.
         let wanted = revision.clone();
         self.with_store(move |store| store.stored(&wanted).map(drop)).await?;
-        let mut services = self.services.lock().await;
         let entry = services.entry(service.clone()).or_default();
         self.admit(fence, service, entry, |record| {
             match count {
@@ -379,6 +380,33 @@ impl Platform for LocalPlatform {
             entry.instances.retain(|handle| !handle.is_gone());
         }
         Ok(())
+    }
+
+    async fn stored(&self, service: &ServiceName) -> Result<Vec<RevisionId>, Fault> {
+        let service = service.clone();
+        self.with_store(move |store| store.list(&service)).await
+    }
+
+    async fn discard(&self, fence: Fence, service: &ServiceName, revision: &RevisionId) -> Result<(), Fault> {
+        let mut services = self.services.lock().await;
+        let entry = services.entry(service.clone()).or_default();
+        self.admit(fence, service, entry, |_| ()).await?;
+        let runs = |handle: &Handle| handle.revision == *revision && !handle.is_gone();
+        if entry.record.desired.contains_key(revision) || entry.instances.iter().any(runs) {
+            return Err(Fault::platform(format!("throw {revision} away: instances of it run or are wanted")));
+        }
+        let (shared, of, which) = (self.shared.clone(), service.clone(), revision.clone());
+        let removed = blocking(move || {
+            // Its logs first: what a crash leaves is still a revision, and is thrown away again.
+            disk::remove_tree(&shared.records.logs(&of, &which));
+            shared.store.take_out(&of, &which)
+        })
+        .await?;
+        // Nobody can start it any more; removing what may be large keeps nobody waiting.
+        drop(services);
+        spawn_blocking(move || removed.iter().for_each(|folder| disk::remove_tree(folder)))
+            .await
+            .map_err(|error| Fault::cutover(format!("finish a task: {error}")))
     }
 
     async fn logs(

@@ -64,10 +64,12 @@ impl Store {
         // Not 0700: instances that run as another user must reach their copy.
         disk::ensure_folder(&folder, 0o711)?;
         let entries = fs::read_dir(&folder).map_err(|error| disk::fault("read folder", &folder, &error))?;
-        for entry in entries.flatten().filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b"."))
-        {
-            discard(&entry.path());
-        }
+        let left: Vec<PathBuf> = entries
+            .flatten()
+            .filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b"."))
+            .map(|entry| entry.path())
+            .collect();
+        left.iter().for_each(|path| disk::remove_tree(path));
         Ok(Store { folder, vault, reserve })
     }
 
@@ -99,7 +101,7 @@ impl Store {
         ));
         let built = self.build_in(&draft, spec, revision);
         if built.is_err() {
-            discard(&draft);
+            disk::remove_tree(&draft);
         }
         built
     }
@@ -113,6 +115,36 @@ impl Store {
             base: manifest.base,
             secrets: Values::new(),
         })
+    }
+
+    /// Returns the service's revisions. One that cannot be read belongs to nobody: it stays for a person to look at.
+    pub(crate) fn list(&self, service: &ServiceName) -> Result<Vec<RevisionId>, Fault> {
+        let revisions = disk::names(&self.folder)?.into_iter().map(RevisionId::new);
+        let mine = |revision: &RevisionId| {
+            self.manifest(revision)
+                .is_ok_and(|found| found.is_some_and(|manifest| manifest.service == *service))
+        };
+        Ok(revisions.filter(mine).collect())
+    }
+
+    /// Takes a revision of the service out of the store, with its secrets. Returns the folder that is left to remove:
+    /// should that be cut short, the next open does it.
+    pub(crate) fn take_out(
+        &self,
+        service: &ServiceName,
+        revision: &RevisionId,
+    ) -> Result<Option<PathBuf>, Fault> {
+        if self.manifest(revision)?.is_none_or(|manifest| manifest.service != *service) {
+            return Ok(None);
+        }
+        let home = self.folder.join(revision.as_str());
+        let random = disk::random_hex(4).map_err(|error| disk::fault("rename", &home, &error))?;
+        let gone = self.folder.join(format!(".gone-{revision}-{random}"));
+        fs::rename(&home, &gone)
+            .and_then(|()| disk::sync_folder(&self.folder))
+            .map_err(|error| disk::fault("rename", &home, &error))?;
+        self.vault.forget(revision)?;
+        Ok(Some(gone))
     }
 
     /// Returns the manifest of a stored revision; a fault where it is not stored.
@@ -236,7 +268,7 @@ impl Store {
         let home = self.folder.join(revision.as_str());
         // A folder without a manifest is damage, not a revision: it makes room.
         if home.exists() && self.manifest(revision)?.is_none() {
-            discard(&home);
+            disk::remove_tree(&home);
         }
         fs::rename(draft, &home)
             .and_then(|()| disk::sync_folder(&self.folder))
@@ -314,13 +346,4 @@ fn content(spec: &RevisionSpec, artifact: Option<String>) -> Result<String, Faul
     let bytes = serde_json::to_vec(&content)
         .map_err(|error| Fault::cutover(format!("encode the revision's content: {error}")).fatal())?;
     Ok(disk::hex(&Sha256::digest(bytes)))
-}
-
-/// Removes a folder as far as it goes; what stays is a draft, and the next open tries again.
-fn discard(path: &Path) {
-    if let Err(error) = fs::remove_dir_all(path)
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        tracing::warn!(path = %path.display(), %error, "left-over copy stays");
-    }
 }

@@ -306,12 +306,13 @@ mod tests {
 
     #[test]
     fn what_is_written_while_it_is_read_is_noticed() {
-        let changes: [(&dyn Fn(&Path), &str); 4] = [
+        type Change = (fn(&Path), &'static str);
+        let changes: [Change; 4] = [
             // The same bytes again: what is being written may be at any point of it.
-            (&|root| fs::write(root.join("a/run"), "#!/bin/sh").unwrap(), "a/run"),
-            (&|root| fs::write(root.join("a/new"), "").unwrap(), "a/new"),
-            (&|root| fs::remove_file(root.join("a/run")).unwrap(), "a/run"),
-            (&|root| fs::remove_dir_all(root).unwrap(), ""),
+            (|root| fs::write(root.join("a/run"), "#!/bin/sh").unwrap(), "a/run"),
+            (|root| fs::write(root.join("a/new"), "").unwrap(), "a/new"),
+            (|root| fs::remove_file(root.join("a/run")).unwrap(), "a/run"),
+            (|root| fs::remove_dir_all(root).unwrap(), ""),
         ];
         for (change, which) in changes {
             let (folder, to) = (sample(), tempfile::tempdir().unwrap());

@@ -55,6 +55,8 @@ pub enum Call {
     ObserveInstances,
     Vouch,
     Retire,
+    Stored,
+    Discard,
     Logs,
     Check,
     Set,
@@ -71,8 +73,8 @@ pub enum Call {
 impl Call {
     /// Tells whether the call changes something.
     pub fn acts(self) -> bool {
-        use Call::{Build, Drain, Ensure, Remove, Renew, Retire, Set, SetTargets};
-        matches!(self, Build | Ensure | Retire | Set | SetTargets | Renew | Drain | Remove)
+        use Call::{Build, Discard, Drain, Ensure, Remove, Renew, Retire, Set, SetTargets};
+        matches!(self, Build | Ensure | Retire | Discard | Set | SetTargets | Renew | Drain | Remove)
     }
 }
 

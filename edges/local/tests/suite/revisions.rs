@@ -270,6 +270,58 @@ async fn a_half_copy_of_a_crash_is_cleared_away() {
 }
 
 #[tokio::test]
+async fn a_discarded_revision_leaves_nothing_and_what_is_in_use_stays() {
+    let world = World::new();
+    let platform = world.open().await;
+    let mut spec = world.sleeper();
+    fs::create_dir_all(world.base().join("app/closed")).unwrap();
+    fs::write(world.base().join("app/closed/file"), "x").unwrap();
+    fs::set_permissions(world.base().join("app/closed"), fs::Permissions::from_mode(0o555)).unwrap();
+    local(&mut spec).artifact = Some("app".into());
+    secret(&mut spec, "TOKEN", "swordfish-94");
+    let (revision, _) = start(&platform, &spec, 1).await;
+    secret(&mut spec, "TOKEN", "swordfish-95");
+    let other = store(&platform, &spec).await;
+    let mut both = vec![revision.clone(), other.clone()];
+    both.sort();
+    assert_eq!(platform.stored(&shop()).await.unwrap(), both);
+    assert_eq!(platform.stored(&"another".into()).await.unwrap(), []);
+
+    let fault = platform.discard(fence(1), &shop(), &revision).await.unwrap_err();
+    assert!(fault.what.contains("instances of it run or are wanted"), "{fault}");
+    platform.discard(fence(1), &"another".into(), &other).await.unwrap();
+    assert_eq!(platform.stored(&shop()).await.unwrap(), both, "of another service it is not there");
+    platform.retire(fence(1), &shop(), &revision).await.unwrap();
+    let low = platform.discard(fence(0), &shop(), &revision).await.unwrap_err();
+    assert_eq!(low.after, After::Fenced);
+    for _ in 0..2 {
+        platform.discard(fence(1), &shop(), &revision).await.unwrap();
+    }
+    assert_eq!(platform.stored(&shop()).await.unwrap(), [other]);
+    let left: Vec<_> = files(&world.state())
+        .into_iter()
+        .filter(|path| path.to_string_lossy().contains(revision.as_str()))
+        .collect();
+    assert_eq!(left, [""; 0].map(std::path::PathBuf::from), "neither files, secrets nor logs");
+    // It can come again as if it had never been there.
+    secret(&mut spec, "TOKEN", "swordfish-94");
+    assert_eq!(start(&platform, &spec, 1).await.0, revision);
+}
+
+#[tokio::test]
+async fn a_discard_that_was_cut_short_is_finished() {
+    let world = World::new();
+    let platform = world.open().await;
+    let revision = store(&platform, &world.sleeper()).await;
+    platform.shutdown().await;
+    let revisions = world.state().join("local/revisions");
+    fs::rename(revisions.join(revision.as_str()), revisions.join(format!(".gone-{revision}-00"))).unwrap();
+    let platform = world.open().await;
+    assert_eq!(fs::read_dir(&revisions).unwrap().count(), 0);
+    assert_eq!(start(&platform, &world.sleeper(), 1).await.0, revision);
+}
+
+#[tokio::test]
 async fn no_copy_begins_without_the_space_for_it() {
     let world = World::new();
     let options = Options { reserve_bytes: u64::MAX / 2, ..quick() };
