@@ -1,8 +1,10 @@
 //! The local platform: revisions copied into the state folder, instances as processes of this machine.
 
+mod cgroup;
 mod disk;
 mod launch;
 mod logs;
+mod losses;
 mod options;
 mod platform;
 mod ports;
@@ -19,5 +21,6 @@ mod tree;
 mod user;
 mod vouch;
 
+pub use cgroup::{leave, shared_with, tidy};
 pub use options::Options;
 pub use platform::LocalPlatform;

@@ -196,7 +196,7 @@ mod tests {
         let mut written = 0;
         let full = loop {
             match writer.write(format!("line {written:027}\n").repeat(8).as_bytes()) {
-                Ok(_) => written += 1,
+                Ok(count) => written += count,
                 Err(error) => break error,
             }
         };

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cutover_core::{After, Blame, Fault, RevisionId, ServiceName, file};
+use cutover_core::{After, Blame, Cores, Fault, RevisionId, ServiceName, Size, file};
 use cutover_ports::RevisionSpec;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -34,8 +34,9 @@ pub(crate) struct Manifest {
     content: String,
 }
 
-/// Everything that makes a revision another one, save the secrets' values. Replicas, memory and log size do
-/// not.
+/// Everything that makes a revision another one, save the secrets' values. Replicas and log size do not. Limits do: they
+/// decide whether an instance lives, so a new one is checked beside the old one, and taken back with it. Left out where
+/// they are not set: revisions of before keep their names.
 #[derive(Serialize)]
 struct Content<'a> {
     kind: &'static str,
@@ -46,6 +47,12 @@ struct Content<'a> {
     user: &'a Option<String>,
     stop_signal: file::StopSignal,
     stop_grace_ms: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    memory: Option<Size>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cpu: Option<Cores>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pids: Option<u32>,
     artifact: Option<String>,
     base: Option<&'a Path>,
     program: Option<String>,
@@ -88,8 +95,7 @@ impl Store {
         if let Some(stored) = self.manifest(revision)? {
             let asked = local(spec);
             let mut platform = stored.platform.clone();
-            (platform.replicas, platform.memory, platform.log_size) =
-                (asked.replicas, asked.memory, asked.log_size);
+            (platform.replicas, platform.log_size) = (asked.replicas, asked.log_size);
             if platform != stored.platform {
                 disk::write_json(&self.manifest_path(revision), &Manifest { platform, ..stored })?;
             }
@@ -339,6 +345,9 @@ fn content(spec: &RevisionSpec, artifact: Option<String>) -> Result<String, Faul
         user: &local.user,
         stop_signal: local.stop_signal,
         stop_grace_ms: local.stop_grace.ms(),
+        memory: local.memory,
+        cpu: local.cpu,
+        pids: local.pids,
         base: artifact.is_none().then_some(spec.base.as_path()),
         program: program.map(|path| tree::hash_file(&path)).transpose()?,
         artifact,

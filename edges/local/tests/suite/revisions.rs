@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use cutover_core::{After, Blame, Size, Span};
+use cutover_core::{After, Blame, Cores, Size, Span};
 use cutover_local::{LocalPlatform, Options};
 use cutover_ports::Platform;
 use rustix::process::Signal;
@@ -25,12 +25,11 @@ async fn the_identity_is_the_content() {
 
     let mut same = spec.clone();
     (local(&mut same).replicas, local(&mut same).log_size) = (7, Size::from_bytes(5));
-    local(&mut same).memory = Some(Size::from_bytes(5));
     assert_eq!(platform.identify(&same).await.unwrap(), first, "how many run is not what runs");
 
     let mut seen = vec![first];
     let mut changes = Vec::new();
-    for _ in 0..6 {
+    for _ in 0..9 {
         changes.push(spec.clone());
     }
     local(&mut changes[0]).env.insert("LOG".into(), "debug".into());
@@ -39,6 +38,9 @@ async fn the_identity_is_the_content() {
     local(&mut changes[3]).user = Some("root".into());
     secret(&mut changes[4], "TOKEN", "b");
     changes[5].service = "other".into();
+    local(&mut changes[6]).memory = Some(Size::from_bytes(64 << 20));
+    local(&mut changes[7]).cpu = Some(Cores::from_milli(500));
+    local(&mut changes[8]).pids = Some(100);
     for change in &changes {
         seen.push(platform.identify(change).await.unwrap());
     }
@@ -46,7 +48,7 @@ async fn the_identity_is_the_content() {
     seen.push(platform.identify(&spec).await.unwrap());
     seen.sort();
     seen.dedup();
-    assert_eq!(seen.len(), 8, "each change makes another revision");
+    assert_eq!(seen.len(), 11, "each change makes another revision");
 }
 
 #[tokio::test]
