@@ -81,6 +81,9 @@ pub(super) async fn status(global: &Global, service: Option<String>) -> Result<u
         server.version,
         server.state.display()
     ));
+    if let Some(group) = &server.shared_cgroup {
+        print(&format!("note: {}", crate::server::cgroup_warning(group)));
+    }
     for status in &answer.services {
         print(&status_text(status));
     }

@@ -76,6 +76,8 @@ pub(crate) async fn restart(state: &StateDir) -> Result<(), Failure> {
 /// Runs the holder until it is told to stop.
 pub(crate) fn run_holder(state: &StateDir, listen: Vec<SocketAddr>) -> Result<(), Failure> {
     state.create()?;
+    // Before it has a worker, which is born where the holder is.
+    super::place::settle(state, "proxy")?;
     let failed = |error: std::io::Error| Failure::own(format!("failed to start the proxy: {error}"));
     let mut worker: Vec<OsString> = vec![std::env::current_exe().map_err(failed)?.into()];
     worker.extend(["proxy", "worker"].map(OsString::from));
@@ -108,6 +110,7 @@ pub(crate) async fn stop(state: &StateDir) -> Result<(), Failure> {
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    cutover_local::tidy(state.path());
     Ok(())
 }
 

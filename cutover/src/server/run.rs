@@ -17,7 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
 use super::lock::ServerLock;
-use super::{api, proxy};
+use super::{api, place, proxy};
 use crate::failure::Failure;
 use crate::state::StateDir;
 
@@ -30,18 +30,29 @@ pub(crate) struct Context {
     pub(crate) edges: Edges,
     pub(crate) state: StateDir,
     pub(crate) pin_key: String,
+    /// The cgroup that the server shares with whoever started it.
+    pub(crate) shared_cgroup: Option<String>,
 }
 
 /// Runs the server of `state` until SIGTERM or SIGINT. Stopping it changes no traffic.
 pub(crate) async fn run(state: StateDir) -> Result<(), Failure> {
     state.create()?;
     let _lock = ServerLock::take(&state)?;
+    let place = place::settle(&state, "server")?;
+    if let Some(group) = &place.shared {
+        warn!(%group, "the server shares its starter's cgroup, and ends with it");
+    }
     let store = Store::open(&state.journal()).await?;
     #[cfg(debug_assertions)]
     let store = super::failpoint::wrap(store);
     proxy::ensure(&state).await?;
     let pin_key = pin_key(&state)?;
-    let platform = Arc::new(LocalPlatform::open(state.path().to_path_buf(), LocalOptions::default()).await?);
+    let options = LocalOptions {
+        cgroups: place.cgroups,
+        shared_cgroup: place.shared.clone(),
+        ..LocalOptions::default()
+    };
+    let platform = Arc::new(LocalPlatform::open(state.path().to_path_buf(), options).await?);
     let edges = Edges {
         platform,
         router: Arc::new(ProxyRouter::new(&state.proxy(), pin_key.clone())),
@@ -50,7 +61,9 @@ pub(crate) async fn run(state: StateDir) -> Result<(), Failure> {
     // The lock on the state folder proves that no other server drives what its journal says.
     let options = EngineOptions { sole: true, ..EngineOptions::new(owner()) };
     let engine = Engine::open(store, edges.clone(), options).await?;
-    let context = Arc::new(Context { engine: engine.clone(), edges, state: state.clone(), pin_key });
+    let shared_cgroup = place.shared;
+    let context =
+        Arc::new(Context { engine: engine.clone(), edges, state: state.clone(), pin_key, shared_cgroup });
     let listener = bind(&state)?;
     let recovered = engine.recover().await?;
     info!(state = %state.path().display(), releases = recovered.len(), "server ready");
@@ -92,6 +105,7 @@ pub(crate) async fn stop(state: &StateDir) -> Result<bool, Failure> {
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    cutover_local::tidy(state.path());
     Ok(true)
 }
 

@@ -156,6 +156,11 @@ impl Drop for Scratch {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
+        // The kernel lets go of a group a moment after the last of its processes.
+        let begun = Instant::now();
+        while !cutover_local::tidy(&self.state()) && begun.elapsed() < Duration::from_secs(2) {
+            std::thread::yield_now();
+        }
     }
 }
 

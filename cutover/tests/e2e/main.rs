@@ -11,5 +11,6 @@ mod demo;
 mod foreign;
 mod harness;
 mod kills;
+mod machine;
 mod owners;
 mod service;
