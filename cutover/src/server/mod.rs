@@ -4,11 +4,13 @@ mod api;
 mod client;
 #[cfg(debug_assertions)]
 mod failpoint;
+pub(crate) mod install;
 mod lock;
 mod place;
 pub(crate) mod protocol;
 mod proxy;
 mod run;
+mod units;
 
 pub(crate) use client::Client;
 pub(crate) use place::warning as cgroup_warning;

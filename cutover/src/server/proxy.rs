@@ -14,6 +14,8 @@ use crate::failure::Failure;
 use crate::state::StateDir;
 
 const START_LIMIT: Duration = Duration::from_secs(20);
+/// How long a server waits for a proxy that is not its own to start; its unit then tries again.
+const OTHERS_LIMIT: Duration = Duration::from_secs(60);
 
 /// Ensures that a proxy answers on the state folder.
 pub(crate) async fn ensure(state: &StateDir) -> Result<(), Failure> {
@@ -22,6 +24,19 @@ pub(crate) async fn ensure(state: &StateDir) -> Result<(), Failure> {
         return Ok(());
     }
     restart(state).await
+}
+
+/// Waits for a proxy that something else starts.
+pub(crate) async fn wait(state: &StateDir) -> Result<(), Failure> {
+    let begun = Instant::now();
+    while let Err(error) = Client::connect(&state.proxy()).await {
+        if begun.elapsed() > OTHERS_LIMIT {
+            return Err(Failure::own(format!("no proxy answers within {OTHERS_LIMIT:?}: {error}"))
+                .hint("start its unit, or this server without --no-proxy"));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
 }
 
 /// Starts a holder; where a worker serves on without one, it takes over its listeners.

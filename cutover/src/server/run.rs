@@ -34,8 +34,9 @@ pub(crate) struct Context {
     pub(crate) shared_cgroup: Option<String>,
 }
 
-/// Runs the server of `state` until SIGTERM or SIGINT. Stopping it changes no traffic.
-pub(crate) async fn run(state: StateDir) -> Result<(), Failure> {
+/// Runs the server of `state` until SIGTERM or SIGINT. Stopping it changes no traffic. The proxy is started where none
+/// runs, unless that is not this server's to do: then it is waited for.
+pub(crate) async fn run(state: StateDir, own_proxy: bool) -> Result<(), Failure> {
     state.create()?;
     let _lock = ServerLock::take(&state)?;
     let place = place::settle(&state, "server")?;
@@ -45,7 +46,11 @@ pub(crate) async fn run(state: StateDir) -> Result<(), Failure> {
     let store = Store::open(&state.journal()).await?;
     #[cfg(debug_assertions)]
     let store = super::failpoint::wrap(store);
-    proxy::ensure(&state).await?;
+    if own_proxy {
+        proxy::ensure(&state).await?;
+    } else {
+        proxy::wait(&state).await?;
+    }
     let pin_key = pin_key(&state)?;
     let options = LocalOptions {
         cgroups: place.cgroups,
@@ -67,9 +72,9 @@ pub(crate) async fn run(state: StateDir) -> Result<(), Failure> {
     let listener = bind(&state)?;
     let recovered = engine.recover().await?;
     info!(state = %state.path().display(), releases = recovered.len(), "server ready");
-    let keeper = tokio::spawn(keep_proxy(state.clone()));
+    let keeper = own_proxy.then(|| tokio::spawn(keep_proxy(state.clone())));
     let stopped = api::serve(listener, context.clone(), shutdown_signal()?).await;
-    keeper.abort();
+    keeper.iter().for_each(tokio::task::JoinHandle::abort);
     engine.shutdown().await;
     drop(fs::remove_file(state.server_socket()));
     info!("server stopped; traffic goes on");

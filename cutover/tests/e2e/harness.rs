@@ -145,7 +145,14 @@ impl Drop for Scratch {
                 eprintln!("--- {log}\n{}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
             }
         }
-        // Everything that was started here carries the folder's name; the holder first, so that nothing respawns.
+        self.end_all();
+    }
+}
+
+impl Scratch {
+    /// Kills everything that was started here, as a loss of power does.
+    pub(crate) fn end_all(&self) {
+        // All of it carries the folder's name; the holder first, so that nothing respawns.
         for _ in 0..50 {
             let left = self.processes();
             if left.is_empty() {

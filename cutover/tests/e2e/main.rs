@@ -13,4 +13,5 @@ mod harness;
 mod kills;
 mod machine;
 mod owners;
+mod reboot;
 mod service;
