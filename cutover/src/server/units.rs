@@ -70,7 +70,7 @@ impl Setup {
         let wanted_by = if self.user { "default.target" } else { "multi-user.target" };
         format!(
             "[Unit]\n{head}\n# Tried again for as long as it takes.\nStartLimitIntervalSec=0\n\n\
-             [Service]\nType=exec\nExecStart={}\nRestart=always\nRestartSec=1\n{more}\n{run_as}{environment}\
+             [Service]\nType=exec\nExecStart={}\nRestart=on-failure\nRestartSec=1\n{more}\n{run_as}{environment}\
              # It stays in this unit; instances get cgroups of their own beside it.\nEnvironment=CUTOVER_CGROUP=keep\n\n\
              [Install]\nWantedBy={wanted_by}\n",
             words.join(" ")
@@ -124,7 +124,7 @@ mod tests {
             [Service]
             Type=exec
             ExecStart=/opt/cutover/bin/cutover proxy --state "/var/lib/my 100%% state"
-            Restart=always
+            Restart=on-failure
             RestartSec=1
             ExecReload=/bin/kill -HUP $MAINPID
             # A stop ends the first process alone: what it started serves on.
@@ -152,7 +152,7 @@ mod tests {
             [Service]
             Type=exec
             ExecStart=/opt/cutover/bin/cutover server --no-proxy --state "/var/lib/my 100%% state"
-            Restart=always
+            Restart=on-failure
             RestartSec=1
             # A stop ends the first process alone: what it started serves on.
             KillMode=process

@@ -289,3 +289,83 @@ fn limits_of(hierarchy: &Hierarchy) -> BTreeSet<Limit> {
     let has = |limit: &Limit| known.split_whitespace().any(|controller| controller == limit.name());
     [Limit::Memory, Limit::Cpu, Limit::Pids].into_iter().filter(has).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use cutover_core::Cores;
+
+    use super::*;
+    use crate::disk;
+
+    fn local() -> file::LocalPlatform {
+        let mut local: file::LocalPlatform =
+            serde_json::from_value(serde_json::json!({ "command": ["x"] })).unwrap();
+        local.memory = Some(Size::from_bytes(64 << 20));
+        local.cpu = Some(Cores::from_milli(1500));
+        local.pids = Some(9);
+        local
+    }
+
+    /// What is written into a group, by file. A plain folder takes the place of the kernel's: this machine may have
+    /// only one of the versions.
+    fn written(unified: bool, limits: &[Limit]) -> Vec<String> {
+        let folder = tempfile::tempdir().unwrap();
+        let tree = Tree { folder: folder.path().into(), unified, limits: limits.iter().copied().collect() };
+        tree.limit(folder.path(), &local()).unwrap();
+        let names = disk::names(folder.path()).unwrap().into_iter();
+        names
+            .map(|name| format!("{name}={}", fs::read_to_string(folder.path().join(&name)).unwrap()))
+            .collect()
+    }
+
+    #[test]
+    fn each_version_has_files_of_its_own() {
+        let all = [Limit::Memory, Limit::Cpu, Limit::Pids];
+        let unified = ["cpu.max=150000 100000", "memory.max=67108864", "memory.swap.max=0", "pids.max=9"];
+        assert_eq!(written(true, &all), unified);
+        let version1 = [
+            "cpu.cfs_period_us=100000",
+            "cpu.cfs_quota_us=150000",
+            "memory.limit_in_bytes=67108864",
+            "memory.memsw.limit_in_bytes=67108864",
+            "pids.max=9",
+        ];
+        assert_eq!(written(false, &all), version1);
+        assert_eq!(written(true, &[Limit::Pids]), ["pids.max=9"]);
+    }
+
+    fn said(unified: bool, before: &[(&str, &str)], after: &[(&str, &str)]) -> Option<String> {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |files: &[(&str, &str)]| {
+            files.iter().for_each(|(name, text)| fs::write(folder.path().join(name), text).unwrap());
+        };
+        write(before);
+        let folders = vec![Folder { path: folder.path().into(), unified }];
+        let mut group = Group { folders, memory: local().memory, killed: 0 };
+        group.killed = group.oom_kills();
+        write(after);
+        let said = group.killed_for_memory();
+        assert_eq!(group.killed_for_memory(), None, "it is said once");
+        said
+    }
+
+    #[test]
+    fn a_kill_for_memory_is_read_from_either_version() {
+        let events = |oom: u64, killed: u64| {
+            format!("low 0\nhigh 0\nmax 7\noom {oom}\noom_kill {killed}\noom_group_kill 0\n")
+        };
+        let (none, limit, machine) = (events(0, 0), events(1, 1), events(0, 1));
+        let unified = |now: &str| said(true, &[("memory.events", &none)], &[("memory.events", now)]);
+        assert!(unified(&limit).unwrap().contains("beyond its limit of 64Mi"));
+        assert!(unified(&machine).unwrap().contains("this machine had none left"));
+        assert_eq!(unified(&none), None);
+        let control = |killed: u64| format!("oom_kill_disable 0\nunder_oom 0\noom_kill {killed}\n");
+        let version1 = |most: &str| {
+            let now = [("memory.oom_control", control(3)), ("memory.max_usage_in_bytes", most.to_string())];
+            let now: Vec<(&str, &str)> = now.iter().map(|(name, text)| (*name, text.as_str())).collect();
+            said(false, &[("memory.oom_control", &control(2))], &now)
+        };
+        assert!(version1("67108864\n").unwrap().contains("beyond its limit of 64Mi"));
+        assert!(version1("1000\n").unwrap().contains("this machine had none left"));
+    }
+}
