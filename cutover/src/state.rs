@@ -8,7 +8,10 @@ use crate::failure::Failure;
 
 /// A state folder, existing and private.
 #[derive(Clone, Debug)]
-pub(crate) struct StateDir(PathBuf);
+pub(crate) struct StateDir {
+    path: PathBuf,
+    scratch: bool,
+}
 
 impl StateDir {
     /// Finds the folder: `--state`, else `$CUTOVER_STATE`, else the user's state folder.
@@ -22,45 +25,54 @@ impl StateDir {
         })?;
         let path = std::path::absolute(&path)
             .map_err(|error| Failure::own(format!("failed to resolve {}: {error}", path.display())))?;
-        Ok(StateDir(path))
+        Ok(StateDir { path, scratch: false })
+    }
+
+    /// Says that it is thrown away soon: what works on it may as well end with whoever started it.
+    pub(crate) fn scratch(self) -> StateDir {
+        StateDir { scratch: true, ..self }
+    }
+
+    pub(crate) fn is_scratch(&self) -> bool {
+        self.scratch
     }
 
     /// Makes the folder, private to this user.
     pub(crate) fn create(&self) -> Result<(), Failure> {
         let failed = |error: std::io::Error| {
-            Failure::own(format!("failed to create the state folder {}: {error}", self.0.display()))
+            Failure::own(format!("failed to create the state folder {}: {error}", self.path.display()))
                 .hint("make it writable, or name another with --state DIR")
         };
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.0).map_err(failed)?;
-        fs::set_permissions(&self.0, fs::Permissions::from_mode(0o700)).map_err(failed)
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.path).map_err(failed)?;
+        fs::set_permissions(&self.path, fs::Permissions::from_mode(0o700)).map_err(failed)
     }
 
     pub(crate) fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 
     pub(crate) fn journal(&self) -> PathBuf {
-        self.0.join("journal.db")
+        self.path.join("journal.db")
     }
 
     pub(crate) fn server_socket(&self) -> PathBuf {
-        self.0.join("server.sock")
+        self.path.join("server.sock")
     }
 
     pub(crate) fn server_lock(&self) -> PathBuf {
-        self.0.join("server.lock")
+        self.path.join("server.lock")
     }
 
     pub(crate) fn server_log(&self) -> PathBuf {
-        self.0.join("server.log")
+        self.path.join("server.log")
     }
 
     pub(crate) fn proxy(&self) -> PathBuf {
-        self.0.join("proxy")
+        self.path.join("proxy")
     }
 
     pub(crate) fn proxy_log(&self) -> PathBuf {
-        self.0.join("proxy.log")
+        self.path.join("proxy.log")
     }
 }
 

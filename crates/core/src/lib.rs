@@ -24,4 +24,4 @@ pub use ids::{Fence, InstanceId, Moment, ReleaseId, RevisionId, ServiceName};
 pub use machine::{Ending, Machine, Mode, Wanted};
 pub use plan::{Plan, PlanError, Step};
 pub use release::{Observed, Release, ReleaseKind};
-pub use units::{Size, Span, Weight};
+pub use units::{Cores, Size, Span, Weight};

@@ -138,6 +138,50 @@ impl fmt::Display for Size {
     }
 }
 
+/// Processor cores in thousandths: `0.5`, `2`, `1.25`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Cores(u32);
+
+const CORES_EXPECTED: &str = "a number of cores in steps of 0.001, such as 0.5 or 2";
+
+impl Cores {
+    /// Makes cores from thousandths.
+    pub const fn from_milli(milli: u32) -> Self {
+        Self(milli)
+    }
+
+    /// Returns the cores in thousandths.
+    pub const fn milli(self) -> u32 {
+        self.0
+    }
+}
+
+impl FromStr for Cores {
+    type Err = QuantityError;
+
+    fn from_str(text: &str) -> Result<Self, QuantityError> {
+        let error = || QuantityError { text: text.into(), expected: CORES_EXPECTED };
+        let text = text.trim();
+        let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+        let digits = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
+        if !digits(whole) || whole.len() > 6 || !digits(fraction) || fraction.len() > 3 {
+            return Err(error());
+        }
+        let milli: u32 = format!("{fraction:0<3}").parse().map_err(|_| error())?;
+        Ok(Self(whole.parse::<u32>().map_err(|_| error())? * 1000 + milli))
+    }
+}
+
+impl fmt::Display for Cores {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (whole, milli) = (self.0 / 1000, self.0 % 1000);
+        if milli == 0 {
+            return write!(f, "{whole}");
+        }
+        write!(f, "{whole}.{}", format!("{milli:03}").trim_end_matches('0'))
+    }
+}
+
 /// A share of requests in basis points, 0..=10000; written in percent: `5%`, `0.5%`, `100%`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Weight(u16);
@@ -200,7 +244,7 @@ impl fmt::Display for Weight {
 }
 
 macro_rules! text_quantity {
-    ($type:ident, $expected:expr) => {
+    ($type:ident, $expected:expr, $number:expr) => {
         impl Serialize for $type {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.collect_str(self)
@@ -221,15 +265,16 @@ macro_rules! text_quantity {
             }
 
             fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-                schemars::json_schema!({ "type": ["string", "integer"], "description": $expected })
+                schemars::json_schema!({ "type": ["string", $number], "description": $expected })
             }
         }
     };
 }
 
-text_quantity!(Span, SPAN_EXPECTED);
-text_quantity!(Size, SIZE_EXPECTED);
-text_quantity!(Weight, WEIGHT_EXPECTED);
+text_quantity!(Span, SPAN_EXPECTED, "integer");
+text_quantity!(Size, SIZE_EXPECTED, "integer");
+text_quantity!(Cores, CORES_EXPECTED, "number");
+text_quantity!(Weight, WEIGHT_EXPECTED, "integer");
 
 #[cfg(test)]
 mod tests {
@@ -267,6 +312,17 @@ mod tests {
         }
         for bad in ["", "Mi", "1.5Gi", "64MB", "99999999999Ti"] {
             assert!(bad.parse::<Size>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn cores_are_exact_to_a_thousandth() {
+        for (text, milli) in [("0.5", 500), ("2", 2000), ("1.25", 1250), ("0.001", 1), ("0", 0)] {
+            let cores: Cores = text.parse().unwrap();
+            assert_eq!((cores.milli(), cores.to_string().as_str()), (milli, text));
+        }
+        for bad in ["", ".5", "1.", "0.0005", "-1", "1e3", "500m", "2 cores", "9999999"] {
+            assert!(bad.parse::<Cores>().is_err(), "{bad}");
         }
     }
 }

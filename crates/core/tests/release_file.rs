@@ -61,7 +61,7 @@ fn unknown_keys_point_at_the_nearest() {
         cutover.yaml:3:11: unknown key `comand`
           3 |   local: {comand: [./shop]}
             |           ^
-          hint: did you mean `command`? Expected one of: `command`, `artifact`, `replicas`, `env`, `secrets`, `user`, `stop_signal`, `stop_grace`, `memory`, `log_size`
+          hint: did you mean `command`? Expected one of: `command`, `artifact`, `replicas`, `env`, `secrets`, `user`, `stop_signal`, `stop_grace`, `memory`, `cpu`, `pids`, `log_size`
     "#]],
     );
     check(
@@ -166,6 +166,42 @@ fn values_say_what_was_expected() {
               2 | platform: {docker: {}}
                 |            ^
               hint: use `platform: {local: {command: [./shop]}}`: processes on this machine
+        "#]],
+    );
+}
+
+#[test]
+fn limits_that_nothing_lives_within_are_named() {
+    check(
+        &with("[./shop]", "[./shop], memory: 512Mi, cpu: 0.5, pids: 200"),
+        &expect![[r#"
+        ok
+    "#]],
+    );
+    check(
+        &with("[./shop]", "[./shop], memory: 512, cpu: 0.001, pids: 0"),
+        &expect![[r#"
+        cutover.yaml:3:38: no process lives within 512 bytes of memory
+          3 |   local: {command: [./shop], memory: 512, cpu: 0.001, pids: 0}
+            |                                      ^
+          hint: give it with its unit, such as `memory: 512Mi`
+        cutover.yaml:3:48: 0.001 cores are too few to be given
+          3 |   local: {command: [./shop], memory: 512, cpu: 0.001, pids: 0}
+            |                                                ^
+          hint: give at least 0.01
+        cutover.yaml:3:61: 0 processes are not possible
+          3 |   local: {command: [./shop], memory: 512, cpu: 0.001, pids: 0}
+            |                                                             ^
+          hint: give at least 1
+    "#]],
+    );
+    check(
+        &with("[./shop]", "[./shop], cpu: 500m"),
+        &expect![[r#"
+            cutover.yaml:3:35: "500m" is not a number of cores in steps of 0.001, such as 0.5 or 2
+              3 |   local: {command: [./shop], cpu: 500m}
+                |                                   ^
+              hint: give less
         "#]],
     );
 }

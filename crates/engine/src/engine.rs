@@ -21,12 +21,14 @@ use crate::store::{
     Append, Claimed, ReleaseRow, ServiceRow, Store, StoreError, StoreErrorKind, Stored, Tenant, opened,
 };
 use crate::util::lock;
-use crate::{lease, sync, trips};
+use crate::{lease, revisions, sync, trips};
 
 /// How long a stopping engine waits for its tasks.
 const STOP: Duration = Duration::from_secs(10);
 const PAGE: u32 = 1_000;
 const AGAIN: Duration = Duration::from_secs(1);
+/// The number of the trip that a reboot is. Routers count theirs from 1.
+const REBOOT: u64 = 0;
 
 /// Drives releases: one engine per process.
 pub struct Engine {
@@ -144,6 +146,7 @@ impl Shared {
             self.spawn(again("trips", self.clone(), trips::follow));
             self.spawn(again("leases", self.clone(), lease::renew));
             self.spawn(again("targets", self.clone(), sync::follow));
+            self.spawn(again("revisions", self.clone(), revisions::follow));
         });
     }
 
@@ -286,22 +289,29 @@ impl Shared {
         let mut begun = replay(row.number, &records)?;
         let reading = self.options.clock.read();
         let at = begun.anchor.moment(&reading);
-        let event = Event::TakenOver { owner: self.options.owner.clone() };
-        begun.machine.apply(&event, at)?;
-        let epoch = service.epoch();
-        let record =
-            cutover_core::Record { sequence: begun.next, epoch, at, wall_ms: reading.wall_ms, event };
-        let append = Append {
-            service: service.name.clone(),
-            release: row.id.clone(),
-            record,
-            reading: reading.clone(),
-            decided: false,
-            ended: None,
-            ready_ms: None,
-        };
-        self.store.append(&append).await?;
-        begun.next += 1;
+        let rebooted = begun.anchor.reading.boot != reading.boot;
+        let mut events = vec![Event::TakenOver { owner: self.options.owner.clone() }];
+        if rebooted && begun.machine.moved() && begun.machine.holds_service() {
+            // What the candidate showed before ended with the boot, perhaps because of it; the router gave it nothing since.
+            let why = "the machine was started again while the candidate had traffic".to_string();
+            events.push(Event::Tripped { number: REBOOT, why });
+        }
+        for event in events {
+            begun.machine.apply(&event, at)?;
+            let (sequence, epoch) = (begun.next, service.epoch());
+            let record = cutover_core::Record { sequence, epoch, at, wall_ms: reading.wall_ms, event };
+            let append = Append {
+                service: service.name.clone(),
+                release: row.id.clone(),
+                record,
+                reading: reading.clone(),
+                decided: false,
+                ended: None,
+                ready_ms: None,
+            };
+            self.store.append(&append).await?;
+            begun.next += 1;
+        }
         begun.anchor = Anchor { at, reading };
         Ok(begun)
     }

@@ -10,6 +10,7 @@ mod error;
 mod lease;
 mod options;
 mod pointers;
+mod revisions;
 mod service;
 pub mod store;
 mod sync;

@@ -265,3 +265,36 @@ async fn destroy_leaves_nothing() {
     assert_eq!((id.as_str(), ended(&engine, &id).await.exit_code()), ("shop-3", Some(0)));
     house.settled(&["r-2"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn old_revisions_are_thrown_away_but_never_what_is_needed() {
+    let house = House::new();
+    let (engine, _) = house.with_stable().await;
+    for number in 2..=12 {
+        // Every third is refused.
+        let revision = format!("r-{number}");
+        if number % 3 == 0 {
+            let unhealthy = Some("answered 500".into());
+            house.world.behave(&revision, Behavior { unhealthy, ..Behavior::default() });
+        }
+        let id = started(engine.deploy(request(&revision, "checks: {within: 3s}\nkeep_warm: 0s\n")).await);
+        ended(&engine, &id).await;
+    }
+    let platform = house.world.edges().platform;
+    let mut stored = Vec::new();
+    for _ in 0..50 {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        stored = platform.stored(&shop()).await.unwrap();
+    }
+    let names: Vec<&str> = stored.iter().map(RevisionId::as_str).collect();
+    assert_eq!(names, ["r-10", "r-11", "r-12", "r-8", "r-9"]);
+    house.settled(&["r-11"]);
+    let id = started(engine.rollback(&shop(), "ann").await);
+    assert_eq!(ended(&engine, &id).await.exit_code(), Some(0));
+    house.settled(&["r-10"]);
+    engine.destroy(&shop()).await.unwrap();
+    for _ in 0..50 {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    assert_eq!(platform.stored(&shop()).await.unwrap(), []);
+}

@@ -182,6 +182,25 @@ async fn after_a_reboot_stable_runs_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_candidate_that_had_traffic_before_a_reboot_has_none_after() {
+    let house = House::new();
+    let (engine, _) = house.with_stable().await;
+    let id = started(engine.deploy(request("r-2", "")).await);
+    at_step(&engine, &id, "bake").await;
+    engine.crash().await;
+    house.world.reboot();
+    house.clock.reboot("boot-2");
+    let (engine, _) = house.engine("host:2", true).await;
+    engine.recover().await.unwrap();
+    let machine = ended(&engine, &id).await;
+    assert_eq!(machine.exit_code(), Some(4));
+    let told = story(&engine, &id).await;
+    assert!(told.contains("the machine was started again while the candidate had traffic"), "{told}");
+    let weights = vec![(cutover_core::RevisionId::new("r-1"), cutover_core::Weight::FULL)];
+    assert_eq!(house.world.weights("shop"), weights);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_reboot_in_the_middle_ends_one_way_or_the_other() {
     for step in ["check", "bake", "warm"] {
         let house = House::new();

@@ -128,6 +128,22 @@ pub trait Platform: Send + Sync {
     /// The caller has drained it. The stored revision stays, for rollback.
     async fn retire(&self, fence: Fence, service: &ServiceName, revision: &RevisionId) -> Result<(), Fault>;
 
+    /// Returns the service's stored revisions, in a fixed order; nothing where the platform does not keep them itself.
+    async fn stored(&self, _service: &ServiceName) -> Result<Vec<RevisionId>, Fault> {
+        Ok(Vec::new())
+    }
+
+    /// Throws a stored revision away, with its secrets and the logs of its instances. Refused while instances of it run
+    /// or are wanted; one that is not stored is a no-op. The caller knows that no release needs it.
+    async fn discard(
+        &self,
+        _fence: Fence,
+        _service: &ServiceName,
+        _revision: &RevisionId,
+    ) -> Result<(), Fault> {
+        Ok(())
+    }
+
     /// Returns the last `lines` log lines of each instance of the revision, running or not, oldest first.
     async fn logs(
         &self,

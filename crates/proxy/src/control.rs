@@ -17,7 +17,7 @@ use tokio::time::timeout;
 
 use self::fence::{fence, fenced, refuse_tripped, tripped};
 pub(crate) use self::fence::{fence_epoch, unknown};
-use self::reach::{reachable, ready_addresses, silent};
+use self::reach::{reachable, ready, ready_addresses, silent};
 use self::trip::Cause;
 use crate::compiled::{Compiled, Live};
 use crate::error::{ErrorKind, ProxyError};
@@ -105,12 +105,17 @@ impl Control {
             }
             let reachable = reachable(&service).await;
             let others = service.fallback_weights(|track| reachable.contains(&track.revision)).is_some();
-            let suspended = weighted && others;
+            let answers = service.track(&candidate.revision).is_some_and(|track| {
+                let unverified = &self.state.borrow().unverified;
+                ready(track).any(|address| !unverified.contains(&address))
+            });
+            // Where nobody answers, after a reboot of the machine say, the first to come up must not be the candidate.
+            let suspended = weighted && (others || !answers);
             let gate = self.gate(&service);
             let lease_until_ms = (weighted && !suspended).then(|| boot_ms() + candidate.lease_ms);
             let live = ServiceLive { gate, suspended, lease_until_ms, look_again_ms: 0 };
             self.state.borrow_mut().live.insert(name.clone(), live);
-            if weighted && !others {
+            if weighted && !suspended {
                 let why =
                     "no target of another revision answers, the candidate keeps its traffic after this boot";
                 self.note(Some(&name), EventKind::Alert, why.to_owned(), None);

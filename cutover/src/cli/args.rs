@@ -173,6 +173,9 @@ pub(super) enum Verb {
     Server {
         #[command(subcommand)]
         verb: Option<ServerVerb>,
+        /// Wait for a proxy that something else starts, a unit of its own say, instead of starting one
+        #[arg(long)]
+        no_proxy: bool,
         #[arg(long, hide = true)]
         background: bool,
     },
@@ -202,6 +205,20 @@ pub(super) enum Verb {
 pub(super) enum ServerVerb {
     /// Stop the server; traffic goes on
     Stop,
+    /// Let server and proxy start with the machine: systemd units, else a line of the crontab
+    Install {
+        /// Units of your own systemd; the default unless you are root
+        #[arg(long, conflicts_with = "cron")]
+        user: bool,
+        /// A line of your crontab; the default without systemd
+        #[arg(long)]
+        cron: bool,
+        /// Print what would be installed, and do nothing
+        #[arg(long)]
+        print: bool,
+    },
+    /// Take away what `install` left; what runs goes on
+    Uninstall,
 }
 
 #[derive(Subcommand)]

@@ -13,6 +13,7 @@ use super::view::print;
 use crate::exit;
 use crate::failure::Failure;
 use crate::server::Client;
+use crate::server::install::{self, Starter};
 use crate::server::protocol::{
     CommandBody, HistoryAnswer, LogsAnswer, RecordsAnswer, ServiceStatus, StatusAnswer,
 };
@@ -81,6 +82,9 @@ pub(super) async fn status(global: &Global, service: Option<String>) -> Result<u
         server.version,
         server.state.display()
     ));
+    if let Some(group) = &server.shared_cgroup {
+        print(&format!("note: {}", crate::server::cgroup_warning(group)));
+    }
     for status in &answer.services {
         print(&status_text(status));
     }
@@ -264,6 +268,32 @@ pub(super) async fn destroy(global: &Global, service: Option<String>, yes: bool)
 pub(super) async fn stop_server(global: &Global) -> Result<u8, Failure> {
     let stopped = crate::server::stop(&global.state_dir()?).await?;
     print(if stopped { "the server stopped; traffic goes on" } else { "no server was running" });
+    Ok(exit::OK)
+}
+
+/// `cutover server install`.
+pub(super) fn install_server(
+    global: &Global,
+    user: bool,
+    cron: bool,
+    just_print: bool,
+) -> Result<u8, Failure> {
+    let state = global.state_dir()?;
+    let starter = match (user, cron) {
+        (true, _) => Starter::User,
+        (_, true) => Starter::Cron,
+        // What has to be started can be shown anywhere.
+        _ => {
+            Starter::find().or_else(|failure| if just_print { Ok(Starter::System) } else { Err(failure) })?
+        }
+    };
+    print(&if just_print { install::printed(&state, starter)? } else { install::install(&state, starter)? });
+    Ok(exit::OK)
+}
+
+/// `cutover server uninstall`.
+pub(super) fn uninstall_server(global: &Global) -> Result<u8, Failure> {
+    print(&install::uninstall(&global.state_dir()?)?);
     Ok(exit::OK)
 }
 

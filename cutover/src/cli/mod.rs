@@ -79,10 +79,14 @@ async fn run_async(verb: Verb, global: &args::Global) -> Result<u8, Failure> {
         Verb::Abort { service } => commands::say(global, service, cutover_core::Command::Abort).await,
         Verb::Destroy { service, yes } => commands::destroy(global, service, yes).await,
         Verb::Server { verb: Some(ServerVerb::Stop), .. } => commands::stop_server(global).await,
-        Verb::Server { verb: None, background } => {
+        Verb::Server { verb: Some(ServerVerb::Install { user, cron, print }), .. } => {
+            commands::install_server(global, user, cron, print)
+        }
+        Verb::Server { verb: Some(ServerVerb::Uninstall), .. } => commands::uninstall_server(global),
+        Verb::Server { verb: None, background, no_proxy } => {
             leave_terminal(background);
             log_to_stderr();
-            crate::server::run(global.state_dir()?).await?;
+            crate::server::run(global.state_dir()?, !no_proxy).await?;
             Ok(exit::OK)
         }
         Verb::Proxy { verb: Some(ProxyVerb::Back { service }), .. } => {

@@ -25,7 +25,8 @@ impl Scratch {
             |error: std::io::Error| Failure::own(format!("failed to make a scratch folder: {error}"));
         let folder = tempfile::Builder::new().prefix("cutover-demo-").tempdir().map_err(failed)?;
         let path = folder.path().to_path_buf();
-        let state = StateDir::find(Some(&path.join("state")))?;
+        // Also a demo whose CI job is cleaned up leaves nothing behind.
+        let state = StateDir::find(Some(&path.join("state")))?.scratch();
         state.create()?;
         let address = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).map_err(failed)?;
         Ok(Scratch { folder: Some(folder), state, path, address })

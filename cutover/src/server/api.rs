@@ -97,6 +97,7 @@ fn self_hello(context: &Context) -> Hello {
         version: env!("CARGO_PKG_VERSION").into(),
         pid: std::process::id(),
         state: context.state.path().to_path_buf(),
+        shared_cgroup: context.shared_cgroup.clone(),
     }
 }
 

@@ -61,6 +61,10 @@ impl Client {
                     child.id(),
                     state.path().display()
                 );
+                let hello: Hello = client.get("/v1/hello").await?;
+                if let Some(group) = hello.shared_cgroup {
+                    eprintln!("warning: {}", super::place::warning(&group));
+                }
                 return Ok(client);
             }
             let ended = child.try_wait().ok().flatten();
@@ -166,6 +170,9 @@ fn spawn_background(state: &StateDir) -> Result<std::process::Child, Failure> {
         .stdout(log.try_clone().map_err(failed)?)
         .stderr(log)
         .current_dir("/");
+    if state.is_scratch() {
+        command.env(super::place::VARIABLE, "none");
+    }
     command.spawn().map_err(failed)
 }
 

@@ -4,12 +4,16 @@ mod api;
 mod client;
 #[cfg(debug_assertions)]
 mod failpoint;
+pub(crate) mod install;
 mod lock;
+mod place;
 pub(crate) mod protocol;
 mod proxy;
 mod run;
+mod units;
 
 pub(crate) use client::Client;
+pub(crate) use place::warning as cgroup_warning;
 
 /// Returns the pid of the server that works on the state folder; none where none does.
 pub(crate) fn owner(state: &crate::state::StateDir) -> Option<i32> {

@@ -17,6 +17,9 @@ pub(crate) struct Hello {
     pub(crate) version: String,
     pub(crate) pid: u32,
     pub(crate) state: PathBuf,
+    /// The cgroup that the server shares with whoever started it.
+    #[serde(default)]
+    pub(crate) shared_cgroup: Option<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -14,6 +14,8 @@ use crate::failure::Failure;
 use crate::state::StateDir;
 
 const START_LIMIT: Duration = Duration::from_secs(20);
+/// How long a server waits for a proxy that is not its own to start; its unit then tries again.
+const OTHERS_LIMIT: Duration = Duration::from_secs(60);
 
 /// Ensures that a proxy answers on the state folder. One of another version is left as it is: it has the traffic.
 pub(crate) async fn ensure(state: &StateDir) -> Result<(), Failure> {
@@ -22,6 +24,19 @@ pub(crate) async fn ensure(state: &StateDir) -> Result<(), Failure> {
         Err(error) if *error.kind() == ErrorKind::Protocol => Err(own(&error)),
         Err(_) => restart(state).await,
     }
+}
+
+/// Waits for a proxy that something else starts.
+pub(crate) async fn wait(state: &StateDir) -> Result<(), Failure> {
+    let begun = Instant::now();
+    while let Err(error) = Client::connect(&state.proxy()).await {
+        if begun.elapsed() > OTHERS_LIMIT {
+            return Err(Failure::own(format!("no proxy answers within {OTHERS_LIMIT:?}: {error}"))
+                .hint("start its unit, or this server without --no-proxy"));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
 }
 
 /// Starts a holder; where a worker serves on without one, it takes over its listeners.
@@ -84,6 +99,8 @@ fn last_words(state: &StateDir) -> Vec<String> {
 /// Runs the holder until it is told to stop.
 pub(crate) fn run_holder(state: &StateDir, listen: Vec<SocketAddr>) -> Result<(), Failure> {
     state.create()?;
+    // Before it has a worker, which is born where the holder is.
+    super::place::settle(state, "proxy")?;
     let failed = |error: std::io::Error| Failure::own(format!("failed to start the proxy: {error}"));
     let mut worker: Vec<OsString> = vec![std::env::current_exe().map_err(failed)?.into()];
     worker.extend(["proxy", "worker"].map(OsString::from));
@@ -120,6 +137,7 @@ pub(crate) async fn stop(state: &StateDir) -> Result<(), Failure> {
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    cutover_local::tidy(state.path());
     Ok(())
 }
 

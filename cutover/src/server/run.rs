@@ -17,7 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 
 use super::lock::ServerLock;
-use super::{api, proxy};
+use super::{api, place, proxy};
 use crate::failure::Failure;
 use crate::state::StateDir;
 
@@ -30,18 +30,34 @@ pub(crate) struct Context {
     pub(crate) edges: Edges,
     pub(crate) state: StateDir,
     pub(crate) pin_key: String,
+    /// The cgroup that the server shares with whoever started it.
+    pub(crate) shared_cgroup: Option<String>,
 }
 
-/// Runs the server of `state` until SIGTERM or SIGINT. Stopping it changes no traffic.
-pub(crate) async fn run(state: StateDir) -> Result<(), Failure> {
+/// Runs the server of `state` until SIGTERM or SIGINT. Stopping it changes no traffic. The proxy is started where none
+/// runs, unless that is not this server's to do: then it is waited for.
+pub(crate) async fn run(state: StateDir, own_proxy: bool) -> Result<(), Failure> {
     state.create()?;
     let _lock = ServerLock::take(&state)?;
+    let place = place::settle(&state, "server")?;
+    if let Some(group) = &place.shared {
+        warn!(%group, "the server shares its starter's cgroup, and ends with it");
+    }
     let store = Store::open(&state.journal()).await?;
     #[cfg(debug_assertions)]
     let store = super::failpoint::wrap(store);
-    proxy::ensure(&state).await?;
+    if own_proxy {
+        proxy::ensure(&state).await?;
+    } else {
+        proxy::wait(&state).await?;
+    }
     let pin_key = pin_key(&state)?;
-    let platform = Arc::new(LocalPlatform::open(state.path().to_path_buf(), LocalOptions::default()).await?);
+    let options = LocalOptions {
+        cgroups: place.cgroups,
+        shared_cgroup: place.shared.clone(),
+        ..LocalOptions::default()
+    };
+    let platform = Arc::new(LocalPlatform::open(state.path().to_path_buf(), options).await?);
     let edges = Edges {
         platform,
         router: Arc::new(ProxyRouter::new(&state.proxy(), pin_key.clone())),
@@ -51,13 +67,15 @@ pub(crate) async fn run(state: StateDir) -> Result<(), Failure> {
     let options =
         EngineOptions { sole: true, gate_logs: state.path().join("gates"), ..EngineOptions::new(owner()) };
     let engine = Engine::open(store, edges.clone(), options).await?;
-    let context = Arc::new(Context { engine: engine.clone(), edges, state: state.clone(), pin_key });
+    let shared_cgroup = place.shared;
+    let context =
+        Arc::new(Context { engine: engine.clone(), edges, state: state.clone(), pin_key, shared_cgroup });
     let listener = bind(&state)?;
     let recovered = engine.recover().await?;
     info!(state = %state.path().display(), releases = recovered.len(), "server ready");
-    let keeper = tokio::spawn(keep_proxy(state.clone()));
+    let keeper = own_proxy.then(|| tokio::spawn(keep_proxy(state.clone())));
     let stopped = api::serve(listener, context.clone(), shutdown_signal()?).await;
-    keeper.abort();
+    keeper.iter().for_each(tokio::task::JoinHandle::abort);
     engine.shutdown().await;
     drop(fs::remove_file(state.server_socket()));
     info!("server stopped; traffic goes on");
@@ -103,6 +121,7 @@ pub(crate) async fn stop(state: &StateDir) -> Result<bool, Failure> {
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    cutover_local::tidy(state.path());
     Ok(true)
 }
 

@@ -148,7 +148,14 @@ impl Drop for Scratch {
                 eprintln!("--- {log}\n{}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
             }
         }
-        // Everything that was started here carries the folder's name; the holder first, so that nothing respawns.
+        self.end_all();
+    }
+}
+
+impl Scratch {
+    /// Kills everything that was started here, as a loss of power does.
+    pub(crate) fn end_all(&self) {
+        // All of it carries the folder's name; the holder first, so that nothing respawns.
         for _ in 0..50 {
             let left = self.processes();
             if left.is_empty() {
@@ -158,6 +165,11 @@ impl Drop for Scratch {
                 kill(pid, rustix::process::Signal::KILL);
             }
             std::thread::sleep(Duration::from_millis(20));
+        }
+        // The kernel lets go of a group a moment after the last of its processes.
+        let begun = Instant::now();
+        while !cutover_local::tidy(&self.state()) && begun.elapsed() < Duration::from_secs(2) {
+            std::thread::yield_now();
         }
     }
 }

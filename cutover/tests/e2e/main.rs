@@ -14,5 +14,7 @@ mod foreign;
 mod harness;
 mod init;
 mod kills;
+mod machine;
 mod owners;
+mod reboot;
 mod service;

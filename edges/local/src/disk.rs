@@ -69,6 +69,30 @@ pub(crate) fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Removes a folder with all in it, as far as it goes; read-only folders of an artifact are no obstacle. What stays is
+/// said; where it has a leading dot the next start tries again.
+pub(crate) fn remove_tree(path: &Path) {
+    let removed = fs::remove_dir_all(path).or_else(|error| match error.kind() {
+        io::ErrorKind::NotFound => Ok(()),
+        io::ErrorKind::PermissionDenied => {
+            open_folders(path);
+            fs::remove_dir_all(path)
+        }
+        _ => Err(error),
+    });
+    if let Err(error) = removed {
+        tracing::warn!(path = %path.display(), %error, "folder not removed");
+    }
+}
+
+fn open_folders(path: &Path) {
+    let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o700));
+    let folders = fs::read_dir(path).into_iter().flatten().flatten();
+    folders
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .for_each(|entry| open_folders(&entry.path()));
+}
+
 /// Makes the names in the folder survive a loss of power.
 pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()

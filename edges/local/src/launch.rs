@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use cutover_core::{After, Blame, Fault};
 use rustix::process::Signal;
 
+use crate::cgroup::{Group, Groups};
 use crate::logs;
 use crate::process::{self, MARKER};
 use crate::record::{InstanceRecord, ProcessRecord};
@@ -17,13 +18,23 @@ use crate::user::Runner;
 /// Where programs are looked for when the server itself has no PATH.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Starts the process of an instance, and returns what it is recognised by.
+/// What was started.
+pub(crate) struct Launched {
+    /// What the process is recognised by.
+    pub(crate) process: ProcessRecord,
+    pub(crate) group: Group,
+    /// The most that its log keeps, in bytes.
+    pub(crate) log_size: u64,
+}
+
+/// Starts the process of an instance, in a control group of its own.
 pub(crate) fn launch(
     store: &Store,
+    groups: &Groups,
     record: &InstanceRecord,
     log: &Path,
     boot: &str,
-) -> Result<ProcessRecord, Fault> {
+) -> Result<Launched, Fault> {
     let manifest = store.stored(&record.revision)?;
     let secrets = store.secrets(&record.revision, &manifest)?;
     let runner = manifest.platform.user.as_deref().map(Runner::find).transpose()?;
@@ -39,12 +50,23 @@ pub(crate) fn launch(
     command.envs(&manifest.platform.env).envs(secrets.iter().map(|(name, value)| (name, value.expose())));
     // Last, so that nothing of the release file hides them: they tell whose process this is.
     command.envs(own_variables(record)).stdin(Stdio::null()).stdout(output).stderr(errors);
-    session::detach(&mut command, runner.and_then(|runner| runner.become_other()));
+    let group = groups.make(&record.id, &manifest.platform);
+    session::detach(&mut command, runner.and_then(|runner| runner.become_other()), group.doors());
     let child = spawn(&mut command).map_err(|error| could_not_start(&manifest, &error))?;
+    if let Some(missed) = group.missed(child.id()).first() {
+        // It may also have ended already, which is told elsewhere.
+        if process::look(child.id()).is_some_and(|seen| !seen.zombie) {
+            logs::note(
+                log,
+                &format!("it could not enter the cgroup {}: that does not limit it", missed.display()),
+            );
+        }
+    }
     // Not waited for here: until it is, its number stays its own, so its start time can be read.
     let seen = process::look(child.id())
         .ok_or_else(|| Fault::platform(format!("read /proc/{}/stat", child.id())))?;
-    Ok(ProcessRecord { pid: child.id(), start: seen.start, boot: boot.to_string() })
+    let process = ProcessRecord { pid: child.id(), start: seen.start, boot: boot.to_string() };
+    Ok(Launched { process, group, log_size: manifest.platform.log_size.bytes() })
 }
 
 /// Returns the signal of the release file.

@@ -1,9 +1,11 @@
 //! The local platform: revisions copied into the state folder, instances as processes of this machine.
 
+mod cgroup;
 mod diag;
 mod disk;
 mod launch;
 mod logs;
+mod losses;
 mod options;
 mod platform;
 mod ports;
@@ -20,5 +22,6 @@ mod tree;
 mod user;
 mod vouch;
 
+pub use cgroup::{leave, shared_with, tidy};
 pub use options::Options;
 pub use platform::LocalPlatform;

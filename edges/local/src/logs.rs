@@ -9,6 +9,10 @@ use std::path::{Path, PathBuf};
 const LONGEST_LINE: usize = 2000;
 /// More is never read of a log at once.
 const MOST_READ: u64 = 16 << 20;
+/// So often what came in during a copy is copied too; a log that is written without a pause would never be cut.
+const LATE_LOOKS: usize = 8;
+/// What is kept of a log where the disk has no room for half of its size.
+const SQUEEZED: u64 = 256 << 10;
 
 /// Opens the log for appending; whoever holds it goes on writing after it was cut.
 pub(crate) fn open(path: &Path) -> io::Result<File> {
@@ -27,32 +31,61 @@ pub(crate) fn note(path: &Path, text: &str) {
 }
 
 /// Keeps the log and its predecessor together within `most` bytes: at half of it the log moves over to `.1`.
-/// The instance writes to the same file meanwhile, so the file stays and is copied and cut.
-pub(crate) fn bound(path: &Path, most: u64) -> io::Result<()> {
+/// The instance writes to the same file meanwhile, so the file stays and is copied and cut. Returns whether it was cut:
+/// then more may be on its way.
+pub(crate) fn bound(path: &Path, most: u64) -> io::Result<bool> {
     let half = (most / 2).max(1);
     // Most looks find nothing to do: they need neither a descriptor nor a folder that can be written.
     if fs::metadata(path).is_ok_and(|found| found.len() <= half) {
-        return Ok(());
+        return Ok(false);
     }
     let mut file = match OpenOptions::new().read(true).write(true).open(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(error),
     };
-    let length = file.metadata()?.len();
-    if length <= half {
-        return Ok(());
+    if file.metadata()?.len() <= half {
+        return Ok(false);
     }
-    let older = older(path);
-    let mut copy = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&older)?;
-    file.seek(SeekFrom::Start(length - half))?;
-    io::copy(&mut (&mut file).take(half), &mut copy)?;
-    // What came in while copying; whatever comes between this and the cut is lost, which is what a bound costs.
-    let late = file.metadata()?.len().saturating_sub(length);
-    if late > 0 && late < half {
-        io::copy(&mut (&mut file).take(late), &mut copy)?;
+    let mut copy =
+        OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(older(path))?;
+    match copy_newest(&mut file, &mut copy, half) {
+        Err(error) if error.kind() == io::ErrorKind::StorageFull => squeeze(path, &file, &mut copy, half)?,
+        copied => copied?,
     }
-    file.set_len(0)
+    file.set_len(0)?;
+    Ok(true)
+}
+
+/// Copies the newest `half` bytes, and what comes in while that goes on. Whatever comes between the last look and the
+/// cut is lost, which is what a bound costs.
+fn copy_newest(file: &mut File, copy: &mut File, half: u64) -> io::Result<()> {
+    let mut at = file.metadata()?.len().saturating_sub(half);
+    for _ in 0..LATE_LOOKS {
+        let late = file.metadata()?.len().saturating_sub(at);
+        if late == 0 {
+            break;
+        }
+        if late > half {
+            // It is written faster than it is copied: what was copied is old by now.
+            at += late - half;
+            copy.set_len(0)?;
+            copy.rewind()?;
+        }
+        file.seek(SeekFrom::Start(at))?;
+        at += io::copy(&mut (&mut *file).take(late.min(half)), copy)?;
+    }
+    Ok(())
+}
+
+/// The disk is full, and perhaps this very log filled it: the end of it goes through memory, so that cutting it needs no
+/// space.
+fn squeeze(path: &Path, file: &File, copy: &mut File, half: u64) -> io::Result<()> {
+    copy.set_len(0)?;
+    copy.rewind()?;
+    let (newest, _) = last_bytes(path, half.min(SQUEEZED))?;
+    file.set_len(0)?;
+    copy.write_all(&newest)
 }
 
 /// Returns the last `lines` lines, oldest first, from the log and its predecessor.
@@ -140,6 +173,44 @@ mod tests {
         }
         let last = tail(&path, 20);
         assert_eq!((last.len(), last[0].as_str(), last[19].as_str()), (20, "line 1980", "line 1999"));
+    }
+
+    #[test]
+    fn a_full_disk_is_freed_and_the_newest_lines_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let small = |args: &[&str]| {
+            std::process::Command::new("mount")
+                .args(args)
+                .arg(folder.path())
+                .output()
+                .is_ok_and(|o| o.status.success())
+        };
+        if !small(&["-t", "tmpfs", "-o", "size=2M", "cutover-test"]) {
+            println!(
+                "skipped: a_full_disk_is_freed_and_the_newest_lines_stay: it may not mount a small file system"
+            );
+            return;
+        }
+        let path = folder.path().join("a.log");
+        let mut writer = open(&path).unwrap();
+        let mut written = 0;
+        let full = loop {
+            match writer.write(format!("line {written:027}\n").repeat(8).as_bytes()) {
+                Ok(count) => written += count,
+                Err(error) => break error,
+            }
+        };
+        // The whole log would be allowed: only the disk is too small for it and its predecessor.
+        let cut = bound(&path, 2 << 20);
+        let left = fs::metadata(&path).unwrap().len();
+        writer.write_all(b"and on\n").unwrap();
+        let last = tail(&path, 3);
+        let unmounted =
+            std::process::Command::new("umount").arg("-l").arg(folder.path()).status().unwrap().success();
+        assert!(unmounted && full.kind() == io::ErrorKind::StorageFull, "{full}");
+        assert_eq!((cut.unwrap(), left), (true, 0));
+        // The line before it is torn: that is where the disk ended.
+        assert!(last[0].starts_with("line 0") && last[2] == "and on", "{last:?}");
     }
 
     #[test]

@@ -19,6 +19,10 @@ pub struct Options {
     pub log_every: Duration,
     /// Disk space that a copy leaves free, in bytes.
     pub reserve_bytes: u64,
+    /// Whether instances get control groups of their own, where this process may make them.
+    pub cgroups: bool,
+    /// The group that this process shares with whoever started it; plans name it.
+    pub shared_cgroup: Option<String>,
 }
 
 impl Default for Options {
@@ -31,6 +35,8 @@ impl Default for Options {
             crash_loop_within: Duration::from_secs(60),
             log_every: Duration::from_millis(500),
             reserve_bytes: 256 << 20,
+            cgroups: true,
+            shared_cgroup: None,
         }
     }
 }

@@ -15,8 +15,10 @@ use rustix::fs::{FlockOperation, flock};
 use tokio::sync::{Mutex, watch};
 use tokio::task::spawn_blocking;
 
+use crate::cgroup::Groups;
 use crate::disk;
 use crate::logs;
+use crate::losses;
 use crate::options::Options;
 use crate::ports::Ports;
 use crate::preflight::{self, Running};
@@ -54,8 +56,7 @@ impl LocalPlatform {
     /// cut short, and starts what is wanted but does not run. One process at a time; needs a tokio runtime
     /// with I/O and time.
     pub async fn open(state_dir: PathBuf, options: Options) -> Result<LocalPlatform, Fault> {
-        let folder = state_dir.join("local");
-        let shared = blocking(move || prepare(&folder, options)).await?;
+        let shared = blocking(move || prepare(&state_dir, options)).await?;
         let platform = LocalPlatform {
             shared: Arc::new(shared),
             services: Mutex::default(),
@@ -91,6 +92,8 @@ impl LocalPlatform {
                 instances.iter().for_each(|instance| shared.ports.claim(instance.port));
                 found.push((service, record, instances));
             }
+            let ids = found.iter().flat_map(|(_, _, instances)| instances).map(|one| one.id.to_string());
+            shared.groups.sweep(&ids.collect());
             Ok(found)
         })
         .await?;
@@ -220,21 +223,8 @@ impl Platform for LocalPlatform {
     }
 
     async fn losses(&self, spec: &RevisionSpec) -> Result<Vec<String>, Fault> {
-        let spec = spec.clone();
-        self.with_store(move |store| {
-            let Some(tree) = store.artifact(&spec)? else {
-                let base = spec.base.display();
-                return Ok(vec![format!(
-                    "no artifact: the files in {base} are used as they are; overwriting them changes what a restart or a rollback runs"
-                )]);
-            };
-            let out = tree.links_out();
-            let sentence = || {
-                format!("links of the artifact lead out of it ({}); what they point at is not copied, and may change", out.join(", "))
-            };
-            Ok(if out.is_empty() { Vec::new() } else { vec![sentence()] })
-        })
-        .await
+        let (spec, shared) = (spec.clone(), self.shared.clone());
+        blocking(move || losses::of(&shared, &spec)).await
     }
 
     async fn preflight(&self, spec: &RevisionSpec, candidate: &RevisionId) -> Result<String, Fault> {
@@ -267,9 +257,10 @@ impl Platform for LocalPlatform {
         revision: &RevisionId,
         count: u32,
     ) -> Result<(), Fault> {
+        let mut services = self.services.lock().await;
+        // Under the lock, so that it is not discarded between the question and the wish.
         let wanted = revision.clone();
         self.with_store(move |store| store.stored(&wanted).map(drop)).await?;
-        let mut services = self.services.lock().await;
         let entry = services.entry(service.clone()).or_default();
         self.admit(fence, service, entry, |record| {
             match count {
@@ -381,6 +372,33 @@ impl Platform for LocalPlatform {
         Ok(())
     }
 
+    async fn stored(&self, service: &ServiceName) -> Result<Vec<RevisionId>, Fault> {
+        let service = service.clone();
+        self.with_store(move |store| store.list(&service)).await
+    }
+
+    async fn discard(&self, fence: Fence, service: &ServiceName, revision: &RevisionId) -> Result<(), Fault> {
+        let mut services = self.services.lock().await;
+        let entry = services.entry(service.clone()).or_default();
+        self.admit(fence, service, entry, |_| ()).await?;
+        let runs = |handle: &Handle| handle.revision == *revision && !handle.is_gone();
+        if entry.record.desired.contains_key(revision) || entry.instances.iter().any(runs) {
+            return Err(Fault::platform(format!("throw {revision} away: instances of it run or are wanted")));
+        }
+        let (shared, of, which) = (self.shared.clone(), service.clone(), revision.clone());
+        let removed = blocking(move || {
+            // Its logs first: what a crash leaves is still a revision, and is thrown away again.
+            disk::remove_tree(&shared.records.logs(&of, &which));
+            shared.store.take_out(&of, &which)
+        })
+        .await?;
+        // Nobody can start it any more; removing what may be large keeps nobody waiting.
+        drop(services);
+        spawn_blocking(move || removed.iter().for_each(|folder| disk::remove_tree(folder)))
+            .await
+            .map_err(|error| Fault::cutover(format!("finish a task: {error}")))
+    }
+
     async fn logs(
         &self,
         service: &ServiceName,
@@ -415,7 +433,9 @@ fn observed(handle: &Handle) -> ObservedInstance {
     }
 }
 
-fn prepare(folder: &Path, options: Options) -> Result<Shared, Fault> {
+fn prepare(state_dir: &Path, options: Options) -> Result<Shared, Fault> {
+    let folder = state_dir.join("local");
+    let folder = folder.as_path();
     disk::ensure_folder(folder, 0o711)?;
     let lock = lock(&folder.join("lock"))?;
     let vault = Vault::open(folder.join("sealed"))?;
@@ -423,7 +443,8 @@ fn prepare(folder: &Path, options: Options) -> Result<Shared, Fault> {
     let records = Records::open(folder.join("services"))?;
     let boot =
         process::boot_id().map_err(|error| Fault::platform(format!("read this boot's id: {error}")))?;
-    Ok(Shared { store, records, ports: Ports::default(), options, boot, _lock: lock })
+    let groups = if options.cgroups { Groups::open(state_dir) } else { Groups::none() };
+    Ok(Shared { store, records, ports: Ports::default(), groups, options, boot, _lock: lock })
 }
 
 fn lock(path: &Path) -> Result<std::fs::File, Fault> {

@@ -75,6 +75,12 @@ impl Vault {
         Ok(disk::read_json::<Sealed>(&self.path(revision))?.map(|sealed| sealed.values))
     }
 
+    /// Forgets the values of the revision.
+    pub(crate) fn forget(&self, revision: &RevisionId) -> Result<(), Fault> {
+        let path = self.path(revision);
+        disk::remove(&path).map_err(|error| disk::fault("remove", &path, &error))
+    }
+
     /// Returns the values that were sealed for the same content and agree with `given`, if there is only one
     /// such set:
     /// between two, guessing would run a revision nobody asked for.

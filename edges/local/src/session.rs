@@ -6,6 +6,7 @@
 //! for a descriptor of another kind.
 #![allow(unsafe_code)]
 
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
@@ -27,12 +28,17 @@ pub(crate) struct Credentials {
 
 /// Makes the command start in a session of its own, so that no terminal, group or parent takes it down;
 /// without open files,
-/// ignored signals or privileges of the server.
-pub(crate) fn detach(command: &mut Command, user: Option<Credentials>) {
+/// ignored signals or privileges of the server; in the control groups behind `doors`.
+pub(crate) fn detach(command: &mut Command, user: Option<Credentials>, doors: Vec<File>) {
     let groups: Vec<Gid> =
         user.iter().flat_map(|user| &user.groups).map(|group| Gid::from_raw(*group)).collect();
     let ids = user.map(|user| (Gid::from_raw(user.gid), Uid::from_raw(user.uid)));
     let prepare = move || {
+        // First, so that all it ever allocates and forks counts; `0` is whoever writes it. One that it may not enter is
+        // noticed by the server, which says so: running without a limit is better than not running.
+        for door in &doors {
+            let _ = rustix::io::write(door, b"0");
+        }
         rustix::process::setsid()?;
         rustix::process::umask(Mode::from_raw_mode(0o022));
         for signal in [

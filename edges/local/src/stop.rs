@@ -7,6 +7,7 @@ use rustix::process::Signal;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
 
+use crate::cgroup::Group;
 use crate::process::{self, Leader, Seen};
 use crate::record::ProcessRecord;
 use crate::supervise::pace;
@@ -17,7 +18,13 @@ use crate::supervise::pace;
 ///
 /// # Cancel safety
 /// Dropped and called anew it goes on where it was, with a new grace.
-pub(crate) async fn stop(id: &InstanceId, leader: Option<Leader>, signal: Signal, grace: Duration) -> String {
+pub(crate) async fn stop(
+    id: &InstanceId,
+    leader: Option<Leader>,
+    group: Option<&Group>,
+    signal: Signal,
+    grace: Duration,
+) -> String {
     let begin = Instant::now();
     let deadline = begin + grace;
     let mut killed = 0;
@@ -30,7 +37,7 @@ pub(crate) async fn stop(id: &InstanceId, leader: Option<Leader>, signal: Signal
     let mut asked: Vec<u32> = process.iter().map(|process| process.pid).collect();
     let mut look = 0;
     loop {
-        let rest = members(id, process).await;
+        let rest = members(id, process, group).await;
         if rest.is_empty() {
             break;
         }
@@ -66,10 +73,14 @@ pub(crate) async fn stop(id: &InstanceId, leader: Option<Leader>, signal: Signal
 }
 
 /// Kills what an ended process left behind; returns how many processes that were.
-pub(crate) async fn kill_rest(id: &InstanceId, leader: Option<&ProcessRecord>) -> usize {
+pub(crate) async fn kill_rest(
+    id: &InstanceId,
+    leader: Option<&ProcessRecord>,
+    group: Option<&Group>,
+) -> usize {
     let (mut most, mut look) = (0, 0);
     loop {
-        let rest = members(id, leader).await;
+        let rest = members(id, leader, group).await;
         if rest.is_empty() {
             return most;
         }
@@ -91,7 +102,16 @@ pub(crate) fn kill_rest_now(id: &InstanceId) {
     }
 }
 
-async fn members(id: &InstanceId, leader: Option<&ProcessRecord>) -> Vec<Seen> {
-    let (id, leader) = (id.clone(), leader.cloned());
-    spawn_blocking(move || process::members(&id, leader.as_ref())).await.unwrap_or_default()
+/// Returns what belongs to the instance, and what runs in its group: nothing else is ever put there, and a process that
+/// cleared its environment and left its session is still in it.
+async fn members(id: &InstanceId, leader: Option<&ProcessRecord>, group: Option<&Group>) -> Vec<Seen> {
+    let (id, leader, group) = (id.clone(), leader.cloned(), group.cloned());
+    let look = move || {
+        let mut members = process::members(&id, leader.as_ref());
+        let known: Vec<u32> = members.iter().map(|seen| seen.pid).collect();
+        let grouped = group.into_iter().flat_map(|group| group.pids()).filter(|pid| !known.contains(pid));
+        members.extend(grouped.filter_map(process::look).filter(|seen| !seen.zombie));
+        members
+    };
+    spawn_blocking(look).await.unwrap_or_default()
 }

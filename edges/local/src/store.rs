@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use cutover_core::{After, Blame, Fault, RevisionId, ServiceName, file};
+use cutover_core::{After, Blame, Cores, Fault, RevisionId, ServiceName, Size, file};
 use cutover_ports::RevisionSpec;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -33,8 +34,9 @@ pub(crate) struct Manifest {
     content: String,
 }
 
-/// Everything that makes a revision another one, save the secrets' values. Replicas, memory and log size do
-/// not.
+/// Everything that makes a revision another one, save the secrets' values. Replicas and log size do not. Limits do: they
+/// decide whether an instance lives, so a new one is checked beside the old one, and taken back with it. Left out where
+/// they are not set: revisions of before keep their names.
 #[derive(Serialize)]
 struct Content<'a> {
     kind: &'static str,
@@ -45,6 +47,12 @@ struct Content<'a> {
     user: &'a Option<String>,
     stop_signal: file::StopSignal,
     stop_grace_ms: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    memory: Option<Size>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cpu: Option<Cores>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pids: Option<u32>,
     artifact: Option<String>,
     base: Option<&'a Path>,
     program: Option<String>,
@@ -63,16 +71,18 @@ impl Store {
         // Not 0700: instances that run as another user must reach their copy.
         disk::ensure_folder(&folder, 0o711)?;
         let entries = fs::read_dir(&folder).map_err(|error| disk::fault("read folder", &folder, &error))?;
-        for entry in entries.flatten().filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b"."))
-        {
-            discard(&entry.path());
-        }
+        let left: Vec<PathBuf> = entries
+            .flatten()
+            .filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b"."))
+            .map(|entry| entry.path())
+            .collect();
+        left.iter().for_each(|path| disk::remove_tree(path));
         Ok(Store { folder, vault, reserve })
     }
 
     /// Names the revision by its content and seals its secrets.
     pub(crate) fn identify(&self, spec: &RevisionSpec) -> Result<RevisionId, Fault> {
-        let artifact = self.artifact(spec)?.map(|tree| tree.hash()).transpose()?;
+        let artifact = self.steady_hash(spec)?;
         let content = content(spec, artifact)?;
         let values = self.values(spec, &content)?;
         let revision = self.name(&content, &values)?;
@@ -85,8 +95,7 @@ impl Store {
         if let Some(stored) = self.manifest(revision)? {
             let asked = local(spec);
             let mut platform = stored.platform.clone();
-            (platform.replicas, platform.memory, platform.log_size) =
-                (asked.replicas, asked.memory, asked.log_size);
+            (platform.replicas, platform.log_size) = (asked.replicas, asked.log_size);
             if platform != stored.platform {
                 disk::write_json(&self.manifest_path(revision), &Manifest { platform, ..stored })?;
             }
@@ -98,7 +107,7 @@ impl Store {
         ));
         let built = self.build_in(&draft, spec, revision);
         if built.is_err() {
-            discard(&draft);
+            disk::remove_tree(&draft);
         }
         built
     }
@@ -112,6 +121,36 @@ impl Store {
             base: manifest.base,
             secrets: Values::new(),
         })
+    }
+
+    /// Returns the service's revisions. One that cannot be read belongs to nobody: it stays for a person to look at.
+    pub(crate) fn list(&self, service: &ServiceName) -> Result<Vec<RevisionId>, Fault> {
+        let revisions = disk::names(&self.folder)?.into_iter().map(RevisionId::new);
+        let mine = |revision: &RevisionId| {
+            self.manifest(revision)
+                .is_ok_and(|found| found.is_some_and(|manifest| manifest.service == *service))
+        };
+        Ok(revisions.filter(mine).collect())
+    }
+
+    /// Takes a revision of the service out of the store, with its secrets. Returns the folder that is left to remove:
+    /// should that be cut short, the next open does it.
+    pub(crate) fn take_out(
+        &self,
+        service: &ServiceName,
+        revision: &RevisionId,
+    ) -> Result<Option<PathBuf>, Fault> {
+        if self.manifest(revision)?.is_none_or(|manifest| manifest.service != *service) {
+            return Ok(None);
+        }
+        let home = self.folder.join(revision.as_str());
+        let random = disk::random_hex(4).map_err(|error| disk::fault("rename", &home, &error))?;
+        let gone = self.folder.join(format!(".gone-{revision}-{random}"));
+        fs::rename(&home, &gone)
+            .and_then(|()| disk::sync_folder(&self.folder))
+            .map_err(|error| disk::fault("rename", &home, &error))?;
+        self.vault.forget(revision)?;
+        Ok(Some(gone))
     }
 
     /// Returns the manifest of a stored revision; a fault where it is not stored.
@@ -188,6 +227,19 @@ impl Store {
         .hint("Free some space, or keep the state elsewhere: --state DIR."))
     }
 
+    /// Hashes the spec's artifact; one that is just being written is looked at again a moment later.
+    fn steady_hash(&self, spec: &RevisionSpec) -> Result<Option<String>, Fault> {
+        let mut tries = 0;
+        loop {
+            let hash = self.artifact(spec)?.map(|tree| tree.hash()).transpose();
+            match hash {
+                Err(fault) if fault.after == After::Retry && tries < 3 => tries += 1,
+                answer => return answer,
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
     fn build_in(&self, draft: &Path, spec: &RevisionSpec, revision: &RevisionId) -> Result<String, Fault> {
         let tree = self.artifact(spec)?;
         self.room_for(tree.as_ref().map_or(0, Tree::bytes))?;
@@ -222,7 +274,7 @@ impl Store {
         let home = self.folder.join(revision.as_str());
         // A folder without a manifest is damage, not a revision: it makes room.
         if home.exists() && self.manifest(revision)?.is_none() {
-            discard(&home);
+            disk::remove_tree(&home);
         }
         fs::rename(draft, &home)
             .and_then(|()| disk::sync_folder(&self.folder))
@@ -293,6 +345,9 @@ fn content(spec: &RevisionSpec, artifact: Option<String>) -> Result<String, Faul
         user: &local.user,
         stop_signal: local.stop_signal,
         stop_grace_ms: local.stop_grace.ms(),
+        memory: local.memory,
+        cpu: local.cpu,
+        pids: local.pids,
         base: artifact.is_none().then_some(spec.base.as_path()),
         program: program.map(|path| tree::hash_file(&path)).transpose()?,
         artifact,
@@ -300,13 +355,4 @@ fn content(spec: &RevisionSpec, artifact: Option<String>) -> Result<String, Faul
     let bytes = serde_json::to_vec(&content)
         .map_err(|error| Fault::cutover(format!("encode the revision's content: {error}")).fatal())?;
     Ok(disk::hex(&Sha256::digest(bytes)))
-}
-
-/// Removes a folder as far as it goes; what stays is a draft, and the next open tries again.
-fn discard(path: &Path) {
-    if let Err(error) = fs::remove_dir_all(path)
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        tracing::warn!(path = %path.display(), %error, "left-over copy stays");
-    }
 }

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use crate::cgroup::{Group, Groups};
 use crate::launch;
 use crate::logs;
 use crate::options::Options;
@@ -20,11 +21,15 @@ use crate::record::{InstanceRecord, ProcessRecord, Records};
 use crate::stop;
 use crate::store::Store;
 
+/// The kernel's kill for memory and the end of a process come within this, or have nothing to do with each other.
+const STARVED: Duration = Duration::from_secs(2);
+
 /// What all supervisors of a platform share.
 pub(crate) struct Shared {
     pub(crate) store: Store,
     pub(crate) records: Records,
     pub(crate) ports: Ports,
+    pub(crate) groups: Groups,
     pub(crate) options: Options,
     pub(crate) boot: String,
     /// Held for as long as any task may touch the state folder.
@@ -81,8 +86,14 @@ impl Handle {
         let (stop, asked) = watch::channel(record.stopping);
         let log = shared.records.log(&record);
         let (id, revision, slot) = (record.id.clone(), record.revision.clone(), record.slot);
+        let group = leader.as_ref().map(|leader| {
+            let memory = shared.store.stored(&record.revision).ok().and_then(|found| found.platform.memory);
+            Group::of(&record.id, leader.process.pid, memory)
+        });
         let supervisor = Supervisor {
             shared: shared.clone(),
+            group,
+            starved: None,
             log: log.clone(),
             record,
             report,
@@ -121,6 +132,10 @@ impl Handle {
 
 struct Supervisor {
     shared: Arc<Shared>,
+    /// The control group of its process, since that was started or adopted.
+    group: Option<Group>,
+    /// When and why the kernel killed one of its processes for memory, where that was noted already.
+    starved: Option<(Instant, String)>,
     record: InstanceRecord,
     log: PathBuf,
     report: watch::Sender<Status>,
@@ -157,14 +172,19 @@ impl Supervisor {
                     }
                     // Before its exit status is taken: until then its number, and with it its session, cannot
                     // be another's.
-                    let left = stop::kill_rest(&self.record.id, Some(&running.process)).await;
+                    let left =
+                        stop::kill_rest(&self.record.id, Some(&running.process), self.group.as_ref()).await;
                     if left > 0 {
                         self.note(format!("it left {left} processes behind; they are killed")).await;
                     }
                     if began.elapsed() >= self.shared.options.steady {
                         self.backoff = self.shared.options.restart_first;
                     }
-                    running.reap()
+                    let how = running.reap();
+                    match self.starved() {
+                        Some(why) => format!("{how}, {why}"),
+                        None => how,
+                    }
                 }
                 None => match self.start().await {
                     Ok(started) => {
@@ -212,16 +232,16 @@ impl Supervisor {
             if !fresh || record.port != port {
                 remember(&record);
             }
-            let log_size = shared.store.stored(&record.revision)?.platform.log_size.bytes();
-            let process = launch::launch(&shared.store, &record, &log, &shared.boot)?;
-            record.process = Some(process.clone());
+            let launched = launch::launch(&shared.store, &shared.groups, &record, &log, &shared.boot)?;
+            record.process = Some(launched.process.clone());
             remember(&record);
-            Ok((record, process, log_size))
+            Ok((record, launched))
         });
         let launched =
             launched.await.unwrap_or_else(|error| Err(Fault::cutover(format!("start an instance: {error}"))));
-        let result = launched.and_then(|(record, process, log_size)| {
-            (self.record, self.log_size) = (record, log_size);
+        let result = launched.and_then(|(record, launched)| {
+            let process = launched.process;
+            (self.record, self.log_size, self.group) = (record, launched.log_size, Some(launched.group));
             // It was started by this process and not waited for: it is still there, if only as a zombie.
             Leader::hold(&process)
                 .map_err(|error| Fault::platform(format!("watch process {}: {error}", process.pid)))?
@@ -273,7 +293,10 @@ impl Supervisor {
                 stop = told(self.asked.clone()) => return if stop { Next::Stop } else { Next::Close },
                 () = ended(leader) => return Next::Ended,
                 () = until(due) => return Next::Due,
-                _ = every.tick() => self.bound_log().await,
+                _ = every.tick() => if self.look(leader.is_some()).await {
+                    // A flood: the usual pause would let it grow to whatever the disk takes in that time.
+                    every.reset_after(self.shared.options.log_every / 25);
+                },
             }
         }
     }
@@ -292,11 +315,12 @@ impl Supervisor {
         let stopped = tokio::select! {
             biased;
             _ = told(self.closing.clone()) => return,
-            stopped = stop::stop(&self.record.id, leader, signal, grace) => stopped,
+            stopped = stop::stop(&self.record.id, leader, self.group.as_ref(), signal, grace) => stopped,
         };
         self.note(stopped).await;
-        let (shared, record) = (self.shared.clone(), self.record.clone());
+        let (shared, record, group) = (self.shared.clone(), self.record.clone(), self.group.take());
         let _ = spawn_blocking(move || {
+            group.iter().for_each(Group::remove);
             if let Err(fault) = shared.records.remove(&record) {
                 tracing::warn!(instance = %record.id, error = %fault, "record of a stopped instance stays");
             }
@@ -309,19 +333,39 @@ impl Supervisor {
         });
     }
 
-    async fn bound_log(&mut self) {
+    /// Looks after what the instance takes: the size of its log, and whether a process of it was killed for memory.
+    /// Returns whether the log was cut.
+    async fn look(&mut self, runs: bool) -> bool {
+        if runs && let Some(why) = self.group.as_mut().and_then(Group::killed_for_memory) {
+            self.note(format!("one of its processes was killed, {why}")).await;
+            self.starved = Some((Instant::now(), why));
+        }
+        self.bound_log().await
+    }
+
+    /// Says why its first process ended, if that was for memory.
+    fn starved(&mut self) -> Option<String> {
+        // It may have been noted between the kill and the end. A worker that was killed long ago is another matter.
+        let noted = self.starved.take().filter(|(when, _)| when.elapsed() < STARVED);
+        self.group.as_mut().and_then(Group::killed_for_memory).or(noted.map(|(_, why)| why))
+    }
+
+    async fn bound_log(&mut self) -> bool {
         let (shared, revision, log, mut size) =
             (self.shared.clone(), self.record.revision.clone(), self.log.clone(), self.log_size);
         let bounded = spawn_blocking(move || {
             if size == 0 {
                 size = shared.store.stored(&revision).ok()?.platform.log_size.bytes();
             }
-            if let Err(error) = logs::bound(&log, size) {
+            let cut = logs::bound(&log, size).unwrap_or_else(|error| {
                 tracing::warn!(path = %log.display(), %error, "log not bounded");
-            }
-            Some(size)
+                false
+            });
+            Some((size, cut))
         });
-        self.log_size = bounded.await.ok().flatten().unwrap_or(self.log_size);
+        let (size, cut) = bounded.await.ok().flatten().unwrap_or((self.log_size, false));
+        self.log_size = size;
+        cut
     }
 
     async fn note(&self, text: String) {

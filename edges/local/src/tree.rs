@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use cutover_core::Fault;
+use cutover_core::{After, Blame, Fault};
 use sha2::{Digest, Sha256};
 
 use crate::disk;
@@ -14,24 +14,38 @@ use crate::disk;
 /// A file or folder, and everything in it.
 #[derive(Debug)]
 pub(crate) struct Tree {
+    /// What was asked for: looked at again after a pass.
+    given: PathBuf,
     /// The folder that the entries' paths start from.
     root: PathBuf,
     /// Sorted by path, so folders come before what is in them.
     entries: Vec<Entry>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 struct Entry {
     path: PathBuf,
     mode: u32,
     kind: Kind,
 }
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 enum Kind {
     Folder,
-    File { bytes: u64 },
+    File { bytes: u64, stamp: Stamp },
     Link { to: PathBuf },
+}
+
+/// What tells a file from one that was written since: inode, and the time of the last write. Without it, a linker that
+/// pauses while both the naming and the copying pass by would get half a program released.
+#[derive(Debug, PartialEq, Eq)]
+struct Stamp(u64, i64, i64);
+
+impl Kind {
+    fn file(metadata: &fs::Metadata) -> Kind {
+        let stamp = Stamp(metadata.ino(), metadata.mtime(), metadata.mtime_nsec());
+        Kind::File { bytes: metadata.len(), stamp }
+    }
 }
 
 impl Tree {
@@ -48,11 +62,8 @@ impl Tree {
         if metadata.is_file() {
             let name = path.file_name().map(PathBuf::from).unwrap_or_default();
             let root = path.parent().unwrap_or(Path::new("/")).to_path_buf();
-            let kind = Kind::File { bytes: metadata.len() };
-            return Ok(Tree {
-                root,
-                entries: vec![Entry { path: name, mode: metadata.mode() & 0o777, kind }],
-            });
+            let entry = Entry { path: name, mode: metadata.mode() & 0o777, kind: Kind::file(&metadata) };
+            return Ok(Tree { given: path.to_path_buf(), root, entries: vec![entry] });
         }
         if !metadata.is_dir() {
             return Err(Fault::configuration(format!(
@@ -60,7 +71,7 @@ impl Tree {
                 path.display()
             )));
         }
-        let mut tree = Tree { root: path.to_path_buf(), entries: Vec::new() };
+        let mut tree = Tree { given: path.to_path_buf(), root: path.to_path_buf(), entries: Vec::new() };
         tree.read_folder(Path::new(""))?;
         tree.entries.sort_by(|a, b| a.path.as_os_str().cmp(b.path.as_os_str()));
         Ok(tree)
@@ -71,7 +82,7 @@ impl Tree {
         self.entries
             .iter()
             .map(|entry| match entry.kind {
-                Kind::File { bytes } => bytes,
+                Kind::File { bytes, .. } => bytes,
                 _ => 4096,
             })
             .sum()
@@ -93,15 +104,17 @@ impl Tree {
         self.entries.iter().filter(leads_out).map(|entry| entry.path.display().to_string()).collect()
     }
 
-    /// Hashes the tree: paths, modes, bytes, where links lead.
+    /// Hashes the tree: paths, modes, bytes, where links lead. A fault where it was written to meanwhile.
     pub(crate) fn hash(&self) -> Result<String, Fault> {
-        self.pass(None)
+        let hash = self.pass(None).map_err(|fault| self.changed().err().unwrap_or(fault))?;
+        self.changed().map(|()| hash)
     }
 
     /// Copies the tree into the folder `to`, synced, and returns the hash of exactly the bytes that were
-    /// written.
+    /// written. A fault where it was written to meanwhile.
     pub(crate) fn copy(&self, to: &Path) -> Result<String, Fault> {
-        let hash = self.pass(Some(to))?;
+        let hash = self.pass(Some(to)).map_err(|fault| self.changed().err().unwrap_or(fault))?;
+        self.changed()?;
         // Folders get their modes last: a read-only one could not be filled. The deepest first.
         for entry in self.entries.iter().rev().filter(|entry| matches!(entry.kind, Kind::Folder)) {
             let path = to.join(&entry.path);
@@ -111,6 +124,26 @@ impl Tree {
         }
         disk::sync_folder(to).map_err(|error| disk::fault("sync", to, &error))?;
         Ok(hash)
+    }
+
+    /// Looks at everything again: a fault where anything was written, added or taken away since it was read.
+    fn changed(&self) -> Result<(), Fault> {
+        let now = Tree::read(&self.given);
+        let different = match &now {
+            Ok(now) if now.entries == self.entries => return Ok(()),
+            Ok(now) => {
+                let stays = |entry: &&Entry| now.entries.contains(entry);
+                let gone = self.entries.iter().find(|entry| !stays(entry));
+                gone.or_else(|| now.entries.iter().find(|entry| !self.entries.contains(entry)))
+                    .map(|entry| self.root.join(&entry.path))
+            }
+            Err(_) => None,
+        };
+        let which = different.unwrap_or_else(|| self.given.clone());
+        let what =
+            format!("read artifact {}: it is being written: {}", self.given.display(), which.display());
+        Err(Fault::new(Blame::Configuration, After::Retry, what)
+            .hint("Wait until nothing writes to the artifact, then deploy again."))
     }
 
     fn read_folder(&mut self, folder: &Path) -> Result<(), Fault> {
@@ -124,7 +157,7 @@ impl Tree {
             let kind = if file_type.is_dir() {
                 Kind::Folder
             } else if file_type.is_file() {
-                Kind::File { bytes: metadata.len() }
+                Kind::file(&metadata)
             } else if file_type.is_symlink() {
                 Kind::Link { to: fs::read_link(entry.path()).map_err(read)? }
             } else {
@@ -268,6 +301,30 @@ mod tests {
         ];
         for (number, change) in changes.iter().enumerate() {
             assert_ne!(hash(change), same, "change {number}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_while_it_is_read_is_noticed() {
+        type Change = (fn(&Path), &'static str);
+        let changes: [Change; 4] = [
+            // The same bytes again: what is being written may be at any point of it.
+            (|root| fs::write(root.join("a/run"), "#!/bin/sh").unwrap(), "a/run"),
+            (|root| fs::write(root.join("a/new"), "").unwrap(), "a/new"),
+            (|root| fs::remove_file(root.join("a/run")).unwrap(), "a/run"),
+            (|root| fs::remove_dir_all(root).unwrap(), ""),
+        ];
+        for (change, which) in changes {
+            let (folder, to) = (sample(), tempfile::tempdir().unwrap());
+            let old = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1);
+            File::open(folder.path().join("a/run")).unwrap().set_modified(old).unwrap();
+            let tree = Tree::read(folder.path()).unwrap();
+            tree.hash().unwrap();
+            change(folder.path());
+            for fault in [tree.hash().unwrap_err(), tree.copy(to.path()).unwrap_err()] {
+                assert_eq!((fault.blame, fault.after), (Blame::Configuration, After::Retry));
+                assert!(fault.what.contains("is being written") && fault.what.ends_with(which), "{fault}");
+            }
         }
     }
 

@@ -28,12 +28,12 @@ use serde::{Deserialize, Serialize};
 pub use checks::{Check, Checks, Expect, StatusRange};
 pub use document::{Checked, Document};
 pub use error::{FileError, FileErrors};
-pub use strategy::{BlueGreen, Canary, Rolling, Strategy};
 #[cfg(feature = "schema")]
 pub use schema::release_file_schema;
+pub use strategy::{BlueGreen, Canary, Rolling, Strategy};
 
 use crate::ids::ServiceName;
-use crate::units::{Size, Span, Weight};
+use crate::units::{Cores, Size, Span, Weight};
 
 /// One service and how it is released.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -133,9 +133,15 @@ pub struct LocalPlatform {
     /// How long an instance may take to stop before it is killed.
     #[serde(default = "defaults::stop_grace")]
     pub stop_grace: Span,
-    /// Memory that one instance needs; checked before the candidate starts beside stable.
+    /// Memory that one instance needs, and the most that it gets where this machine lets cutover limit it: beyond it is killed. Checked before the candidate starts beside stable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<Size>,
+    /// The most processor time that one instance gets, in cores: `0.5` is half of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<Cores>,
+    /// The most processes and threads that one instance may have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pids: Option<u32>,
     /// The most that an instance's log keeps on disk; the oldest lines go first.
     #[serde(default = "defaults::log_size")]
     pub log_size: Size,

@@ -143,6 +143,21 @@ fn local_mistakes(local: &LocalPlatform) -> Vec<Mistake> {
     if local.replicas == 0 || local.replicas > 1000 {
         say("replicas".into(), format!("{} replicas are not possible", local.replicas), "give 1 to 1000");
     }
+    if local.memory.is_some_and(|memory| memory.bytes() < 1 << 20) {
+        let given = local.memory.unwrap_or_default();
+        say(
+            "memory".into(),
+            format!("no process lives within {given} bytes of memory"),
+            "give it with its unit, such as `memory: 512Mi`",
+        );
+    }
+    if local.cpu.is_some_and(|cpu| cpu.milli() < 10) {
+        let given = local.cpu.unwrap_or_default();
+        say("cpu".into(), format!("{given} cores are too few to be given"), "give at least 0.01");
+    }
+    if local.pids == Some(0) {
+        say("pids".into(), "0 processes are not possible".into(), "give at least 1");
+    }
     if local.log_size.bytes() < 64 << 10 {
         say(
             "log_size".into(),

@@ -48,6 +48,7 @@ pub async fn platform_cases(fixture: &dyn PlatformFixture) -> Result<Vec<&'stati
     case!(old_fences_are_refused);
     case!(exits_are_seen);
     case!(logs_are_kept);
+    case!(what_is_in_use_is_not_discarded);
     Ok(passed)
 }
 
@@ -205,6 +206,33 @@ impl Case<'_> {
         fenced(platform.ensure(old, service, &revision, 2).await, "ensure")?;
         fenced(platform.retire(old, service, &revision).await, "retire")?;
         self.up(&revision, 1).await.map(drop)
+    }
+
+    async fn what_is_in_use_is_not_discarded(&mut self) -> Result<(), String> {
+        let revision = self.built(&self.spec(1)).await?;
+        let stored = fine(self.platform.stored(&self.service).await, "list the revisions")?;
+        if stored.is_empty() {
+            // Somebody else keeps this platform's revisions, a registry say.
+            return Ok(());
+        }
+        check(stored == [revision.clone()], "a stored revision is listed")?;
+        self.ensure(&revision, 1).await?;
+        let (platform, service) = (self.platform.clone(), self.service.clone());
+        check(
+            platform.discard(self.fences.next(), &service, &revision).await.is_err(),
+            "a revision with instances is not thrown away",
+        )?;
+        self.up(&revision, 1).await?;
+        fine(platform.retire(self.fences.next(), &service, &revision).await, "retire")?;
+        fenced(platform.discard(Fences::old(), &service, &revision).await, "discard")?;
+        for _ in 0..2 {
+            fine(platform.discard(self.fences.next(), &service, &revision).await, "discard")?;
+        }
+        check(fine(platform.stored(&service).await, "list")?.is_empty(), "a discarded revision is gone")?;
+        check(
+            platform.ensure(self.fences.next(), &service, &revision, 1).await.is_err(),
+            "a discarded revision is not started",
+        )
     }
 
     async fn exits_are_seen(&mut self) -> Result<(), String> {

@@ -88,6 +88,33 @@ impl Platform for FakePlatform {
         self.0.call(about, (), act).await
     }
 
+    async fn stored(&self, service: &ServiceName) -> Result<Vec<RevisionId>, Fault> {
+        let about = About::new(Call::Stored, service, "", None);
+        let service = service.clone();
+        let act = move |state: &mut super::state::State| {
+            let mine = state.stored.iter().filter(|(of, _)| *of == service);
+            Ok(mine.map(|(_, revision)| revision.clone()).collect())
+        };
+        self.0.call(about, Vec::new(), act).await
+    }
+
+    async fn discard(&self, fence: Fence, service: &ServiceName, revision: &RevisionId) -> Result<(), Fault> {
+        let about = About::new(Call::Discard, service, revision, Some(fence));
+        let (service, revision) = (service.clone(), revision.clone());
+        let act = move |state: &mut super::state::State| {
+            state.fence(&service, false, fence)?;
+            let seen = state.observe(&service).into_iter().find(|seen| seen.revision == revision);
+            if seen.is_some_and(|seen| seen.desired > 0 || !seen.instances.is_empty()) {
+                return Err(Fault::platform(format!(
+                    "throw {revision} away: instances of it run or are wanted"
+                )));
+            }
+            state.stored.remove(&(service.clone(), revision.clone()));
+            Ok(())
+        };
+        self.0.call(about, (), act).await
+    }
+
     async fn logs(
         &self,
         service: &ServiceName,

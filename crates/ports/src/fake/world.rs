@@ -55,6 +55,8 @@ pub enum Call {
     ObserveInstances,
     Vouch,
     Retire,
+    Stored,
+    Discard,
     Logs,
     Check,
     Gate,
@@ -73,8 +75,11 @@ pub enum Call {
 impl Call {
     /// Tells whether the call changes something.
     pub fn acts(self) -> bool {
-        use Call::{Build, Drain, DrainTargets, Ensure, Remove, Renew, Retire, Set, SetTargets};
-        matches!(self, Build | Ensure | Retire | Set | SetTargets | Renew | Drain | DrainTargets | Remove)
+        use Call::{Build, Discard, Drain, DrainTargets, Ensure, Remove, Renew, Retire, Set, SetTargets};
+        matches!(
+            self,
+            Build | Ensure | Retire | Discard | Set | SetTargets | Renew | Drain | DrainTargets | Remove
+        )
     }
 }
 

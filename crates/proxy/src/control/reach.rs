@@ -50,7 +50,7 @@ pub(super) async fn reachable(service: &ServiceTable) -> BTreeSet<String> {
     others.iter().filter(answers).map(|track| track.revision.clone()).collect()
 }
 
-fn ready(track: &Track) -> impl Iterator<Item = SocketAddr> + '_ {
+pub(super) fn ready(track: &Track) -> impl Iterator<Item = SocketAddr> + '_ {
     track.targets.iter().filter(|target| target.ready).map(|target| target.address)
 }
 

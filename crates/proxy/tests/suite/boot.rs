@@ -92,6 +92,21 @@ async fn after_a_boot_a_candidate_serves_on_when_nobody_else_can() {
 }
 
 #[tokio::test]
+async fn after_a_boot_at_which_nobody_answers_the_candidate_has_no_weight() {
+    let proxy = Proxy::start().await;
+    let mut service =
+        table(vec![track("v1", 0, &[refusing().await]), track("v2", 10_000, &[refusing().await])]);
+    service.candidate = candidate("r1", "v2", 60_000, None);
+    proxy.set(0, &service).await;
+    let before = proxy.worker_pid().await;
+    signal(before, rustix::process::Signal::KILL);
+    let seen = until_seen(&proxy, "another worker", |seen| seen.worker_pid != before).await;
+    let shop = &seen.services[SERVICE];
+    assert!(shop.awaiting_renewal, "{shop:?}");
+    assert_eq!((shop.effective["v1"], shop.effective["v2"]), (10_000, 0));
+}
+
+#[tokio::test]
 async fn a_trip_survives_a_crash() {
     let (proxy, v1, v2) = (Proxy::start().await, Upstream::start("v1").await, Upstream::start("v2").await);
     let mut service = table(vec![track("v1", 5_000, &[v1.addr]), track("v2", 5_000, &[v2.addr])]);

@@ -93,6 +93,14 @@ impl Drop for World {
         for pid in self.processes() {
             kill(pid, rustix::process::Signal::KILL);
         }
+        // The kernel lets go of a group a moment after the last of its processes.
+        let begin = Instant::now();
+        let states = [self.state(), self.base().join("state")];
+        while !states.iter().all(|state| cutover_local::tidy(state))
+            && begin.elapsed() < Duration::from_secs(2)
+        {
+            std::thread::yield_now();
+        }
     }
 }
 

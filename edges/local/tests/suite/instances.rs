@@ -325,6 +325,31 @@ async fn a_log_keeps_within_its_size() {
 }
 
 #[tokio::test]
+async fn a_flood_of_a_gigabyte_ends_within_the_size_and_the_process_lives() {
+    let world = World::new();
+    let platform = world.open().await;
+    let flood = "yes 'a line of the flood, as long as lines are' | head -c 1G; echo; echo the last line; exec sleep 100000";
+    let mut spec = world.spec(&["sh", "-c", flood]);
+    local(&mut spec).log_size = Size::from_bytes(8 << 20);
+    let (revision, before) = start(&platform, &spec, 1).await;
+    let logs = world.state().join("local/services/shop/logs");
+    let size =
+        || files(&logs).iter().filter_map(|path| fs::metadata(path).ok()).map(|file| file.len()).sum::<u64>();
+    let most = std::cell::Cell::new(0);
+    let ended = observed(&platform, &revision, |seen| {
+        most.set(size().max(most.get()));
+        seen.instances[0].log.last().is_some_and(|line| line == "the last line")
+    })
+    .await;
+    until("the log to be cut", || size() <= 8 << 20).await;
+    println!("at most {} MiB of log while 1 GiB was written", most.get() >> 20);
+    let after = observed(&platform, &revision, |_| true).await;
+    assert_eq!((after.instances[0].pid, after.instances[0].restarts), (before[0].pid, 0));
+    assert_eq!(after.instances[0].log.last().unwrap(), "the last line");
+    assert!(ended.instances[0].log[1].contains("a line of the flood"), "{ended:?}");
+}
+
+#[tokio::test]
 async fn a_user_is_taken_on_with_its_groups_where_the_server_may() {
     if !rustix::process::geteuid().is_root() {
         eprintln!("skipped: only root may run instances as another user");

@@ -3,6 +3,7 @@
 mod adoption;
 mod harness;
 mod instances;
+mod limits;
 mod preflight;
 mod revisions;
 mod server_death;

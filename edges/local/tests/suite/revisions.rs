@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use cutover_core::{After, Blame, Size, Span};
+use cutover_core::{After, Blame, Cores, Size, Span};
 use cutover_local::{LocalPlatform, Options};
 use cutover_ports::Platform;
 use rustix::process::Signal;
@@ -25,12 +25,11 @@ async fn the_identity_is_the_content() {
 
     let mut same = spec.clone();
     (local(&mut same).replicas, local(&mut same).log_size) = (7, Size::from_bytes(5));
-    local(&mut same).memory = Some(Size::from_bytes(5));
     assert_eq!(platform.identify(&same).await.unwrap(), first, "how many run is not what runs");
 
     let mut seen = vec![first];
     let mut changes = Vec::new();
-    for _ in 0..6 {
+    for _ in 0..9 {
         changes.push(spec.clone());
     }
     local(&mut changes[0]).env.insert("LOG".into(), "debug".into());
@@ -39,6 +38,9 @@ async fn the_identity_is_the_content() {
     local(&mut changes[3]).user = Some("root".into());
     secret(&mut changes[4], "TOKEN", "b");
     changes[5].service = "other".into();
+    local(&mut changes[6]).memory = Some(Size::from_bytes(64 << 20));
+    local(&mut changes[7]).cpu = Some(Cores::from_milli(500));
+    local(&mut changes[8]).pids = Some(100);
     for change in &changes {
         seen.push(platform.identify(change).await.unwrap());
     }
@@ -46,7 +48,7 @@ async fn the_identity_is_the_content() {
     seen.push(platform.identify(&spec).await.unwrap());
     seen.sort();
     seen.dedup();
-    assert_eq!(seen.len(), 8, "each change makes another revision");
+    assert_eq!(seen.len(), 11, "each change makes another revision");
 }
 
 #[tokio::test]
@@ -190,6 +192,69 @@ async fn an_artifact_that_changes_is_not_stored_as_something_else() {
     assert_eq!(fs::read_dir(world.state().join("local/revisions")).unwrap().count(), 0, "no half copy stays");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_artifact_that_is_being_written_is_refused_and_named_once_it_is_whole() {
+    let world = World::new();
+    let platform = world.open().await;
+    let mut spec = world.sleeper();
+    local(&mut spec).artifact = Some("app".into());
+    fs::create_dir(world.base().join("app")).unwrap();
+    let path = world.base().join("app/shop");
+    // Large enough that reading it takes many of the writer's turns.
+    fs::write(&path, vec![7; 32 << 20]).unwrap();
+    let (path, ends) = (path.clone(), std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false)));
+    let over = ends.clone();
+    let writer = std::thread::spawn(move || {
+        use std::io::Write;
+        let mut file = fs::OpenOptions::new().append(true).open(path).unwrap();
+        while !over.load(std::sync::atomic::Ordering::Relaxed) {
+            file.write_all(&[7; 8]).unwrap();
+        }
+    });
+    until("the writer", || fs::metadata(world.base().join("app/shop")).unwrap().len() > 32 << 20).await;
+    let fault = platform.identify(&spec).await.unwrap_err();
+    assert_eq!((fault.blame, fault.after), (Blame::Configuration, After::Retry));
+    assert!(fault.what.contains("it is being written: ") && fault.what.ends_with("app/shop"), "{fault}");
+    ends.store(true, std::sync::atomic::Ordering::Relaxed);
+    writer.join().unwrap();
+    let revision = store(&platform, &spec).await;
+    assert_eq!(
+        fs::read(world.state().join(format!("local/revisions/{revision}/files/shop"))).unwrap(),
+        fs::read(world.base().join("app/shop")).unwrap()
+    );
+}
+
+#[tokio::test]
+async fn an_artifact_too_large_for_the_disk_is_told_with_numbers_and_leaves_nothing() {
+    let world = World::new();
+    let options = Options { reserve_bytes: 0, ..quick() };
+    let platform = LocalPlatform::open(world.state(), options).await.unwrap();
+    let revisions = world.state().join("local/revisions");
+    let mount = |args: &[&str]| {
+        std::process::Command::new("mount")
+            .args(args)
+            .arg(&revisions)
+            .output()
+            .is_ok_and(|said| said.status.success())
+    };
+    if !mount(&["-t", "tmpfs", "-o", "size=4M", "cutover-test"]) {
+        println!("skipped: an_artifact_too_large_for_the_disk: it may not mount a small file system");
+        return;
+    }
+    let mut spec = world.sleeper();
+    local(&mut spec).artifact = Some("app".into());
+    fs::write(world.base().join("app"), vec![1; 8 << 20]).unwrap();
+    let revision = platform.identify(&spec).await.unwrap();
+    let refused = platform.build(fence(1), &spec, &revision).await;
+    let left = fs::read_dir(&revisions).unwrap().count();
+    assert!(std::process::Command::new("umount").arg("-l").arg(&revisions).status().unwrap().success());
+    let fault = refused.unwrap_err();
+    assert_eq!((fault.blame, fault.after), (Blame::Platform, After::Retry));
+    assert!(fault.what.contains("8Mi needed") && fault.what.contains("4Mi available"), "{fault}");
+    assert!(!fault.hint.is_empty());
+    assert_eq!(left, 0, "no half copy stays");
+}
+
 #[tokio::test]
 async fn a_half_copy_of_a_crash_is_cleared_away() {
     let world = World::new();
@@ -204,6 +269,58 @@ async fn a_half_copy_of_a_crash_is_cleared_away() {
     let revision = platform.identify(&spec).await.unwrap();
     fs::create_dir_all(revisions.join(revision.as_str()).join("files")).unwrap();
     start(&platform, &spec, 1).await;
+}
+
+#[tokio::test]
+async fn a_discarded_revision_leaves_nothing_and_what_is_in_use_stays() {
+    let world = World::new();
+    let platform = world.open().await;
+    let mut spec = world.sleeper();
+    fs::create_dir_all(world.base().join("app/closed")).unwrap();
+    fs::write(world.base().join("app/closed/file"), "x").unwrap();
+    fs::set_permissions(world.base().join("app/closed"), fs::Permissions::from_mode(0o555)).unwrap();
+    local(&mut spec).artifact = Some("app".into());
+    secret(&mut spec, "TOKEN", "swordfish-94");
+    let (revision, _) = start(&platform, &spec, 1).await;
+    secret(&mut spec, "TOKEN", "swordfish-95");
+    let other = store(&platform, &spec).await;
+    let mut both = vec![revision.clone(), other.clone()];
+    both.sort();
+    assert_eq!(platform.stored(&shop()).await.unwrap(), both);
+    assert_eq!(platform.stored(&"another".into()).await.unwrap(), []);
+
+    let fault = platform.discard(fence(1), &shop(), &revision).await.unwrap_err();
+    assert!(fault.what.contains("instances of it run or are wanted"), "{fault}");
+    platform.discard(fence(1), &"another".into(), &other).await.unwrap();
+    assert_eq!(platform.stored(&shop()).await.unwrap(), both, "of another service it is not there");
+    platform.retire(fence(1), &shop(), &revision).await.unwrap();
+    let low = platform.discard(fence(0), &shop(), &revision).await.unwrap_err();
+    assert_eq!(low.after, After::Fenced);
+    for _ in 0..2 {
+        platform.discard(fence(1), &shop(), &revision).await.unwrap();
+    }
+    assert_eq!(platform.stored(&shop()).await.unwrap(), [other]);
+    let left: Vec<_> = files(&world.state())
+        .into_iter()
+        .filter(|path| path.to_string_lossy().contains(revision.as_str()))
+        .collect();
+    assert_eq!(left, [""; 0].map(std::path::PathBuf::from), "neither files, secrets nor logs");
+    // It can come again as if it had never been there.
+    secret(&mut spec, "TOKEN", "swordfish-94");
+    assert_eq!(start(&platform, &spec, 1).await.0, revision);
+}
+
+#[tokio::test]
+async fn a_discard_that_was_cut_short_is_finished() {
+    let world = World::new();
+    let platform = world.open().await;
+    let revision = store(&platform, &world.sleeper()).await;
+    platform.shutdown().await;
+    let revisions = world.state().join("local/revisions");
+    fs::rename(revisions.join(revision.as_str()), revisions.join(format!(".gone-{revision}-00"))).unwrap();
+    let platform = world.open().await;
+    assert_eq!(fs::read_dir(&revisions).unwrap().count(), 0);
+    assert_eq!(start(&platform, &world.sleeper(), 1).await.0, revision);
 }
 
 #[tokio::test]
