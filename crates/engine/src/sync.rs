@@ -169,6 +169,12 @@ async fn keep(
         return Err(format!("{revision} is being acted on"));
     };
     let platform = &shared.edges.platform;
+    // Bringing back starts what is missing and stops nothing: who leaves is drained first, by a step of the release.
+    let seen = timeout(shared.options.timeouts.look, platform.observe(&service.name)).await;
+    let seen = seen.map_err(|_| format!("start {revision}: the platform did not answer"))?;
+    let seen = seen.map_err(|fault| fault.what)?;
+    let desired = seen.iter().find(|seen| &seen.revision == revision).map_or(0, |seen| seen.desired);
+    let count = count.max(desired);
     let call = fenced(service, |fence| platform.ensure(fence, &service.name, revision, count));
     match timeout(shared.options.timeouts.provision, call).await {
         Ok(answer) => answer.map_err(|fault| fault.what),

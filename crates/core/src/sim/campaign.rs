@@ -17,6 +17,8 @@ pub struct Tally {
     pub schedules: usize,
     /// The cells (state, event) visited, with what the machine said.
     pub cells: BTreeSet<String>,
+    /// Schedules of pairs by scenario.
+    pub of: Vec<(&'static str, usize)>,
     /// Broken promises: scenario, schedule, what broke. Empty is good.
     pub broken: Vec<String>,
 }
@@ -30,7 +32,8 @@ impl fmt::Display for Tally {
             "{} schedules, {all} cells ({legal} legal, {} refused), {broken} broken",
             self.schedules,
             all - legal
-        )
+        )?;
+        self.of.iter().try_for_each(|(name, schedules)| write!(f, "\n  {name}: {schedules}"))
     }
 }
 
@@ -69,6 +72,7 @@ impl Campaign {
     pub fn pairs(&self) -> Tally {
         let mut tally = Tally::default();
         for scenario in &self.scenarios {
+            let before = tally.schedules;
             let calm = run(scenario, &Schedule::default());
             for first in injections() {
                 for boundary in 0..calm.boundaries {
@@ -91,6 +95,7 @@ impl Campaign {
                     tally.add_fates(scenario, &one, effect + 1..changed.effects);
                 }
             }
+            tally.of.push((scenario.name, tally.schedules - before));
         }
         tally
     }
