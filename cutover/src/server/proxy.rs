@@ -122,7 +122,9 @@ pub(crate) async fn stop(state: &StateDir) -> Result<(), Failure> {
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    cutover_local::tidy(state.path());
+    if let Some(pid) = pid {
+        super::place::tidy_after(state, pid).await;
+    }
     Ok(())
 }
 
