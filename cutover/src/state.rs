@@ -1,10 +1,13 @@
 //! The state folder: journal, revisions, sockets, logs. Everything that cutover remembers on this machine.
 
 use std::fs;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::failure::Failure;
+
+/// A log of cutover's own that is larger starts anew with the next process, in bytes.
+const LARGE_LOG: u64 = 8 << 20;
 
 /// A state folder, existing and private.
 #[derive(Clone, Debug)]
@@ -67,6 +70,17 @@ impl StateDir {
         self.path.join("server.log")
     }
 
+    /// Opens a log of cutover's own for appending; one that has grown large becomes the `.1` of the next.
+    pub(crate) fn open_log(path: &Path) -> std::io::Result<fs::File> {
+        if fs::metadata(path).is_ok_and(|found| found.len() > LARGE_LOG) {
+            let mut older = path.as_os_str().to_owned();
+            older.push(".1");
+            // Whoever still has it open, an orphaned worker say, goes on writing to it there.
+            fs::rename(path, older)?;
+        }
+        fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path)
+    }
+
     pub(crate) fn proxy(&self) -> PathBuf {
         self.path.join("proxy")
     }
@@ -84,4 +98,22 @@ fn default_dir() -> Option<PathBuf> {
     let base =
         env_path("XDG_STATE_HOME").or_else(|| env_path("HOME").map(|home| home.join(".local/state")))?;
     Some(base.join("cutover"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_log_starts_anew_and_is_kept_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("server.log");
+        for round in 0..3 {
+            assert_eq!(StateDir::open_log(&path).unwrap().metadata().unwrap().len(), 0, "round {round}");
+            fs::File::create(&path).unwrap().set_len(LARGE_LOG + 1).unwrap();
+        }
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+        fs::write(&path, "short").unwrap();
+        assert_eq!(StateDir::open_log(&path).unwrap().metadata().unwrap().len(), 5);
+    }
 }

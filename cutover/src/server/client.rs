@@ -1,7 +1,5 @@
 //! The command line's side: finds the server of a state folder, starts one where none answers.
 
-use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -160,8 +158,7 @@ impl Failure {
 /// Starts `cutover server` in a session of its own, so that neither Ctrl-C nor a closed terminal ends it.
 fn spawn_background(state: &StateDir) -> Result<std::process::Child, Failure> {
     let failed = |error: std::io::Error| Failure::own(format!("failed to start a server: {error}"));
-    let log =
-        OpenOptions::new().create(true).append(true).mode(0o600).open(state.server_log()).map_err(failed)?;
+    let log = StateDir::open_log(&state.server_log()).map_err(failed)?;
     let mut command = std::process::Command::new(std::env::current_exe().map_err(failed)?);
     command
         .args(["server", "--background", "--state"])

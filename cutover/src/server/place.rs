@@ -1,6 +1,9 @@
 //! Where cutover's own processes live: outside of what started them, so that its end is not theirs.
 
-use cutover_local::{leave, shared_with};
+use std::time::{Duration, Instant};
+
+use cutover_local::{leave, shared_with, tidy};
+use rustix::process::Pid;
 
 use crate::exit;
 use crate::failure::Failure;
@@ -8,6 +11,9 @@ use crate::state::StateDir;
 
 /// Says where; for whoever keeps cutover in a unit or container of its own.
 pub(crate) const VARIABLE: &str = "CUTOVER_CGROUP";
+
+/// A process that has let go of everything ends within this.
+const ENDING: Duration = Duration::from_secs(2);
 
 /// What may be done with control groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +42,22 @@ pub(crate) fn settle(state: &StateDir, who: &str) -> Result<Place, Failure> {
     }
     let shared = if wish == Wish::Keep { None } else { shared_with() };
     Ok(Place { cgroups: wish != Wish::None, shared })
+}
+
+/// Removes the cgroups of a process that was told to stop, and all others that are empty: it holds its own until it has
+/// ended, which is a moment after it let go of its locks and sockets.
+pub(crate) async fn tidy_after(state: &StateDir, pid: Pid) {
+    let begun = Instant::now();
+    while runs(pid) && begun.elapsed() < ENDING {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    tidy(state.path());
+}
+
+/// Tells whether the process runs. One that ended and that nobody asked for yet holds no group any more.
+fn runs(pid: Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
 /// Says what sharing the group means, to whoever started the server.

@@ -1,9 +1,7 @@
 //! The data plane beside the server: starts the holder where none answers; runs holder and worker.
 
 use std::ffi::OsString;
-use std::fs::OpenOptions;
 use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -43,8 +41,7 @@ pub(crate) async fn wait(state: &StateDir) -> Result<(), Failure> {
 pub(crate) async fn restart(state: &StateDir) -> Result<(), Failure> {
     let dir = state.proxy();
     let failed = |error: std::io::Error| Failure::own(format!("failed to start the proxy: {error}"));
-    let log =
-        OpenOptions::new().create(true).append(true).mode(0o600).open(state.proxy_log()).map_err(failed)?;
+    let log = StateDir::open_log(&state.proxy_log()).map_err(failed)?;
     let mut child = std::process::Command::new(std::env::current_exe().map_err(failed)?)
         .args(["proxy", "--background", "--state"])
         .arg(state.path())
@@ -137,7 +134,9 @@ pub(crate) async fn stop(state: &StateDir) -> Result<(), Failure> {
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    cutover_local::tidy(state.path());
+    if let Some(pid) = pid {
+        super::place::tidy_after(state, pid).await;
+    }
     Ok(())
 }
 

@@ -121,7 +121,7 @@ pub(crate) async fn stop(state: &StateDir) -> Result<bool, Failure> {
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    cutover_local::tidy(state.path());
+    place::tidy_after(state, pid).await;
     Ok(true)
 }
 

@@ -11,6 +11,29 @@ use crate::service;
 
 const QUICK: &str = "bake: 0s\nkeep_warm: 0s\ndrain: 1s";
 
+#[test]
+fn what_was_stopped_leaves_no_cgroup() {
+    let scratch = Scratch::new();
+    service::file(&scratch, "v1", "", QUICK);
+    scratch.deploy().expect(0);
+    let pid = scratch.status()["services"][0]["revisions"][0]["instances"][0]["pid"].as_u64().unwrap();
+    let group = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let Some(tree) = group.split('/').find(|part| part.starts_with("cutover-")).map(str::to_string) else {
+        println!("skipped: what_was_stopped_leaves_no_cgroup: no cgroup may be made here");
+        return;
+    };
+    let left = || {
+        let mounts = fs::read_to_string("/proc/mounts").unwrap();
+        let mounts = mounts.lines().filter(|line| line.contains(" cgroup")).map(str::to_string);
+        mounts.filter(|line| Path::new(line.split(' ').nth(1).unwrap()).join(&tree).exists()).count()
+    };
+    assert!(left() > 0);
+    scratch.run(&["destroy", "--yes"]).expect(0);
+    scratch.run(&["server", "stop"]).expect(0);
+    scratch.run(&["proxy", "stop"]).expect(0);
+    assert_eq!(left(), 0);
+}
+
 /// A control group as a CI runner makes one for a job; ended with all in it, and removed.
 struct Job {
     folder: PathBuf,

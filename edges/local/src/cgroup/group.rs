@@ -49,7 +49,7 @@ struct Tree {
 impl Groups {
     /// Makes the trees of the state folder, where this process may.
     pub(crate) fn open(state_dir: &Path) -> Groups {
-        let (mut trees, mut why_not) = (Vec::new(), Vec::new());
+        let (mut trees, mut why_not, mut closed) = (Vec::new(), Vec::new(), Vec::new());
         let found = hierarchies();
         if found.is_empty() {
             why_not.push("this machine has no cgroups".to_string());
@@ -60,10 +60,21 @@ impl Groups {
             if limits.is_empty() && hierarchy.own == Path::new("/") {
                 continue;
             }
-            match Tree::open(hierarchy, &tree_name(state_dir), &limits) {
-                Ok(tree) => trees.push(tree),
-                Err(why) => why_not.push(why),
+            let Some(base) = hierarchy.base().map(|base| hierarchy.folder(base)) else {
+                closed.push(hierarchy.mount.display().to_string());
+                continue;
+            };
+            match Tree::open(hierarchy.unified, &base, &tree_name(state_dir), &limits) {
+                Ok((tree, not_enabled)) => {
+                    trees.push(tree);
+                    why_not.extend(not_enabled);
+                }
+                Err(error) => why_not.push(format!("no cgroup can be made in {}: {error}", base.display())),
             }
+        }
+        if !closed.is_empty() {
+            let user = rustix::process::geteuid().as_raw();
+            why_not.push(format!("user id {user} may make no cgroup in {}", closed.join(", ")));
         }
         Groups { trees, why_not: why_not.join("; ") }
     }
@@ -117,27 +128,35 @@ impl Groups {
 }
 
 impl Tree {
-    fn open(hierarchy: &Hierarchy, name: &str, limits: &BTreeSet<Limit>) -> Result<Tree, String> {
-        let base = hierarchy.base().ok_or_else(|| {
-            let user = rustix::process::geteuid().as_raw();
-            format!("user id {user} may make no cgroup in {}", hierarchy.mount.display())
-        })?;
-        let base = hierarchy.folder(base);
+    /// Makes the tree below `base`. Returns also why controllers could not be enabled in it: version 2 refuses that where
+    /// `base` itself has processes, as in a container.
+    fn open(
+        unified: bool,
+        base: &Path,
+        name: &str,
+        limits: &BTreeSet<Limit>,
+    ) -> io::Result<(Tree, Vec<String>)> {
         let folder = base.join(name);
-        make_folder(&folder)
-            .map_err(|error| format!("cgroup {} cannot be made: {error}", folder.display()))?;
-        let (unified, mut tree) = (hierarchy.unified, BTreeSet::new());
+        make_folder(&folder)?;
+        let (mut enabled, mut why_not) = (BTreeSet::new(), Vec::new());
         for limit in limits {
-            let enabled = || {
+            let enable = || {
                 let enable = format!("+{}", limit.name());
                 fs::write(base.join("cgroup.subtree_control"), &enable)?;
                 fs::write(folder.join("cgroup.subtree_control"), &enable)
             };
-            if !unified || enabled().is_ok() {
-                tree.insert(*limit);
+            match if unified { enable() } else { Ok(()) } {
+                Ok(()) => drop(enabled.insert(*limit)),
+                Err(error) => {
+                    why_not.push(format!(
+                        "{} cannot be enabled in {}: {error}",
+                        limit.name(),
+                        base.display()
+                    ));
+                }
             }
         }
-        Ok(Tree { folder, unified, limits: tree })
+        Ok((Tree { folder, unified, limits: enabled }, why_not))
     }
 
     fn limit(&self, folder: &Path, local: &file::LocalPlatform) -> io::Result<()> {
