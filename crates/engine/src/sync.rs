@@ -127,47 +127,67 @@ pub(crate) async fn revive(shared: Arc<Shared>, service: Arc<Service>) {
     }
 }
 
-async fn ensure(shared: &Shared, service: &Arc<Service>) -> Result<(), String> {
-    let words = |error: EngineError| error.to_string();
-    let rows = shared.store.releases(Some(&service.name), 1_000).await.map_err(|error| error.to_string())?;
-    let pointers = Pointers::of(&rows);
-    let Some((stable, releaser)) = pointers.stable else { return Ok(()) };
-    let records = shared.store.records(&releaser, 0, 1).await.map_err(|error| words(error.into()))?;
-    let Some((release, _)) = opened(&records) else { return Err(format!("{releaser} has no beginning")) };
-    // What is under way says how many of each there are; without it stable has all.
-    let live = service.lives().into_iter().find(|live| live.look(Machine::holds_service));
-    let wanted = live.as_ref().map(|live| live.look(Machine::instances));
-    let whole = release.file.platform.replicas();
-    keep(shared, service, &stable, wanted.and_then(|(stable, _)| stable).unwrap_or(whole)).await?;
-    // A candidate that had instances before this engine came has them after.
-    if let (Some(live), Some((_, Some(count)))) = (live, wanted) {
-        let candidate = live.look(|machine| {
-            let plan = machine.plan();
-            let starts = matches!(machine.step(), cutover_core::Step::Provision { .. });
-            let needed = match machine.mode() {
-                // Its own step starts them, where it is at that.
-                Mode::Forward | Mode::Held(_) => !starts,
-                // A candidate that goes is not started again, unless stable cannot do without it yet.
-                _ => plan.stable_at(machine.at()) < plan.replicas,
-            };
-            needed.then(|| plan.candidate.clone())
-        });
-        if let Some(candidate) = candidate.filter(|candidate| !service.leaving().contains(candidate)) {
-            keep(shared, service, &candidate, count).await?;
-        }
-    }
-    restore(shared, service, &stable, release).await
+/// What shall run, and who is stable.
+struct Wish {
+    stable: RevisionId,
+    /// The release that made it stable.
+    release: Release,
+    /// A release under way decides about weights.
+    held: bool,
+    counts: Vec<(RevisionId, u32)>,
 }
 
-async fn keep(
-    shared: &Shared,
-    service: &Arc<Service>,
-    revision: &RevisionId,
-    count: u32,
-) -> Result<(), String> {
+/// Asked anew under each hold: between two looks a release may be decided, and who was stable retired.
+async fn wish(shared: &Shared, service: &Service) -> Result<Option<Wish>, String> {
+    // First what is under way, then the journal: a decision in between shows as a contradiction.
+    let live = service.lives().into_iter().map(|live| live.machine()).find(Machine::holds_service);
+    let words = |error: EngineError| error.to_string();
+    let rows = shared.store.releases(Some(&service.name), 1_000).await.map_err(|error| error.to_string())?;
+    let Some((stable, releaser)) = Pointers::of(&rows).stable else { return Ok(None) };
+    let records = shared.store.records(&releaser, 0, 1).await.map_err(|error| words(error.into()))?;
+    let Some((release, _)) = opened(&records) else { return Err(format!("{releaser} has no beginning")) };
+    let mut counts = vec![(stable.clone(), release.file.platform.replicas())];
+    if let Some(machine) = &live {
+        if machine.plan().stable.as_ref() != Some(&stable) {
+            return Err("the release under way was decided just now".into());
+        }
+        let (of_stable, of_candidate) = machine.instances();
+        counts[0].1 = of_stable.unwrap_or(counts[0].1);
+        let candidate = &machine.plan().candidate;
+        if let Some(count) = of_candidate.filter(|_| needs_candidate(machine)) {
+            counts.push((candidate.clone(), count));
+        }
+    }
+    let leaving = service.leaving();
+    counts.retain(|(revision, _)| !leaving.contains(revision));
+    Ok(Some(Wish { stable, release: release.clone(), held: live.is_some(), counts }))
+}
+
+/// A candidate that had instances before this engine came has them after.
+fn needs_candidate(machine: &Machine) -> bool {
+    match machine.mode() {
+        // Its own step starts them, where it is at that.
+        Mode::Forward | Mode::Held(_) => !matches!(machine.step(), cutover_core::Step::Provision { .. }),
+        // One that goes is not started again, unless stable cannot do without it yet.
+        _ => machine.plan().stable_at(machine.at()) < machine.plan().replicas,
+    }
+}
+
+async fn ensure(shared: &Shared, service: &Arc<Service>) -> Result<(), String> {
+    let Some(wish) = wish(shared, service).await? else { return Ok(()) };
+    for (revision, _) in &wish.counts {
+        keep(shared, service, revision).await?;
+    }
+    restore(shared, service).await
+}
+
+async fn keep(shared: &Shared, service: &Arc<Service>, revision: &RevisionId) -> Result<(), String> {
     let Some(_hold) = service.hold(Resource::Revision(revision.clone())) else {
         return Err(format!("{revision} is being acted on"));
     };
+    let wish = wish(shared, service).await?;
+    let wanted = wish.and_then(|wish| wish.counts.into_iter().find(|(wanted, _)| wanted == revision));
+    let Some((_, count)) = wanted else { return Ok(()) };
     let platform = &shared.edges.platform;
     // Bringing back starts what is missing and stops nothing: who leaves is drained first, by a step of the release.
     let seen = timeout(shared.options.timeouts.look, platform.observe(&service.name)).await;
@@ -184,24 +204,19 @@ async fn keep(
 
 /// Gives stable all traffic where the router lost the service, or came back with an older table in which another
 /// revision has it. While a release is under way its machine decides about weights, but not about having none.
-async fn restore(
-    shared: &Shared,
-    service: &Arc<Service>,
-    stable: &RevisionId,
-    release: &Release,
-) -> Result<(), String> {
+async fn restore(shared: &Shared, service: &Arc<Service>) -> Result<(), String> {
     let within = shared.options.timeouts.look;
     let Some(_hold) = service.hold(Resource::Router) else {
         return Err("the router is being acted on".into());
     };
     let view = timeout(within, shared.edges.router.observe(&service.name)).await;
     let view = view.map_err(|_| "the router did not answer".to_string())?.map_err(|fault| fault.what)?;
-    let held = service.lives().iter().any(|live| live.look(cutover_core::Machine::holds_service));
-    let serves = view.tracks.iter().any(|track| &track.revision == stable && track.weight == Weight::FULL);
+    let Some(Wish { stable, release, held, .. }) = wish(shared, service).await? else { return Ok(()) };
+    let serves = view.tracks.iter().any(|track| track.revision == stable && track.weight == Weight::FULL);
     if serves || (held && !view.tracks.is_empty()) {
         return Ok(());
     }
-    if !shared.warm(&service.name, stable, release.file.platform.replicas()).await {
+    if !shared.warm(&service.name, &stable, release.file.platform.replicas()).await {
         return Err(format!("the router does not give {stable} its traffic, and it does not run yet"));
     }
     error!(service = %service.name, %stable, "the router did not give stable its traffic: stable gets all traffic again");

@@ -7,8 +7,9 @@ use cutover_core::{Ending, Machine, Mode, Record, ReleaseId, ReleaseKind, Revisi
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep, timeout_at};
 
+use crate::effects::gate;
 use crate::engine::{Engine, Shared, replay};
-use crate::error::EngineError;
+use crate::error::{EngineError, EngineErrorKind};
 use crate::pointers::Pointers;
 use crate::store::{ReleaseRow, opened};
 
@@ -151,6 +152,26 @@ impl Engine {
             return Err(EngineError::not_found(release));
         }
         Ok(stored.into_iter().map(|stored| stored.record).collect())
+    }
+
+    /// Returns what the gate of step `step` (from 0) has written from byte `from` on, a part of it at a time.
+    ///
+    /// # Errors
+    /// When there is no such release, or its output cannot be read.
+    pub async fn gate_output(
+        &self,
+        release: &ReleaseId,
+        step: usize,
+        from: u64,
+    ) -> Result<Vec<u8>, EngineError> {
+        // Known in the journal: a name from outside never becomes a path.
+        let Some(row) = self.shared.store.release(release).await? else {
+            return Err(EngineError::not_found(release));
+        };
+        let log = gate::log_of(&self.shared.options.gate_logs, row.id.as_str(), step);
+        gate::read(&log, from).map_err(|error| {
+            EngineError::new(EngineErrorKind::Store, format!("failed to read {}: {error}", log.display()))
+        })
     }
 
     /// Returns the records from `from` on as soon as there are any; empty when none came within `wait`, or when the

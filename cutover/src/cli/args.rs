@@ -86,6 +86,8 @@ pub(super) enum Verb {
     Check,
     /// Show every step with its way back, its time, and what is not free of downtime
     Plan(Deploy),
+    /// Simulate the release with every failure at every step, and say the worst cases; nothing runs
+    Rehearse,
     /// Release
     Deploy(Deploy),
     /// Return to the predecessor

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use cutover_core::text::{Report, Story, plan_text};
-use cutover_core::{Machine, ReleaseFile, ReleaseId, Span, file};
+use cutover_core::{Machine, ReleaseFile, ReleaseId, Span, Step, file};
 use cutover_ports::{Secret, TrackView};
 
 use super::args::{Deploy, Global};
@@ -14,7 +14,7 @@ use crate::exit;
 use crate::failure::Failure;
 use crate::server::Client;
 use crate::server::protocol::{
-    DeployAnswer, DeployBody, PlanAnswer, RecordsAnswer, RollbackBody, StatusAnswer,
+    DeployAnswer, DeployBody, GateAnswer, PlanAnswer, RecordsAnswer, RollbackBody, StatusAnswer,
 };
 
 /// `cutover plan`.
@@ -104,9 +104,12 @@ async fn follow(client: &Client, release: &ReleaseId, view: &mut View) -> Result
     let mut story = Story::default();
     let mut records = Vec::new();
     let mut lost = 0;
+    let mut gate = GateTail::default();
     loop {
-        let path =
-            format!("/v1/releases/{release}/records?from={}&wait_ms={}", records.len(), view.patience_ms());
+        // A gate writes no records while it runs: its output is what there is to show.
+        let gated = story.machine().is_some_and(|machine| matches!(machine.step(), Step::Gate { .. }));
+        let wait_ms = if gated { view.patience_ms().min(500) } else { view.patience_ms() };
+        let path = format!("/v1/releases/{release}/records?from={}&wait_ms={wait_ms}", records.len());
         let answer: RecordsAnswer = match client.get(&path).await {
             Ok(answer) => answer,
             // A server that is being replaced comes back; the release is in its journal.
@@ -124,10 +127,17 @@ async fn follow(client: &Client, release: &ReleaseId, view: &mut View) -> Result
         };
         lost = 0;
         for record in answer.records {
+            // What a gate wrote comes before the line that says how it went.
+            if let Some(machine) = story.machine() {
+                gate.follow(client, release, machine, view).await;
+            }
             view.record(&record, &story.tell(&record));
             records.push(record);
         }
         let machine = story.machine();
+        if let Some(machine) = machine {
+            gate.follow(client, release, machine, view).await;
+        }
         if let Some(code) = machine.and_then(cutover_core::Machine::exit_code)
             && let Some(report) = Report::of(&records)
         {
@@ -139,6 +149,35 @@ async fn follow(client: &Client, release: &ReleaseId, view: &mut View) -> Result
         {
             let tracks = split(client, machine).await;
             view.live(machine, &records, &tracks);
+        }
+    }
+}
+
+/// How far a gate's output was shown.
+#[derive(Default)]
+struct GateTail {
+    step: usize,
+    next: u64,
+}
+
+impl GateTail {
+    /// Shows what the gate that runs has written since the last look. Not shown is not lost: it stays in its file.
+    async fn follow(&mut self, client: &Client, release: &ReleaseId, machine: &Machine, view: &mut View) {
+        if !view.is_text() || !matches!(machine.step(), Step::Gate { .. }) {
+            return;
+        }
+        if self.step != machine.at() {
+            *self = GateTail { step: machine.at(), next: 0 };
+        }
+        loop {
+            let path = format!("/v1/releases/{release}/gate/{}?from={}", self.step, self.next);
+            match client.get::<GateAnswer>(&path).await {
+                Ok(answer) if answer.next > self.next => {
+                    self.next = answer.next;
+                    view.output(&answer.text);
+                }
+                _ => return,
+            }
         }
     }
 }

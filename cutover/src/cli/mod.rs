@@ -5,6 +5,7 @@ mod commands;
 mod deploy;
 mod file;
 mod init;
+mod rehearse;
 mod view;
 
 use clap::Parser;
@@ -65,6 +66,7 @@ async fn run_async(verb: Verb, global: &args::Global) -> Result<u8, Failure> {
         Verb::Demo { keep } => crate::demo::run(global.output == Output::Json, keep).await,
         Verb::Check => file::check(global),
         Verb::Plan(deploy) => deploy::plan(global, &deploy).await,
+        Verb::Rehearse => rehearse::run(global).await,
         Verb::Deploy(deploy) => deploy::deploy(global, &deploy).await,
         Verb::Rollback { service, detach } => deploy::rollback(global, service, detach).await,
         Verb::Status { service } => commands::status(global, service).await,

@@ -46,6 +46,19 @@ impl View {
         }
     }
 
+    /// Prints the output of a command that runs, as details are.
+    pub(super) fn output(&mut self, text: &str) {
+        self.clear();
+        for row in text.lines() {
+            print(&format!("            | {row}"));
+        }
+    }
+
+    /// Tells whether people read it.
+    pub(super) fn is_text(&self) -> bool {
+        !self.json
+    }
+
     /// Prints the report.
     pub(super) fn report(&mut self, report: &Report) {
         self.clear();

@@ -16,8 +16,8 @@ use tokio::net::unix::SocketAddr;
 use tokio::net::{UnixListener, UnixStream};
 
 use super::protocol::{
-    CommandBody, DeployAnswer, DeployBody, Hello, HistoryAnswer, LogsAnswer, PROTOCOL, PlanAnswer,
-    RecordsAnswer, RollbackBody, ServiceStatus, StatusAnswer,
+    CommandBody, DeployAnswer, DeployBody, GateAnswer, Hello, HistoryAnswer, LogsAnswer, PROTOCOL,
+    PlanAnswer, RecordsAnswer, RollbackBody, ServiceStatus, StatusAnswer,
 };
 use super::run::Context;
 use crate::failure::Failure;
@@ -42,6 +42,7 @@ pub(crate) async fn serve(
         .route("/v1/status", get(status))
         .route("/v1/history", get(history))
         .route("/v1/releases/{release}/records", get(records))
+        .route("/v1/releases/{release}/gate/{step}", get(gate))
         .route("/v1/services/{service}/logs", get(logs))
         .route("/v1/services/{service}/pin", get(pin))
         .route("/v1/services/{service}/destroy", post(destroy))
@@ -202,6 +203,24 @@ async fn records(
         }
     };
     Ok(Json(RecordsAnswer { records }))
+}
+
+#[derive(Deserialize)]
+struct GateQuery {
+    from: Option<u64>,
+}
+
+/// The output of a gate from a position on, whole lines only, so that following it never shows half a one.
+async fn gate(
+    State(context): State<Arc<Context>>,
+    Path((release, step)): Path<(String, usize)>,
+    Query(query): Query<GateQuery>,
+) -> Answer<GateAnswer> {
+    let from = query.from.unwrap_or(0);
+    let bytes = context.engine.gate_output(&ReleaseId::new(release), step, from).await?;
+    let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+    let text = String::from_utf8_lossy(&bytes[..whole]).into_owned();
+    Ok(Json(GateAnswer { text, next: from + whole as u64 }))
 }
 
 #[derive(Deserialize)]

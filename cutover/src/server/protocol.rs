@@ -65,6 +65,14 @@ pub(crate) struct RecordsAnswer {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct GateAnswer {
+    /// Whole lines.
+    pub(crate) text: String,
+    /// Where the next ones begin.
+    pub(crate) next: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct StatusAnswer {
     pub(crate) server: Hello,
     pub(crate) services: Vec<ServiceStatus>,

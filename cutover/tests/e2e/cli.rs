@@ -269,3 +269,58 @@ fn promote_skips_the_bake_and_back_takes_the_traffic_away() {
     let said: crate::harness::Said = promoted.wait_with_output().unwrap().into();
     assert_eq!(said.expect(0).report()["outcome"], "released");
 }
+
+#[test]
+fn rehearse_says_the_worst_cases_and_starts_nothing() {
+    let scratch = Scratch::new();
+    scratch.file("command: [./shop], replicas: 3", "strategy: {rolling: {max_surge: 1, bake: 5s}}\nbake: 5s");
+    let said = scratch.run(&["rehearse"]).expect(0);
+    for text in [
+        "the candidate breaks under traffic",
+        "cutover dies for longer than the lease",
+        "never fewer than 3 instances ready",
+        "every promise held",
+    ] {
+        assert!(said.out.contains(text), "{text}:\n{}", said.out);
+    }
+    assert!(said.err.contains("a predecessor is assumed"), "{}", said.err);
+    assert!(!scratch.state().join("server.lock").exists());
+    let told = scratch.run(&["rehearse", "--output", "json"]).expect(0).json();
+    assert_eq!(told["broken"].as_array().unwrap().len(), 0);
+    assert!(told["schedules"].as_u64().unwrap() > 500, "{told}");
+}
+
+#[test]
+fn a_gate_runs_before_anything_and_its_output_is_shown_and_kept() {
+    if !crate::harness::python_there("a_gate_runs_before_anything_and_its_output_is_shown_and_kept") {
+        return;
+    }
+    let scratch = Scratch::new();
+    let gate = "gate: ['echo units of $CUTOVER_SERVICE pass', 'echo no luck; exit 3']\n";
+    scratch.file(PYTHON, &format!("{gate}bake: 0s"));
+    let said = scratch.run(&["deploy"]).expect(3);
+    for text in [
+        "| units of shop pass",
+        "gate        `echo units of",
+        "| no luck",
+        "exit status 3",
+        "gate 1 of 2 passed",
+    ] {
+        assert!(said.out.contains(text), "{text}:\n{}", said.out);
+    }
+    assert_eq!(get(scratch.address, "/").map(|(status, _)| status), Some(404), "nothing was started");
+    let kept = fs::read_to_string(scratch.state().join("gates/shop-1-3.log")).unwrap();
+    assert!(kept.ends_with("no luck\n"), "{kept}");
+    // Abort ends what runs, with all it started.
+    scratch.file(PYTHON, "gate: ['sleep 1000 & wait']\nbake: 0s");
+    let deploy = scratch.spawn(&["deploy"]);
+    crate::harness::wait("the gate to run", || {
+        let log = fs::read_to_string(scratch.state().join("gates/shop-2-2.log")).ok()?;
+        log.contains("sleep").then_some(())
+    });
+    scratch.run(&["abort"]).expect(0);
+    assert_eq!(deploy.wait_with_output().unwrap().status.code(), Some(7));
+    crate::harness::wait("its children to be gone", || {
+        (!scratch.processes().iter().any(|(_, command)| command.contains("sleep 1000"))).then_some(())
+    });
+}

@@ -50,7 +50,7 @@ fn weight_needs_checked(run: &Run) -> Option<String> {
     )
 }
 
-fn ready(world: &World, revision: &RevisionId) -> u32 {
+pub(super) fn ready(world: &World, revision: &RevisionId) -> u32 {
     world.count(revision).min(world.checked.get(revision).copied().unwrap_or(0))
 }
 

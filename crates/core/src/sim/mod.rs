@@ -3,11 +3,13 @@
 
 mod campaign;
 mod invariants;
+mod rehearse;
 mod run;
 mod world;
 
 pub use campaign::{Campaign, Tally};
 pub use invariants::{INVARIANTS, Invariant};
+pub use rehearse::{Case, Rehearsal, rehearse};
 pub use run::{Finished, Run, run};
 pub use world::{LEASE_MS, World};
 
@@ -40,6 +42,19 @@ pub struct Scenario {
 }
 
 impl Scenario {
+    /// A release whose candidate is good.
+    pub fn good(name: &'static str, release: Release, observed: Observed) -> Scenario {
+        Scenario {
+            name,
+            release,
+            observed,
+            bad_gate: false,
+            bad_checks: false,
+            bad_traffic: false,
+            no_traffic: false,
+        }
+    }
+
     /// Returns the plan of the scenario's release.
     ///
     /// # Panics

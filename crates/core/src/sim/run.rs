@@ -33,6 +33,12 @@ pub struct Run {
     pub adopted: bool,
     /// Whether the candidate ever had weight.
     pub shifted_once: bool,
+    /// The fewest ready instances of both revisions so far, where there is a predecessor.
+    pub least_ready: u32,
+    /// When the planned failure came.
+    trouble: Option<Moment>,
+    /// Until when the candidate had traffic after it, and how much then.
+    exposed: Option<(Moment, Weight)>,
     /// Every effect started so far.
     pub started: BTreeSet<EffectKey>,
     /// Effects whose answer was lost and that take hold later.
@@ -106,6 +112,9 @@ pub fn run(scenario: &Scenario, schedule: &Schedule) -> Finished {
         now: Moment(0),
         adopted: false,
         shifted_once: false,
+        least_ready: u32::MAX,
+        trouble: None,
+        exposed: None,
         started: BTreeSet::new(),
         late: Vec::new(),
         in_flight: Vec::new(),
@@ -154,7 +163,27 @@ impl Run {
         Some(format!("the release does not end: {:?} at {}", self.machine.mode(), self.machine.step().name()))
     }
 
+    /// Returns how long the candidate had traffic after the planned failure, of a release that was taken back, in
+    /// milliseconds, and how much it had last.
+    pub fn exposed(&self) -> Option<(u64, Weight)> {
+        let (from, (until, weight)) = self.trouble.zip(self.exposed)?;
+        self.machine.decided().is_none().then(|| (until.ms_since(from), weight))
+    }
+
+    /// Notes what a rehearsal tells of: who is ready, and who has traffic.
+    fn note(&mut self) {
+        let plan = self.machine.plan();
+        let ready = |revision| super::invariants::ready(&self.world, revision);
+        let all = plan.stable.as_ref().map_or(0, ready) + ready(&plan.candidate);
+        let weight = self.world.weight(&plan.candidate);
+        self.least_ready = self.least_ready.min(all);
+        if self.trouble.is_some() && weight > Weight::ZERO {
+            self.exposed = Some((self.now, weight));
+        }
+    }
+
     fn check(&mut self) -> Option<String> {
+        self.note();
         if let Some(broken) = self.replay() {
             return Some(broken);
         }
@@ -186,6 +215,9 @@ impl Run {
             .filter(|(at, _)| *at == here)
             .map(|(_, injection)| injection.clone())
             .collect();
+        if !injections.is_empty() {
+            self.trouble = Some(self.now);
+        }
         for injection in &injections {
             match injection {
                 Injection::Crash { down_ms, in_flight } => self.crash(*down_ms, in_flight),
@@ -194,7 +226,13 @@ impl Run {
                     self.journal_and_apply(event);
                 }
                 Injection::Trip => self.world.trip("10 of 20 requests failed"),
-                Injection::TrafficTurnsBad => self.world.bad_traffic = true,
+                Injection::TrafficTurnsBad => {
+                    self.world.bad_traffic = true;
+                    // Who watches sees it.
+                    let watching =
+                        self.in_flight.iter_mut().filter(|flight| flight.key.name == EffectName::Watch);
+                    watching.for_each(|flight| flight.answer_at = Some(self.now.after_ms(LAG_MS)));
+                }
             }
         }
         !injections.is_empty()
@@ -263,7 +301,11 @@ impl Run {
     fn fate_of_next(&mut self) -> Fate {
         let here = self.effects;
         self.effects += 1;
-        self.schedule.fates.iter().find(|(at, _)| *at == here).map_or(Fate::Fine, |(_, fate)| fate.clone())
+        let fate = self.schedule.fates.iter().find(|(at, _)| *at == here).map(|(_, fate)| fate.clone());
+        if fate.is_some() {
+            self.trouble = Some(self.now);
+        }
+        fate.unwrap_or(Fate::Fine)
     }
 
     fn next_event(&mut self) {
@@ -373,6 +415,12 @@ impl Run {
             let stop = due.map_or(until, |(at, _)| at.min(until)).max(self.now);
             if self.in_flight.iter().any(|flight| flight.key.name == EffectName::KeepLease) {
                 self.world.renew(stop);
+            }
+            // A lease lapses when it is over, not when somebody looks.
+            if let Some((lease, lapse)) = self.world.lease.as_ref().filter(|(_, lapse)| *lapse <= stop)
+                && self.trouble.is_some()
+            {
+                self.exposed = Some((*lapse, self.world.weight(&lease.candidate)));
             }
             self.now = stop;
             self.world.pass(stop);

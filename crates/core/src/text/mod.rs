@@ -5,7 +5,7 @@ mod report;
 mod story;
 
 pub use plan::plan_text;
-pub use report::{Report, ReportOutcome};
+pub use report::{GateReport, Report, ReportOutcome};
 pub use story::{Line, Mark, Story, story_text};
 
 /// Prints milliseconds for people: `0.3s`, `12.0s`, `3m05s`, `2h10m`.

@@ -5,11 +5,12 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{count, elapsed};
-use crate::effect::{BackStage, StepKey};
+use crate::effect::{BackStage, EffectName, StepKey};
 use crate::event::{Event, Record};
 use crate::guard::Verdict;
 use crate::ids::{ReleaseId, RevisionId, ServiceName};
 use crate::machine::{BackReason, Ending, Machine, Mode};
+use crate::plan::Step;
 
 /// How a release went; the last thing that `deploy` prints.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,6 +38,9 @@ pub struct Report {
     /// From the first sign of trouble until all traffic was back on stable, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollback_ms: Option<u64>,
+    /// The user's own tests, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gate: Vec<GateReport>,
     /// What was judged.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub verdicts: Vec<Verdict>,
@@ -46,6 +50,32 @@ pub struct Report {
     pub failed: u64,
     /// Of these, failed by the router.
     pub failed_by_router: u64,
+}
+
+/// How one of the user's own tests went.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GateReport {
+    /// The shell command.
+    pub command: String,
+    /// Whether it exited 0.
+    pub passed: bool,
+    /// How long it ran, in milliseconds.
+    pub took_ms: u64,
+}
+
+impl GateReport {
+    fn of(machine: &Machine, record: &Record) -> Option<GateReport> {
+        let (Step::Gate { command }, Event::Done { effect, .. } | Event::Failed { effect, .. }) =
+            (machine.step(), &record.event)
+        else {
+            return None;
+        };
+        (effect.name == EffectName::Gate).then(|| GateReport {
+            command: command.clone(),
+            passed: matches!(record.event, Event::Done { .. }),
+            took_ms: record.at.ms_since(machine.entered()),
+        })
+    }
 }
 
 /// How a release ended, in one word.
@@ -68,7 +98,9 @@ impl Report {
         let mut turned = None;
         let mut returned = None;
         let mut end = records[0].at;
+        let mut gate = Vec::new();
         for record in &records[1..] {
+            gate.extend(GateReport::of(&machine, record));
             let _ = machine.apply(&record.event, record.at);
             let back = matches!(machine.mode(), Mode::Back(_));
             if back && turned.is_none() {
@@ -96,6 +128,7 @@ impl Report {
             exit_code: machine.exit_code(),
             took_ms: machine.decided().unwrap_or(end).ms_since(machine.opened()),
             rollback_ms: turned.zip(returned).map(|(turned, returned)| returned.ms_since(turned)),
+            gate,
             verdicts: machine.verdicts().to_vec(),
             requests,
             failed,
@@ -167,6 +200,11 @@ impl fmt::Display for Report {
         }
         if !self.why.is_empty() {
             writeln!(f, "  because {}", self.why)?;
+        }
+        if !self.gate.is_empty() {
+            let passed = self.gate.iter().filter(|gate| gate.passed).count();
+            let took = elapsed(self.gate.iter().map(|gate| gate.took_ms).sum());
+            writeln!(f, "  gate {passed} of {} passed in {took}", self.gate.len())?;
         }
         if let Some(verdict) = self.verdicts.last() {
             writeln!(f, "  verdict {verdict}")?;

@@ -1,6 +1,7 @@
 //! The gate effect: one of the user's own tests.
 
 use std::fs;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use cutover_core::{EffectKey, Evidence, Fault, Outcome, StepKey};
@@ -10,6 +11,8 @@ use super::Act;
 
 /// Logs of gates that are kept, over all services.
 const LOGS_KEPT: usize = 200;
+/// As much output as one answer carries.
+const PART: u64 = 64 << 10;
 
 pub(super) async fn gate(act: &Act, key: &EffectKey, command: &str) -> Outcome {
     let StepKey::Forward(step) = key.step else {
@@ -31,6 +34,18 @@ pub(super) async fn gate(act: &Act, key: &EffectKey, command: &str) -> Outcome {
 /// Returns where the output of a release's gate goes.
 pub(crate) fn log_of(folder: &Path, release: &str, step: usize) -> PathBuf {
     folder.join(format!("{release}-{}.log", step + 1))
+}
+
+/// Returns what a gate has written from a position on, at most [`PART`] bytes; nothing where it has not begun.
+pub(crate) fn read(log: &Path, from: u64) -> std::io::Result<Vec<u8>> {
+    let mut file = match fs::File::open(log) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        file => file?,
+    };
+    file.seek(SeekFrom::Start(from))?;
+    let mut part = Vec::new();
+    file.take(PART).read_to_end(&mut part)?;
+    Ok(part)
 }
 
 /// Makes the folder, and throws away the oldest logs.

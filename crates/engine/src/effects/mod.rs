@@ -1,7 +1,7 @@
 //! Runs effects over the edges: each with a deadline, each call with a fence of its own.
 
 mod check;
-mod gate;
+pub(crate) mod gate;
 mod shrink;
 mod traffic;
 
