@@ -17,8 +17,8 @@ use std::future::Future;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -71,6 +71,9 @@ pub struct Settings {
     pub fail_after: Option<u64>,
     /// `LATENCY`: waits so long before each answer, those for `/health` excepted.
     pub latency: Duration,
+    /// `TROUBLE=file`: what the file says, while it is there, for each request but those for `/health`: `fail` is
+    /// an intended 500, `eat` keeps another 4 MiB of memory for good. So a test chooses the moment.
+    pub trouble: Option<PathBuf>,
 }
 
 impl Settings {
@@ -93,6 +96,7 @@ impl Settings {
             wrong_port: flag("WRONG_PORT"),
             fail_after: number(&value, "FAIL_AFTER")?,
             latency: span(&value, "LATENCY")?,
+            trouble: value("TROUBLE").map(PathBuf::from),
         })
     }
 }
@@ -156,7 +160,8 @@ pub async fn serve(
     let (leave, leaving) = watch::channel(false);
     let version = HeaderValue::from_str(&settings.version)
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "VERSION cannot be a header"))?;
-    let service = Arc::new(Service { settings, version, received, served: AtomicU64::new(0), leaving });
+    let (served, eaten) = (AtomicU64::new(0), Mutex::default());
+    let service = Arc::new(Service { settings, version, received, served, eaten, leaving });
     let mut connections = JoinSet::new();
     let mut stop = pin!(stop);
     loop {
@@ -190,6 +195,7 @@ struct Service {
     version: HeaderValue,
     received: Option<File>,
     served: AtomicU64,
+    eaten: Mutex<Vec<Vec<u8>>>,
     leaving: watch::Receiver<bool>,
 }
 
@@ -228,7 +234,7 @@ impl Service {
             return self.reply(status, format!("version {} says {status}\n", self.settings.version));
         }
         let before = self.served.fetch_add(1, Ordering::Relaxed);
-        if self.settings.fail_after.is_some_and(|most| before >= most) {
+        if self.settings.fail_after.is_some_and(|most| before >= most) || self.trouble() {
             let mut reply =
                 self.reply(500, format!("version {} fails, as it was told\n", self.settings.version));
             reply
@@ -271,6 +277,17 @@ impl Service {
             }
             _ => self.reply(404, format!("nothing at {path}\n")),
         }
+    }
+
+    /// Gets into the trouble that is ordered; tells whether the request is to fail.
+    fn trouble(&self) -> bool {
+        let Some(path) = &self.settings.trouble else { return false };
+        let ordered = std::fs::read_to_string(path).unwrap_or_default();
+        if ordered.trim() == "eat" {
+            // Written to: memory that was never touched is not taken.
+            self.eaten.lock().unwrap_or_else(PoisonError::into_inner).push(vec![1; 4 << 20]);
+        }
+        ordered.trim() == "fail"
     }
 
     fn receive(&self, id: &[u8]) -> Response<Payload> {

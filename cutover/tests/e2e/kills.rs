@@ -3,53 +3,13 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use cutover_bench::load::{Kind, Load, Mix, Options, Pace, Report};
+use cutover_bench::load::{Kind, Report};
 use rustix::process::Signal;
 
 use crate::harness::{Scratch, alive, kill, servers_wanted, wait};
-use crate::service;
+use crate::service::{self, finish, load, settled, whole};
 
 const MORE: &str = "bake: 400ms\nguard: {success: 95%}\nkeep_warm: 200ms\ndrain: 8s";
-
-fn load(scratch: &Scratch) -> Load {
-    let options =
-        Options::new(scratch.address, "shop.localhost").mix(Mix::small()).pace(Pace::PerSecond(150.0));
-    let load = Load::start(options);
-    assert!(load.wait_for(60, Duration::from_secs(30)), "the load does not get going: {}", load.report());
-    load
-}
-
-fn finish(scratch: &Scratch, load: Load) -> Report {
-    let mut report = load.stop();
-    report.check_received(&[scratch.path().join("received.txt")]).unwrap();
-    println!("{report}");
-    report
-}
-
-/// Nothing is under way, nothing is left of anything but stable: two instances, all traffic.
-fn settled(scratch: &Scratch) -> String {
-    wait("the next server to finish or go back", || {
-        // The server may die with the very question.
-        let said = scratch.run(&["status", "--output", "json"]);
-        let status = (said.code == 0).then(|| said.json())?;
-        let service = &status["services"][0];
-        let calm = service["service"]["current"].is_null()
-            && service["service"]["tails"].as_array().is_some_and(Vec::is_empty);
-        let tracks = service["router"]["tracks"].as_array()?;
-        let revisions = service["revisions"].as_array()?;
-        let one = tracks.len() == 1 && tracks[0]["weight"] == "100%" && revisions.len() == 1;
-        let two = one
-            && revisions[0]["instances"].as_array()?.iter().filter(|i| i["state"] == "running").count() == 2;
-        let stable = service["service"]["stable"].as_str()?;
-        (calm && two && tracks[0]["revision"] == stable && revisions[0]["revision"] == stable)
-            .then(|| stable.to_string())
-    })
-}
-
-/// The instances that really run, by what the kernel says, not by what cutover believes.
-fn instances(scratch: &Scratch) -> usize {
-    scratch.processes().iter().filter(|(_, command)| command.contains("service::entry")).count()
-}
 
 #[test]
 fn the_server_at_every_point_of_the_journal() {
@@ -59,7 +19,7 @@ fn the_server_at_every_point_of_the_journal() {
     let scratch = Scratch::new();
     service::file(&scratch, "v0", "", MORE);
     scratch.deploy().expect(0);
-    settled(&scratch);
+    settled(&scratch, 2);
     let load = load(&scratch);
     let (mut version, mut survived) = (0, 0);
     let (mut released, mut back) = (0, 0);
@@ -83,17 +43,12 @@ fn the_server_at_every_point_of_the_journal() {
             // Before its journal had the release the server died with the question: nothing was begun, or the next
             // server was asked.
             assert!([8, 1].contains(&said.code), "{when}:{point}: {said:?}");
-            let before = settled(&scratch);
+            println!("{when}:{point}");
+            whole(&scratch, 2);
             let died = server.try_wait().unwrap().is_some();
             if !died {
                 survived += 1;
             }
-            assert_eq!(
-                instances(&scratch),
-                2,
-                "{when}:{point}: orphans beside {before}: {:?}",
-                scratch.processes()
-            );
             let newest = scratch.run(&["history", "--output", "json", "--limit", "1"]).expect(0).json();
             match newest["releases"][0]["outcome"].as_str() {
                 Some("released") => released += 1,
@@ -124,7 +79,7 @@ fn the_server_for_good_and_the_lease_takes_the_traffic_back() {
     let scratch = Scratch::new();
     service::file(&scratch, "v1", "", MORE);
     scratch.deploy().expect(0);
-    settled(&scratch);
+    settled(&scratch, 2);
     let load = load(&scratch);
     service::file(&scratch, "v2", "", "bake: 5m\ndrain: 8s");
     scratch.run(&["deploy", "--detach"]).expect(8);
@@ -134,7 +89,7 @@ fn the_server_for_good_and_the_lease_takes_the_traffic_back() {
     kill(scratch.server_pid(), Signal::KILL);
     // Nobody drives now; the proxy alone brings it back.
     wait("the lease to lapse", || body("v1").then_some(()));
-    settled(&scratch);
+    settled(&scratch, 2);
     let story = scratch.run(&["show", "shop-2"]).out;
     assert!(story.contains("lease") && story.contains("was rolled back"), "{story}");
     let report = finish(&scratch, load);
@@ -145,7 +100,7 @@ fn the_server_for_good_and_the_lease_takes_the_traffic_back() {
 fn under_fire(scratch: &Scratch, victims: impl Fn(&Scratch) -> Vec<i32>) -> (Report, u64) {
     service::file(scratch, "v0", "", MORE);
     scratch.deploy().expect(0);
-    settled(scratch);
+    settled(scratch, 2);
     let load = load(scratch);
     let mut kills = 0;
     for round in 1..=6 {
@@ -160,8 +115,7 @@ fn under_fire(scratch: &Scratch, victims: impl Fn(&Scratch) -> Vec<i32>) -> (Rep
         }
         kills += 1;
         let _ = deploy.wait();
-        settled(scratch);
-        assert_eq!(instances(scratch), 2, "orphans: {:?}", scratch.processes());
+        whole(scratch, 2);
     }
     (finish(scratch, load), kills)
 }

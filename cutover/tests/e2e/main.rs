@@ -18,3 +18,4 @@ mod machine;
 mod owners;
 mod reboot;
 mod service;
+mod strategies;
