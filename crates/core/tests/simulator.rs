@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, helpers included")]
 
+use std::sync::Mutex;
+
 use cutover_core::file::Platform;
-use cutover_core::sim::{Campaign, Fate, Injection, Sabotage, Scenario, Schedule, run};
+use cutover_core::sim::{Campaign, Fate, Injection, Sabotage, Scenario, Schedule, Tally, run};
 use cutover_core::{Observed, Release, ReleaseFile, ReleaseId, ReleaseKind, RevisionId};
 
 const FILE: &str = r#"
@@ -89,9 +91,26 @@ fn scenarios() -> Vec<Scenario> {
     ]
 }
 
+/// Runs a campaign over each scenario, on all cores.
+fn over(scenarios: Vec<Scenario>, campaign: fn(&Campaign) -> Tally) -> Tally {
+    let left = Mutex::new(scenarios);
+    let sum = Mutex::new(Tally::default());
+    let work = || loop {
+        let Some(scenario) = left.lock().unwrap().pop() else { return };
+        let tally = campaign(&Campaign::new(vec![scenario]));
+        sum.lock().unwrap().merge(tally);
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(work);
+        }
+    });
+    sum.into_inner().unwrap()
+}
+
 #[test]
 fn every_single_fault_keeps_every_promise() {
-    let tally = Campaign::new(scenarios()).singles();
+    let tally = over(scenarios(), Campaign::singles);
     println!("simulator, singles: {tally}");
     // What is legal where, cell by cell: a transition that appears, or goes, shows here.
     let cells: String = tally.cells.iter().map(|cell| format!("{cell}\n")).collect();
@@ -107,7 +126,7 @@ fn every_single_fault_keeps_every_promise() {
 #[test]
 #[ignore = "every pair of faults takes about a minute: ./test runs it, optimised"]
 fn every_pair_of_faults_keeps_every_promise() {
-    let tally = Campaign::new(short_scenarios()).pairs();
+    let tally = over(short_scenarios(), Campaign::pairs);
     println!("simulator, pairs: {tally}");
     assert!(
         tally.broken.is_empty(),

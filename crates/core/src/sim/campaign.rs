@@ -102,6 +102,14 @@ impl Campaign {
 }
 
 impl Tally {
+    /// Adds what another campaign came to.
+    pub fn merge(&mut self, other: Tally) {
+        self.schedules += other.schedules;
+        self.cells.extend(other.cells);
+        self.of.extend(other.of);
+        self.broken.extend(other.broken);
+    }
+
     /// Runs `one` with every fate for each of `effects` besides.
     fn add_fates(&mut self, scenario: &Scenario, one: &Schedule, effects: std::ops::Range<usize>) {
         for fate in fates() {
