@@ -218,3 +218,175 @@ fn nobody_answers_an_approval() {
     "#]],
     );
 }
+
+#[test]
+fn a_canary_plan_says_what_each_weight_is_for() {
+    let mut canary =
+        scenario("strategy: {canary: {weights: [10%, 50%, 100%], bake: 30s}}\ngate: [cargo test]");
+    canary.observed.ready_ms = None;
+    expect![[r#"
+        shop-2: r-1 → r-2
+
+         1  preflight    both revisions fit beside each other                       under 1s
+                         way back: nothing has changed
+                         if cutover dies here: the next server goes on from the journal
+         2  gate         `cargo test` must exit 0                                   as it takes
+                         way back: nothing has changed
+                         if cutover dies here: the next server goes on from the journal, and runs it again
+         3  build        r-2 lies complete in the store                             as the copy takes
+                         way back: nothing runs yet
+                         if cutover dies here: the next server goes on from the journal; half a copy is thrown away
+         4  provision    1 instance of r-2 runs, all without traffic                under 1s
+                         way back: stop r-2; it never had traffic
+                         if cutover dies here: its instances run on without traffic; the next server goes on from the journal
+         5  check        every instance passes its checks                           unknown until first run
+                         way back: stop r-2; it never had traffic
+                         if cutover dies here: its instances run on without traffic; the next server goes on from the journal
+         6  shift 10%    10% of requests go to r-2, the rest to r-1                 at once
+                         way back: all traffic to r-1, a weight change, at once
+                         if cutover dies here: the router gives all traffic to r-1 when the lease of 10s lapses
+         7  bake         observed: 95% must succeed                                 30s
+                         way back: all traffic to r-1, a weight change, at once
+                         if cutover dies here: the router gives all traffic to r-1 when the lease of 10s lapses
+         8  provision    2 instances of r-2 run, the new ones without traffic       under 1s
+                         way back: all traffic to r-1, a weight change, at once
+                         if cutover dies here: the router gives all traffic to r-1 when the lease of 10s lapses
+         9  check        every instance passes its checks                           unknown until first run
+                         way back: all traffic to r-1, a weight change, at once
+                         if cutover dies here: the router gives all traffic to r-1 when the lease of 10s lapses
+        10  shift 50%    50% of requests go to r-2, the rest to r-1                 at once
+                         way back: all traffic to r-1, a weight change, at once
+                         if cutover dies here: the router gives all traffic to r-1 when the lease of 10s lapses
+        11  bake         observed: 95% must succeed                                 30s
+                         way back: all traffic to r-1, a weight change, at once
+                         if cutover dies here: the router gives all traffic to r-1 when the lease of 10s lapses
+        12  shift 100%   all requests go to r-2; r-1 stays ready                    at once
+                         way back: all traffic to r-1, a weight change, at once
+                         if cutover dies here: the router gives all traffic to r-1 when the lease of 10s lapses
+        13  bake         observed: 95% must succeed                                 1m
+                         way back: all traffic to r-1, a weight change, at once
+                         if cutover dies here: the router gives all traffic to r-1 when the lease of 10s lapses
+        14  promote      r-2 becomes stable                                         at once
+                         way back: all traffic to r-1, a weight change, at once
+                         if cutover dies here: before it is journaled: the router gives all traffic to r-1 when the lease of 10s lapses; after: nothing changes
+            ── the release is decided: exit code 0, the service is free for the next one ──
+        15  warm         r-1 stays ready                                            10m
+                         way back: cutover rollback: a weight change, at once
+                         if cutover dies here: traffic stays on r-2; the next server goes on from the journal
+        16  drain        r-1 finishes what it has                                   at most 30s
+                         way back: cutover rollback: checks first, then a weight change
+                         if cutover dies here: traffic stays on r-2; the next server goes on from the journal
+            ── point of no return: from here the way back is a release of r-1 ──
+        17  retire       r-1 stops; its files stay for a rollback                   at most its stop grace
+                         way back: cutover rollback: r-1 starts again and passes its checks first
+                         if cutover dies here: traffic stays on r-2; the next server goes on from the journal
+
+        Not free of downtime:
+          - what stable still answers 30s after its drain begins is cut: downloads, uploads, server-sent events; WebSockets get a close frame
+
+        If it is not decided within 2h, it goes back by itself."#]].assert_eq(&plan_text(&canary.plan(), Some(Span::from_secs(10))));
+}
+
+#[test]
+fn a_rolling_plan_says_who_is_ready_and_what_the_way_back_takes() {
+    let rolling = scenario("strategy: {rolling: {max_surge: 1, bake: 5s}}");
+    expect![[r#"
+        shop-2: r-1 → r-2
+
+         1  preflight    both revisions fit beside each other                       under 1s
+                         way back: nothing has changed
+                         if cutover dies here: the next server goes on from the journal
+         2  build        r-2 lies complete in the store                             as the copy takes
+                         way back: nothing runs yet
+                         if cutover dies here: the next server goes on from the journal; half a copy is thrown away
+         3  provision    1 instance of r-2 runs, all without traffic                under 1s
+                         way back: stop r-2; it never had traffic
+                         if cutover dies here: its instances run on without traffic; the next server goes on from the journal
+         4  check        every instance passes its checks                           about 1.2s
+                         way back: stop r-2; it never had traffic
+                         if cutover dies here: its instances run on without traffic; the next server goes on from the journal
+         5  shift 50%    50% of requests go to r-2, the rest to r-1                 at once
+                         ready at least: 2 of r-1, 1 of r-2, 2 together
+                         way back: all traffic to r-1, a weight change, at once
+                         if cutover dies here: the router gives all traffic to r-1 when the lease of 10s lapses
+         6  bake         observed: 95% must succeed                                 5s
+                         ready at least: 2 of r-1, 1 of r-2, 2 together
+                         way back: all traffic to r-1, a weight change, at once
+                         if cutover dies here: the router gives all traffic to r-1 when the lease of 10s lapses
+         7  shrink       all but 1 instance of r-1 finish what they have, then stop at most 30s and the stop grace
+                         ready at least: 1 of r-1, 1 of r-2, 2 together
+                         way back: the batches reversed: r-1 starts, is checked, takes its share; 1 batch, about 1.2s
+                         if cutover dies here: the router leaves r-2 at most 50% when the lease of 10s lapses, as r-1 carries the rest
+         8  provision    2 instances of r-2 run, the new ones without traffic       under 1s
+                         ready at least: 1 of r-1, 1 of r-2, 2 together
+                         way back: the batches reversed: r-1 starts, is checked, takes its share; 1 batch, about 1.2s
+                         if cutover dies here: the router leaves r-2 at most 50% when the lease of 10s lapses, as r-1 carries the rest
+         9  check        every instance passes its checks                           about 1.2s
+                         ready at least: 1 of r-1, 1 of r-2, 2 together
+                         way back: the batches reversed: r-1 starts, is checked, takes its share; 1 batch, about 1.2s
+                         if cutover dies here: the router leaves r-2 at most 50% when the lease of 10s lapses, as r-1 carries the rest
+        10  shift 100%   all requests go to r-2; 1 instance of r-1 stays ready      at once
+                         ready at least: 1 of r-1, 2 of r-2, 2 together
+                         way back: 50% of traffic to r-1 at once, then the batches reversed: r-1 starts, is checked, takes its share; 1 batch, about 1.2s
+                         if cutover dies here: the router leaves r-2 at most 50% when the lease of 10s lapses, as r-1 carries the rest
+        11  bake         observed: 95% must succeed                                 1m
+                         ready at least: 1 of r-1, 2 of r-2, 2 together
+                         way back: 50% of traffic to r-1 at once, then the batches reversed: r-1 starts, is checked, takes its share; 1 batch, about 1.2s
+                         if cutover dies here: the router leaves r-2 at most 50% when the lease of 10s lapses, as r-1 carries the rest
+        12  promote      r-2 becomes stable                                         at once
+                         way back: 50% of traffic to r-1 at once, then the batches reversed: r-1 starts, is checked, takes its share; 1 batch, about 1.2s
+                         if cutover dies here: before it is journaled: the router leaves r-2 at most 50% when the lease of 10s lapses, as r-1 carries the rest; after: nothing changes
+            ── the release is decided: exit code 0, the service is free for the next one ──
+        13  warm         1 instance of r-1 stays ready                              10m
+                         way back: cutover rollback: r-1 starts again, batch by batch, after its checks
+                         if cutover dies here: traffic stays on r-2; the next server goes on from the journal
+        14  drain        r-1 finishes what it has                                   at most 30s
+                         way back: cutover rollback: checks first, then a weight change
+                         if cutover dies here: traffic stays on r-2; the next server goes on from the journal
+            ── point of no return: from here the way back is a release of r-1 ──
+        15  retire       r-1 stops; its files stay for a rollback                   at most its stop grace
+                         way back: cutover rollback: r-1 starts again and passes its checks first
+                         if cutover dies here: traffic stays on r-2; the next server goes on from the journal
+
+        Not free of downtime:
+          - what stable still answers 30s after its drain begins is cut: downloads, uploads, server-sent events; WebSockets get a close frame
+          - rolling: stable stops batch by batch, so the way back starts its instances again, batch by batch
+
+        If it is not decided within 2h, it goes back by itself."#]].assert_eq(&plan_text(&rolling.plan(), Some(Span::from_secs(10))));
+}
+
+#[test]
+fn a_rolling_release_that_breaks_tells_its_batches() {
+    let mut late = scenario("strategy: {rolling: {max_surge: 1, bake: 0s}}");
+    late.bad_traffic = true;
+    told(
+        &late,
+        &expect![[r#"
+           +0.0s  · shop-2 opened by ann: r-1 → r-2
+           +0.0s  ✔ preflight  0.0s
+           +0.0s  ✔ build  0.0s
+           +0.0s  ✔ provision   1 × r-2  0.0s
+           +0.0s  ✔ check  0.0s
+           +0.0s  ✔ shift       50% of traffic is on r-2, every worker acknowledged in 0.10 ms  0.0s
+           +0.0s  ✔ shrink      r-1 keeps 1, nothing was cut  0.0s
+           +0.0s  ✔ provision   2 × r-2  0.0s
+           +0.0s  ✔ check  0.0s
+           +0.0s  ✔ shift       all traffic is on r-2, every worker acknowledged in 0.10 ms  0.0s
+           +0.0s  … bake        observed for 1m
+           +0.1s  ✘ bake        fail: 50 of 100 requests failed  0.0s
+           +0.1s  ✘ goes back: traffic returns to r-1 as its instances do, batch by batch
+           +0.1s  ✔ back        50% of traffic is on r-1, every worker acknowledged in 0.10 ms  0.0s
+           +0.1s  ✔ back        r-2 keeps 1, nothing was cut  0.0s
+           +0.1s  ✔ back        2 × r-1  0.0s
+           +0.1s  ✔ back        r-1 is checked  0.0s
+           +0.1s  ✔ back        all traffic is on r-1, every worker acknowledged in 0.10 ms  0.0s
+           +0.1s  ✔ drain       r-2 is empty, nothing was cut  0.0s
+           +0.1s  ✔ retire      r-2 is stopped  0.0s
+           +0.1s  ✘ shop-2 was rolled back: 50 of 100 requests failed
+        shop-2: rolled back after 0.1s (traffic was back 50 ms after the decision); shop runs r-1
+          because 50 of 100 requests failed
+          verdict fail: 50 of 100 requests failed
+          requests 0, failed 0 (0 by the service, 0 by the router)
+    "#]],
+    );
+}

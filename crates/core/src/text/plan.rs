@@ -144,7 +144,11 @@ fn words(plan: &Plan, at: usize, decided: bool, lease: Option<Span>) -> Words {
         Step::Provision { count } => {
             let traffic = if moved { "the new ones" } else { "all" };
             (
-                format!("{} of {candidate} run, {traffic} without traffic", instances(*count)),
+                format!(
+                    "{} of {candidate} {}, {traffic} without traffic",
+                    instances(*count),
+                    if *count == 1 { "runs" } else { "run" }
+                ),
                 "under 1s".into(),
                 back,
                 untouched,
@@ -158,7 +162,7 @@ fn words(plan: &Plan, at: usize, decided: bool, lease: Option<Span>) -> Words {
             if moved { taken_back } else { goes_on.into() },
         ),
         Step::Shift { weight } => {
-            (shift_words(plan, *weight, &stable), "at once".into(), back_to, taken_back)
+            (shift_words(plan, at, *weight, &stable), "at once".into(), back_to, taken_back)
         }
         Step::Bake { span, guard } => {
             (format!("observed: {} must succeed", guard.success), format!("{span}"), back_to, taken_back)
@@ -176,9 +180,13 @@ fn words(plan: &Plan, at: usize, decided: bool, lease: Option<Span>) -> Words {
             format!("before it is journaled: {taken_back}; after: nothing changes"),
         ),
         Step::Warm { span } => (
-            format!("{stable} stays ready"),
+            format!("{} ready", stays(plan, at, &stable)),
             format!("{span}"),
-            "cutover rollback: a weight change, at once".into(),
+            if plan.stable_at(at) < plan.replicas {
+                format!("cutover rollback: {stable} starts again, batch by batch, after its checks")
+            } else {
+                "cutover rollback: a weight change, at once".into()
+            },
             format!("traffic stays on {candidate}; {goes_on}"),
         ),
         Step::Drain => (
@@ -208,14 +216,21 @@ fn short(command: &str) -> String {
     }
 }
 
-fn shift_words(plan: &Plan, weight: Weight, stable: &str) -> String {
+fn shift_words(plan: &Plan, at: usize, weight: Weight, stable: &str) -> String {
     let candidate = &plan.candidate;
-    if weight == Weight::FULL && plan.least_ready < plan.replicas {
-        format!("all requests go to {candidate}")
-    } else if weight == Weight::FULL {
-        format!("all requests go to {candidate}; {stable} stays ready")
+    if weight == Weight::FULL {
+        format!("all requests go to {candidate}; {} ready", stays(plan, at, stable))
     } else {
         format!("{weight} of requests go to {candidate}, the rest to {stable}")
+    }
+}
+
+/// Who of stable is left at step `at`: all, or so many.
+fn stays(plan: &Plan, at: usize, stable: &str) -> String {
+    match plan.stable_at(at) {
+        left if left >= plan.replicas => format!("{stable} stays"),
+        1 => format!("1 instance of {stable} stays"),
+        left => format!("{left} instances of {stable} stay"),
     }
 }
 
