@@ -127,20 +127,43 @@ pub(crate) async fn revive(shared: Arc<Shared>, service: Arc<Service>) {
     }
 }
 
+/// What a service must have.
+struct Wish {
+    stable: RevisionId,
+    /// The release that made it stable.
+    release: Release,
+    /// How many instances of which revision.
+    instances: Vec<(RevisionId, u32)>,
+    /// A release is under way.
+    held: bool,
+}
+
 async fn ensure(shared: &Shared, service: &Arc<Service>) -> Result<(), String> {
+    let Some(wish) = wish(shared, service).await? else { return Ok(()) };
+    for (revision, _) in &wish.instances {
+        keep(shared, service, revision).await?;
+    }
+    restore(shared, service).await
+}
+
+/// Returns what the service must have now. Whoever acts on it asks once he holds what he acts on: the releases of the
+/// service go on meanwhile, and one that is decided makes another revision stable.
+async fn wish(shared: &Shared, service: &Arc<Service>) -> Result<Option<Wish>, String> {
     let words = |error: EngineError| error.to_string();
+    // What the machines say and what the journal says is of one moment.
+    let _turn = service.journal.lock().await;
     let rows = shared.store.releases(Some(&service.name), 1_000).await.map_err(|error| error.to_string())?;
     let pointers = Pointers::of(&rows);
-    let Some((stable, releaser)) = pointers.stable else { return Ok(()) };
+    let Some((stable, releaser)) = pointers.stable else { return Ok(None) };
     let records = shared.store.records(&releaser, 0, 1).await.map_err(|error| words(error.into()))?;
     let Some((release, _)) = opened(&records) else { return Err(format!("{releaser} has no beginning")) };
     // What is under way says how many of each there are; without it stable has all.
     let live = service.lives().into_iter().find(|live| live.look(Machine::holds_service));
-    let wanted = live.as_ref().map(|live| live.look(Machine::instances));
+    let (of_stable, of_candidate) = live.as_ref().map_or((None, None), |live| live.look(Machine::instances));
     let whole = release.file.platform.replicas();
-    keep(shared, service, &stable, wanted.and_then(|(stable, _)| stable).unwrap_or(whole)).await?;
+    let mut instances = vec![(stable.clone(), of_stable.unwrap_or(whole))];
     // A candidate that had instances before this engine came has them after.
-    if let (Some(live), Some((_, Some(count)))) = (live, wanted) {
+    if let (Some(live), Some(count)) = (&live, of_candidate) {
         let candidate = live.look(|machine| {
             let plan = machine.plan();
             let starts = matches!(machine.step(), cutover_core::Step::Provision { .. });
@@ -152,23 +175,28 @@ async fn ensure(shared: &Shared, service: &Arc<Service>) -> Result<(), String> {
             };
             needed.then(|| plan.candidate.clone())
         });
-        if let Some(candidate) = candidate.filter(|candidate| !service.leaving().contains(candidate)) {
-            keep(shared, service, &candidate, count).await?;
-        }
+        let stays = candidate.filter(|candidate| !service.leaving().contains(candidate));
+        instances.extend(stays.map(|candidate| (candidate, count)));
     }
-    restore(shared, service, &stable, release).await
+    Ok(Some(Wish { stable, release: release.clone(), instances, held: live.is_some() }))
 }
 
-async fn keep(
-    shared: &Shared,
-    service: &Arc<Service>,
-    revision: &RevisionId,
-    count: u32,
-) -> Result<(), String> {
+async fn keep(shared: &Shared, service: &Arc<Service>, revision: &RevisionId) -> Result<(), String> {
     let Some(_hold) = service.hold(Resource::Revision(revision.clone())) else {
         return Err(format!("{revision} is being acted on"));
     };
+    let instances = wish(shared, service).await?.map(|wish| wish.instances).unwrap_or_default();
+    let Some((_, count)) = instances.into_iter().find(|(wanted, _)| wanted == revision) else {
+        return Ok(());
+    };
     let platform = &shared.edges.platform;
+    let seen = timeout(shared.options.timeouts.look, platform.observe(&service.name)).await;
+    let seen = seen.map_err(|_| "the platform did not answer".to_string())?.map_err(|fault| fault.what)?;
+    let mine = seen.into_iter().find(|seen| &seen.revision == revision);
+    // What is too many belongs to the step that shrinks the revision: it drains before it stops.
+    if mine.is_some_and(|mine| mine.instances.len() > count as usize) {
+        return Ok(());
+    }
     let call = fenced(service, |fence| platform.ensure(fence, &service.name, revision, count));
     match timeout(shared.options.timeouts.provision, call).await {
         Ok(answer) => answer.map_err(|fault| fault.what),
@@ -178,28 +206,23 @@ async fn keep(
 
 /// Gives stable all traffic where the router lost the service, or came back with an older table in which another
 /// revision has it. While a release is under way its machine decides about weights, but not about having none.
-async fn restore(
-    shared: &Shared,
-    service: &Arc<Service>,
-    stable: &RevisionId,
-    release: &Release,
-) -> Result<(), String> {
+async fn restore(shared: &Shared, service: &Arc<Service>) -> Result<(), String> {
     let within = shared.options.timeouts.look;
     let Some(_hold) = service.hold(Resource::Router) else {
         return Err("the router is being acted on".into());
     };
+    let Some(Wish { stable, release, held, .. }) = wish(shared, service).await? else { return Ok(()) };
     let view = timeout(within, shared.edges.router.observe(&service.name)).await;
     let view = view.map_err(|_| "the router did not answer".to_string())?.map_err(|fault| fault.what)?;
-    let held = service.lives().iter().any(|live| live.look(cutover_core::Machine::holds_service));
-    let serves = view.tracks.iter().any(|track| &track.revision == stable && track.weight == Weight::FULL);
+    let serves = view.tracks.iter().any(|track| track.revision == stable && track.weight == Weight::FULL);
     if serves || (held && !view.tracks.is_empty()) {
         return Ok(());
     }
-    if !shared.warm(&service.name, stable, release.file.platform.replicas()).await {
+    if !shared.warm(&service.name, &stable, release.file.platform.replicas()).await {
         return Err(format!("the router does not give {stable} its traffic, and it does not run yet"));
     }
     error!(service = %service.name, %stable, "the router did not give stable its traffic: stable gets all traffic again");
-    let shift = Shift { weights: vec![(stable.clone(), Weight::FULL)], lease: None };
+    let shift = Shift { weights: vec![(stable, Weight::FULL)], lease: None };
     let call = shift_now(service, &shared.edges, &release.file.route, &shift);
     match timeout(shared.options.timeouts.shift, call).await {
         Ok(answer) => answer.map(|_| ()).map_err(|fault| fault.what),
