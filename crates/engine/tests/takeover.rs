@@ -237,3 +237,19 @@ async fn a_lost_table_is_restored() {
     tokio::time::sleep(Duration::from_secs(5)).await;
     house.settled(&["r-1"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_release_that_is_decided_while_its_service_is_brought_back_stays_decided() {
+    let house = House::new();
+    let (old, _) = house.with_stable().await;
+    let id = started(old.deploy(request("r-2", "bake: 5s\nkeep_warm: 10m\n")).await);
+    at_step(&old, &id, "bake").await;
+    old.crash().await;
+    let (new, _) = house.engine("host:2", true).await;
+    // Stable is looked after for longer than the bake takes: by then another revision is stable.
+    house.world.spoil(Call::Ensure, Mishap::Delay(Duration::from_secs(8)));
+    new.recover().await.unwrap();
+    assert_eq!(decided(&new, &id).await.exit_code(), Some(0), "{}", story(&new, &id).await);
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    house.settled(&["r-2", "r-1"]);
+}

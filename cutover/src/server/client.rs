@@ -16,6 +16,8 @@ use crate::state::StateDir;
 
 /// How long a new server may take until it answers.
 const START_LIMIT: Duration = Duration::from_secs(20);
+/// How long a server may take to say hello: it only has to be alive for that.
+const HELLO_LIMIT: Duration = Duration::from_secs(20);
 /// The longest that one question may take; long polls ask for less.
 const CALL_LIMIT: Duration = Duration::from_secs(900);
 const ANSWER_LIMIT: usize = 64 << 20;
@@ -33,7 +35,8 @@ impl Client {
         if UnixStream::connect(state.server_socket()).await.is_err() {
             return Ok(None);
         }
-        let hello: Hello = client.get("/v1/hello").await?;
+        let hello = tokio::time::timeout(HELLO_LIMIT, client.get::<Hello>("/v1/hello")).await;
+        let hello = hello.unwrap_or_else(|_| Err(client.silent()))?;
         if hello.protocol != PROTOCOL {
             let what =
                 format!("the server (pid {}, cutover {}) speaks another protocol", hello.pid, hello.version);
@@ -140,6 +143,16 @@ impl Client {
         }
         Err(serde_json::from_slice::<Failure>(&body)
             .unwrap_or_else(|_| Failure::own(format!("the server answered {status} to {path}"))))
+    }
+
+    /// It has its socket and says nothing: stopped by a signal, or starved.
+    fn silent(&self) -> Failure {
+        let pid = super::lock::ServerLock::owner(&self.state);
+        let pid = pid.map_or("unknown".into(), |pid| pid.to_string());
+        Failure::own(format!(
+            "the server (pid {pid}) does not answer within {HELLO_LIMIT:?}; traffic goes on"
+        ))
+        .hint(format!("if it was stopped: kill -CONT {pid}; to let the next one take over: kill -KILL {pid}"))
     }
 
     fn lost(&self, why: impl std::fmt::Display) -> Failure {

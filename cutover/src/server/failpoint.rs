@@ -1,7 +1,9 @@
 //! Death at a chosen place of the journal, for the kill tests: debug builds only.
 //!
-//! `CUTOVER_TEST_DIE=before:N` (or `after:N`) kills this process before (after) its N-th append is written.
+//! `CUTOVER_TEST_DIE=before:N` (or `after:N`) kills this process before (after) its N-th append is written;
+//! `CUTOVER_TEST_STOP` stops it there, until SIGCONT: a test then does what it likes to others, at that very place.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -10,42 +12,71 @@ use cutover_core::{ReleaseId, ServiceName};
 use cutover_engine::store::{
     Append, Claimed, Journal, Opening, ReleaseRow, ServiceRow, Store, StoreError, Stored, Tenant,
 };
+use cutover_engine::{Clock, Reading, SystemClock};
 use rustix::process::{Signal, getpid, kill_process};
 
 /// Wraps the store where the environment asks for it.
 pub(super) fn wrap(store: Store) -> Store {
-    let Ok(text) = std::env::var("CUTOVER_TEST_DIE") else { return store };
+    let place = |name| std::env::var(name).ok();
+    let (text, signal) = match (place("CUTOVER_TEST_DIE"), place("CUTOVER_TEST_STOP")) {
+        (Some(text), _) => (text, Signal::KILL),
+        (None, Some(text)) => (text, Signal::STOP),
+        (None, None) => return store,
+    };
     let (when, number) = text.split_once(':').unwrap_or(("after", "0"));
     let left = AtomicI64::new(number.parse().unwrap_or(0));
-    Store::new(Arc::new(Dying { journal: store.journal(), left, before: when == "before" }))
+    Store::new(Arc::new(Hit { journal: store.journal(), left, before: when == "before", signal }))
 }
 
-struct Dying {
-    journal: Arc<dyn Journal>,
-    left: AtomicI64,
-    before: bool,
-}
-
-impl Dying {
-    async fn at<T>(&self, write: impl Future<Output = T>) -> T {
-        let now = self.left.fetch_sub(1, Ordering::SeqCst) == 0;
-        if now && self.before {
-            die();
-        }
-        let written = write.await;
-        if now {
-            die();
-        }
-        written
+/// The clock that the environment asks for.
+pub(super) fn clock() -> Arc<dyn Clock> {
+    let system = SystemClock::new();
+    match std::env::var_os("CUTOVER_TEST_WALL") {
+        Some(file) => Arc::new(Stepped { system, file: file.into() }),
+        None => Arc::new(system),
     }
 }
 
-fn die() {
-    let _ = kill_process(getpid(), Signal::KILL);
+struct Stepped {
+    system: SystemClock,
+    file: PathBuf,
+}
+
+impl Clock for Stepped {
+    fn read(&self) -> Reading {
+        let reading = self.system.read();
+        let step = std::fs::read_to_string(&self.file).ok().and_then(|text| text.trim().parse().ok());
+        Reading { wall_ms: reading.wall_ms.saturating_add_signed(step.unwrap_or(0)), ..reading }
+    }
+}
+
+struct Hit {
+    journal: Arc<dyn Journal>,
+    left: AtomicI64,
+    before: bool,
+    signal: Signal,
+}
+
+impl Hit {
+    async fn at<T>(&self, write: impl Future<Output = T>) -> T {
+        let now = self.left.fetch_sub(1, Ordering::SeqCst) == 0;
+        if now && self.before {
+            self.hit();
+        }
+        let written = write.await;
+        if now && !self.before {
+            self.hit();
+        }
+        written
+    }
+
+    fn hit(&self) {
+        let _ = kill_process(getpid(), self.signal);
+    }
 }
 
 #[async_trait]
-impl Journal for Dying {
+impl Journal for Hit {
     async fn open_release(&self, opening: &Opening) -> Result<u64, StoreError> {
         self.at(self.journal.open_release(opening)).await
     }

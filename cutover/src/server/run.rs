@@ -66,6 +66,8 @@ pub(crate) async fn run(state: StateDir, own_proxy: bool) -> Result<(), Failure>
     // The lock on the state folder proves that no other server drives what its journal says.
     let options =
         EngineOptions { sole: true, gate_logs: state.path().join("gates"), ..EngineOptions::new(owner()) };
+    #[cfg(debug_assertions)]
+    let options = EngineOptions { clock: super::failpoint::clock(), ..options };
     let engine = Engine::open(store, edges.clone(), options).await?;
     let shared_cgroup = place.shared;
     let context =

@@ -151,6 +151,19 @@ pub(crate) fn instances(scratch: &Scratch) -> usize {
     scratch.processes().iter().filter(|(_, command)| command.contains("service::entry")).count()
 }
 
+/// The processes of the instances at `version`.
+pub(crate) fn pids(scratch: &Scratch, version: &str) -> Vec<i32> {
+    let mark = format!("VERSION={version}");
+    let of_version = |pid: i32| {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
+    };
+    let all = scratch.processes().into_iter();
+    all.filter(|(pid, command)| command.contains("service::entry") && of_version(*pid))
+        .map(|(pid, _)| pid)
+        .collect()
+}
+
 /// Waits until all is calm, and makes sure that no process is left over. Returns stable.
 pub(crate) fn whole(scratch: &Scratch, replicas: usize) -> String {
     let stable = settled(scratch, replicas);
