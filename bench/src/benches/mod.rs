@@ -9,9 +9,11 @@ mod numbers;
 mod release_time;
 mod releases;
 mod scratch;
+mod server_idle;
 mod services;
 mod shifts;
 mod switches;
+mod usage;
 
 use std::path::PathBuf;
 
@@ -30,6 +32,8 @@ pub(crate) enum Name {
     ReleaseTime,
     /// From a fresh clone to the end of `cargo demo`
     FirstRun,
+    /// What the server takes with a hundred services while nothing happens
+    ServerIdle,
 }
 
 /// How a benchmark is run.
@@ -68,6 +72,7 @@ pub(crate) fn run(name: Name, setting: &Setting) -> Result<()> {
         Name::Switches => runtime.block_on(switches::run(setting))?,
         Name::ReleaseTime => release_time::run(setting)?,
         Name::FirstRun => first_run::run(setting)?,
+        Name::ServerIdle => runtime.block_on(server_idle::run(setting))?,
     };
     println!("\ngoal: {} — {}", outcome.goal, if outcome.holds { "holds" } else { "NOT reached" });
     println!("{}", serde_json::to_string(&outcome)?);

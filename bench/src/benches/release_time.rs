@@ -161,6 +161,7 @@ fn shell() -> Result<Option<Duration>> {
     Ok(Some(took))
 }
 
-fn free_address() -> Result<SocketAddr> {
+/// Returns a loopback address that is free at the moment.
+pub(super) fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
