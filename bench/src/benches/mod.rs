@@ -2,12 +2,15 @@
 //!
 //! A number that is not reached is a result, not an error: `holds` says so and the exit code stays 0.
 
+mod backwards;
 mod beside;
 mod first_run;
+mod haproxy;
 mod nginx;
 mod numbers;
 mod release_time;
 mod releases;
+mod rollback;
 mod scratch;
 mod server_idle;
 mod services;
@@ -34,6 +37,8 @@ pub(crate) enum Name {
     FirstRun,
     /// What the server takes with a hundred services while nothing happens
     ServerIdle,
+    /// How fast the candidate's traffic is gone: by its guard, and by a person
+    Rollback,
 }
 
 /// How a benchmark is run.
@@ -72,6 +77,7 @@ pub(crate) fn run(name: Name, setting: &Setting) -> Result<()> {
         Name::Switches => runtime.block_on(switches::run(setting))?,
         Name::ReleaseTime => release_time::run(setting)?,
         Name::FirstRun => first_run::run(setting)?,
+        Name::Rollback => rollback::run(setting)?,
         Name::ServerIdle => runtime.block_on(server_idle::run(setting))?,
     };
     println!("\ngoal: {} — {}", outcome.goal, if outcome.holds { "holds" } else { "NOT reached" });
