@@ -16,6 +16,7 @@ mod server_idle;
 mod services;
 mod shifts;
 mod switches;
+mod told;
 mod usage;
 
 use std::path::PathBuf;
