@@ -2,16 +2,22 @@
 //!
 //! A number that is not reached is a result, not an error: `holds` says so and the exit code stays 0.
 
+mod backwards;
 mod beside;
 mod first_run;
+mod haproxy;
 mod nginx;
 mod numbers;
 mod release_time;
 mod releases;
+mod rollback;
 mod scratch;
+mod server_idle;
 mod services;
 mod shifts;
 mod switches;
+mod told;
+mod usage;
 
 use std::path::PathBuf;
 
@@ -30,6 +36,10 @@ pub(crate) enum Name {
     ReleaseTime,
     /// From a fresh clone to the end of `cargo demo`
     FirstRun,
+    /// What the server takes with a hundred services while nothing happens
+    ServerIdle,
+    /// How fast the candidate's traffic is gone: by its guard, and by a person
+    Rollback,
 }
 
 /// How a benchmark is run.
@@ -68,6 +78,8 @@ pub(crate) fn run(name: Name, setting: &Setting) -> Result<()> {
         Name::Switches => runtime.block_on(switches::run(setting))?,
         Name::ReleaseTime => release_time::run(setting)?,
         Name::FirstRun => first_run::run(setting)?,
+        Name::Rollback => rollback::run(setting)?,
+        Name::ServerIdle => runtime.block_on(server_idle::run(setting))?,
     };
     println!("\ngoal: {} — {}", outcome.goal, if outcome.holds { "holds" } else { "NOT reached" });
     println!("{}", serde_json::to_string(&outcome)?);

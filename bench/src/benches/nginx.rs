@@ -47,6 +47,16 @@ impl Nginx {
         Ok(Some(Nginx { folder, template, address, _process: process }))
     }
 
+    /// Goes over to a revision; returns how long `nginx -s reload` took.
+    pub(super) fn reload(&self, revision: &Revision) -> Result<Duration> {
+        write(&self.folder, &self.template, self.address, revision)?;
+        let begun = Instant::now();
+        let output = command(&self.folder).args(["-s", "reload"]).output()?;
+        let took = begun.elapsed();
+        ensure!(output.status.success(), "nginx -s reload failed: {}", said(&output));
+        Ok(took)
+    }
+
     /// Reloads so many times, once each `pause`, between the revisions; returns how long `nginx -s reload` took.
     pub(super) fn reloads(
         &self,
@@ -58,12 +68,8 @@ impl Nginx {
         let mut took = Samples::default();
         for number in 0..count {
             let revision = &revisions[1 - number % 2];
-            write(&self.folder, &self.template, self.address, revision)?;
             load.expect_version(None);
-            let begun = Instant::now();
-            let output = command(&self.folder).args(["-s", "reload"]).output()?;
-            took.add(begun.elapsed());
-            ensure!(output.status.success(), "nginx -s reload failed: {}", said(&output));
+            took.add(self.reload(revision)?);
             load.expect_version(Some(revision.version));
             std::thread::sleep(pause);
         }

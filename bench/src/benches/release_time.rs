@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::numbers::{Samples, Spread};
-use super::releases::write_file;
+use super::releases::{BLUE_GREEN, write_file};
 use super::scratch::{Running, Scratch, said};
 use super::{Outcome, Setting};
 
@@ -26,7 +26,7 @@ pub(super) fn run(setting: &Setting) -> Result<Outcome> {
     let received = scratch.path().join("received.txt");
     let listen = free_address()?;
     // The server and the proxy are running already, and so is a stable revision.
-    write_file(&scratch, listen, "v0", 1, &received)?;
+    write_file(&scratch, listen, "v0", 1, &received, &BLUE_GREEN)?;
     scratch.succeed(&["deploy"])?;
     let (mut deploys, mut starts, mut beyond, mut shells) =
         (Samples::default(), Samples::default(), Samples::default(), Samples::default());
@@ -37,7 +37,7 @@ pub(super) fn run(setting: &Setting) -> Result<Outcome> {
         if let Some(took) = shell()? {
             shells.add(took);
         }
-        write_file(&scratch, listen, &format!("v{}", run + 1), 1, &received)?;
+        write_file(&scratch, listen, &format!("v{}", run + 1), 1, &received, &BLUE_GREEN)?;
         let begun = Instant::now();
         let output = scratch.run(&["deploy", "--output", "json"])?;
         let took = begun.elapsed();
@@ -161,6 +161,7 @@ fn shell() -> Result<Option<Duration>> {
     Ok(Some(took))
 }
 
-fn free_address() -> Result<SocketAddr> {
+/// Returns a loopback address that is free at the moment.
+pub(super) fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -9,6 +10,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 const STOP_LIMIT: Duration = Duration::from_secs(5);
+/// So many commands run at once where many are to be run.
+const SIDE_BY_SIDE: usize = 6;
 
 /// A child process; dropped, it is asked to stop, then killed.
 pub(super) struct Running(Child);
@@ -89,12 +92,24 @@ impl Scratch {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
+    /// Returns what `cutover status` says.
+    pub(super) fn status(&self) -> Result<serde_json::Value> {
+        Ok(serde_json::from_str(&self.succeed(&["status", "--output", "json"])?)?)
+    }
+
+    /// Returns the names of the services.
+    fn services(&self) -> Result<Vec<String>> {
+        let status = self.status()?;
+        let services = status["services"].as_array().cloned().unwrap_or_default();
+        let name = |service: &serde_json::Value| service["service"]["name"].as_str().map(str::to_owned);
+        Ok(services.iter().filter_map(name).collect())
+    }
+
     /// Waits until no release is under way and no tail of one either; false: it takes longer than `limit`.
     pub(super) fn calm(&self, limit: Duration) -> Result<bool> {
         let begun = Instant::now();
         loop {
-            let status: serde_json::Value =
-                serde_json::from_str(&self.succeed(&["status", "--output", "json"])?)?;
+            let status = self.status()?;
             let services = status["services"].as_array().cloned().unwrap_or_default();
             let calm = services.iter().map(|service| &service["service"]).all(|service| {
                 service["current"].is_null() && service["tails"].as_array().is_none_or(Vec::is_empty)
@@ -109,20 +124,31 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let mut verbs: Vec<&[&str]> = Vec::new();
+        // Everything else is stopped all the same.
+        let tell = |done: Result<String>| drop(done.inspect_err(|error| eprintln!("left behind: {error:#}")));
         if self.state().join("server.sock").exists() {
-            verbs.extend([["destroy", "bench", "--yes"].as_slice(), &["server", "stop"]]);
+            let services = self.services().unwrap_or_default();
+            side_by_side(&services, |service| tell(self.succeed(&["destroy", service, "--yes"])));
+            tell(self.succeed(&["server", "stop"]));
         }
         if self.state().join("proxy").exists() {
-            verbs.push(&["proxy", "stop"]);
-        }
-        for verb in verbs {
-            // Everything else is stopped all the same.
-            if let Err(error) = self.succeed(verb) {
-                eprintln!("left behind: {error:#}");
-            }
+            tell(self.succeed(&["proxy", "stop"]));
         }
     }
+}
+
+/// Acts on each of `all`, a few at a time.
+pub(super) fn side_by_side<T: Sync>(all: &[T], act: impl Fn(&T) + Sync) {
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|threads| {
+        for _ in 0..SIDE_BY_SIDE {
+            threads.spawn(|| {
+                while let Some(one) = all.get(next.fetch_add(1, Ordering::SeqCst)) {
+                    act(one);
+                }
+            });
+        }
+    });
 }
 
 /// Returns what a command said, errors last.

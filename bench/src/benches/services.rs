@@ -19,6 +19,16 @@ pub(super) struct Revision {
 impl Revision {
     /// Starts instances on ports that the system chooses; returns once all listen.
     pub(super) fn start(version: &'static str, instances: usize, received: &Path) -> Result<Revision> {
+        Revision::start_with(version, instances, received, &[])
+    }
+
+    /// The same of one that behaves as the environment says.
+    pub(super) fn start_with(
+        version: &'static str,
+        instances: usize,
+        received: &Path,
+        environment: &[(&str, &str)],
+    ) -> Result<Revision> {
         let (mut addresses, mut running) = (Vec::new(), Vec::new());
         for _ in 0..instances {
             let mut child = Command::new(std::env::current_exe()?)
@@ -26,6 +36,7 @@ impl Revision {
                 .env_clear()
                 .envs([("PORT", "0"), ("VERSION", version)])
                 .env("RECEIVED", received)
+                .envs(environment.iter().copied())
                 .stdin(Stdio::null())
                 .stdout(Stdio::piped())
                 .spawn()

@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
-pub use report::{Failure, Kind, KindReport, Receipts, Report, VersionSeen};
+pub use report::{Answered, Failure, Kind, KindReport, Receipts, Report, VersionSeen};
 
 use http::HttpClient;
 use shared::Shared;
@@ -97,6 +97,8 @@ pub struct Options {
     pub websocket_life: Duration,
     /// The longest silence or request; then it failed. 20 s by default.
     pub limit: Duration,
+    /// Whether every answer is kept with its times; no by default.
+    pub timeline: bool,
 }
 
 impl Options {
@@ -111,6 +113,7 @@ impl Options {
             slow: Duration::from_millis(300),
             websocket_life: Duration::from_secs(3),
             limit: Duration::from_secs(20),
+            timeline: false,
         }
     }
 
@@ -158,6 +161,16 @@ impl Load {
     /// Returns the counts so far; POSTs are not yet checked against what was received.
     pub fn report(&self) -> Report {
         self.shared.report()
+    }
+
+    /// Returns how many requests a version has answered so far.
+    pub fn answers(&self, version: &str) -> u64 {
+        self.shared.answers(version)
+    }
+
+    /// Returns the time on the clock of [`Report::timeline`].
+    pub fn now_us(&self) -> u64 {
+        self.shared.now_us()
     }
 
     /// From now on a request answered by another version than this is a stray ([`Report::strays`]).

@@ -87,6 +87,19 @@ pub struct VersionSeen {
     pub last_ms: u64,
 }
 
+/// One answered request on the load's own clock: microseconds since its start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answered {
+    /// When it was begun; no byte of it had been sent before.
+    pub sent_us: u64,
+    /// When its answer was complete.
+    pub answered_us: u64,
+    /// Who answered.
+    pub version: String,
+    /// With an error that the service intended.
+    pub intended_error: bool,
+}
+
 /// What became of the POSTs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Receipts {
@@ -120,6 +133,9 @@ pub struct Report {
     pub receipts: Option<Receipts>,
     /// How long the load ran.
     pub ran_ms: u64,
+    /// Every answered request in the order of the answers, where [`Options::timeline`](super::Options) asks for it.
+    #[serde(skip)]
+    pub timeline: Vec<Answered>,
     #[serde(skip)]
     pub(crate) run: String,
     #[serde(skip)]
@@ -297,6 +313,10 @@ impl Tally {
             ));
         }
     }
+}
+
+pub(crate) fn us(span: Duration) -> u64 {
+    u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
 }
 
 pub(crate) fn ms(span: Duration) -> u64 {

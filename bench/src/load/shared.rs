@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::report::{Answer, Kind, Posts, Report, Tally, Trouble, id, ms};
+use super::report::{Answer, Answered, Kind, Posts, Report, Tally, Trouble, id, ms, us};
 use super::{Options, Pace};
 
 /// A client that failed waits so long: a dead address must not be hammered.
@@ -61,6 +61,14 @@ impl Shared {
         self.wake.notify_waiters();
     }
 
+    pub(crate) fn answers(&self, version: &str) -> u64 {
+        self.tally().report.versions.get(version).map_or(0, |seen| seen.answers)
+    }
+
+    pub(crate) fn now_us(&self) -> u64 {
+        us(self.begun.elapsed())
+    }
+
     pub(crate) fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }
@@ -100,6 +108,16 @@ impl Shared {
                 && self.epoch() == begun.epoch
             {
                 tally.stray(begun.kind, self.begun, expected, &answer.version);
+            }
+            if self.options.timeline
+                && let Ok(answer) = &outcome
+            {
+                tally.report.timeline.push(Answered {
+                    sent_us: us(begun.at.saturating_duration_since(self.begun)),
+                    answered_us: us(self.begun.elapsed()),
+                    version: answer.version.clone(),
+                    intended_error: answer.intended_error,
+                });
             }
             tally.count(
                 begun.kind,

@@ -193,6 +193,8 @@ pub(crate) struct Departing {
 impl Drop for Departing {
     fn drop(&mut self) {
         lock(&self.service.departing).retain(|departing| !self.instances.contains(departing));
+        // What stayed all the same is a target again.
+        self.service.bump();
     }
 }
 

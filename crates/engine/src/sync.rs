@@ -1,13 +1,13 @@
 //! Keeps the router's targets at what runs, and brings a service back after a reboot.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cutover_core::effect::Resource;
-use cutover_core::{Fault, Machine, Mode, Release, RevisionId, Shift, Weight};
+use cutover_core::{Fault, Machine, Mode, Release, RevisionId, ServiceName, Shift, Weight};
 use cutover_ports::Target;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{error, info, warn};
 
 use crate::effects::{fenced, running_targets, shift_now};
@@ -19,18 +19,44 @@ use crate::store::opened;
 use crate::util::lock;
 
 const EVERY: Duration = Duration::from_secs(1);
+/// A service is looked at even if nothing is said to have changed.
+const AT_LEAST_EVERY: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_millis(500);
 
-/// Compares every second what runs with what the router knows, until the engine stops.
+/// What a service looked like when its targets were found to be right: nothing differs until one of these does.
+type Stamps = (u64, u64, u64, u64);
+
+/// Compares what runs with what the router knows, every second where either changed, until the engine stops.
 pub(crate) async fn follow(shared: Arc<Shared>) {
     let said = Mutex::new(BTreeSet::new());
     let mut stop = shared.stopping();
     let look = async {
+        let mut settled: BTreeMap<ServiceName, (Stamps, Instant)> = BTreeMap::new();
         loop {
             sleep(EVERY).await;
-            for service in shared.services() {
-                match targets(&shared, &service).await {
-                    Ok(()) => lock(&said).retain(|(name, _)| name != &service.name),
+            let services = shared.services();
+            settled.retain(|name, _| services.iter().any(|service| &service.name == name));
+            // One question for all of them: with a hundred services at rest, looking at each was the server's day.
+            let router = match services.is_empty() {
+                true => None,
+                false => {
+                    timeout(shared.options.timeouts.look, shared.edges.router.stamp()).await.ok().flatten()
+                }
+            };
+            for service in services {
+                // Before the look: what changes during it is looked at again.
+                let now = stamps(&shared, &service, router).await;
+                let known = settled.get(&service.name).filter(|(_, when)| when.elapsed() < AT_LEAST_EVERY);
+                if now.is_some() && known.map(|(stamps, _)| *stamps) == now {
+                    continue;
+                }
+                let right = targets(&shared, &service).await;
+                settled.remove(&service.name);
+                if let (Ok(true), Some(now)) = (&right, now) {
+                    settled.insert(service.name.clone(), (now, Instant::now()));
+                }
+                match right {
+                    Ok(_) => lock(&said).retain(|(name, _)| name != &service.name),
                     // Once per kind: a platform that is away for an hour fills no log.
                     Err(fault) => {
                         if lock(&said).insert((service.name.clone(), fault.after as u8)) {
@@ -47,9 +73,17 @@ pub(crate) async fn follow(shared: Arc<Shared>) {
     }
 }
 
-async fn targets(shared: &Shared, service: &Arc<Service>) -> Result<(), Fault> {
+/// Returns what tells that nothing changed; none where an edge cannot say so.
+async fn stamps(shared: &Shared, service: &Service, router: Option<u64>) -> Option<Stamps> {
+    let platform = shared.edges.platform.stamp(&service.name);
+    let platform = timeout(shared.options.timeouts.look, platform).await.ok().flatten()?;
+    Some((router?, platform, service.epoch(), *service.changes().borrow()))
+}
+
+/// Gives the router the targets that run; true where it had them and nobody is still to be asked.
+async fn targets(shared: &Shared, service: &Arc<Service>) -> Result<bool, Fault> {
     if service.lost() {
-        return Ok(());
+        return Ok(false);
     }
     let within = shared.options.timeouts.look;
     let late = |what: &str| Fault::unknown(format!("{what}: no answer"));
@@ -57,12 +91,12 @@ async fn targets(shared: &Shared, service: &Arc<Service>) -> Result<(), Fault> {
     let view =
         timeout(within, edges.router.observe(name)).await.map_err(|_| late("look at the router"))??;
     if view.tracks.is_empty() {
-        return Ok(());
+        return Ok(true);
     }
     let seen =
         timeout(within, edges.platform.observe(name)).await.map_err(|_| late("look at the instances"))??;
     let mut targets: Vec<Target> = Vec::new();
-    let mut differs = false;
+    let (mut differs, mut open) = (false, false);
     for track in &view.tracks {
         let running: Vec<Target> = seen
             .iter()
@@ -78,6 +112,8 @@ async fn targets(shared: &Shared, service: &Arc<Service>) -> Result<(), Fault> {
                 || matches!(timeout(within, edges.platform.vouch(name, &target.instance)).await, Ok(Ok(())))
             {
                 wanted.push(target);
+            } else {
+                open = true;
             }
         }
         // Without any that answers, the last known are no worse than none.
@@ -90,18 +126,18 @@ async fn targets(shared: &Shared, service: &Arc<Service>) -> Result<(), Fault> {
         targets.extend(wanted);
     }
     if !differs {
-        return Ok(());
+        return Ok(!open);
     }
     // Held from the last look to the change: nothing moves traffic in between. What moved it before comes first.
-    let Some(_hold) = service.hold(Resource::Router) else { return Ok(()) };
+    let Some(_hold) = service.hold(Resource::Router) else { return Ok(false) };
     let now = timeout(within, edges.router.observe(name)).await.map_err(|_| late("look at the router"))??;
     if now.generation != view.generation {
-        return Ok(());
+        return Ok(false);
     }
     let call = fenced(service, |fence| edges.router.set_targets(fence, name, &targets));
     timeout(within, call).await.map_err(|_| late("set the targets"))??;
     info!(service = %service.name, targets = targets.len(), "targets follow the instances");
-    Ok(())
+    Ok(false)
 }
 
 /// Brings a service back that this engine just took: stable runs, and the router knows it.

@@ -240,6 +240,8 @@ async fn what_is_drained_is_no_target_of_the_next_shift() {
 async fn targets_follow_an_instance_to_another_port() {
     let house = House::new();
     let (engine, _) = house.with_stable().await;
+    // Long enough for the targets to be found right, and not to be looked at again before something changes.
+    tokio::time::sleep(Duration::from_secs(10)).await;
     house.world.move_instance("shop", "r-1");
     tokio::time::sleep(Duration::from_secs(3)).await;
     let view = house.world.view("shop");
@@ -248,6 +250,25 @@ async fn targets_follow_an_instance_to_another_port() {
     let targets: Vec<_> = view.tracks[0].targets.iter().map(|target| target.address).collect();
     assert_eq!(targets, wanted);
     assert_eq!(house.world.weights("shop"), vec![(RevisionId::new("r-1"), Weight::FULL)]);
+    drop(engine);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_at_rest_is_left_alone_and_an_edit_is_seen() {
+    let house = House::new();
+    let (engine, _) = house.with_stable().await;
+    let looks = || house.world.asked(Call::ObserveRouter);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let before = looks();
+    tokio::time::sleep(Duration::from_secs(40)).await;
+    assert_eq!(looks(), before, "nothing changed");
+    house.world.edit_table("shop");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(looks() > before);
+    let before = looks();
+    tokio::time::sleep(Duration::from_secs(130)).await;
+    // Whatever is not said to have changed is looked at once a minute all the same.
+    assert!((2..=3).contains(&(looks() - before)), "{} looks in 130 s", looks() - before);
     drop(engine);
 }
 

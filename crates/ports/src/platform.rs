@@ -118,6 +118,13 @@ pub trait Platform: Send + Sync {
     /// Returns what really runs of the service, by revision.
     async fn observe(&self, service: &ServiceName) -> Result<Vec<ObservedRevision>, Fault>;
 
+    /// Returns a number that is another one whenever [`observe`](Self::observe) would show other instances, other
+    /// addresses or other states; logs aside. None where only looking tells. Costs next to nothing: it is asked every
+    /// second.
+    async fn stamp(&self, _service: &ServiceName) -> Option<u64> {
+        None
+    }
+
     /// Says whether whoever listens on the instance's address is the instance itself and not a stranger.
     ///
     /// A fault with a hint means that it listens elsewhere, or that a stranger is there: the check gives up early. One

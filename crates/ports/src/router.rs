@@ -111,6 +111,12 @@ pub trait Router: Send + Sync {
     /// Returns what the data plane really does with the service.
     async fn observe(&self, service: &ServiceName) -> Result<RouterView, Fault>;
 
+    /// Returns a number that is another one whenever a generation of any service may be. None where only looking
+    /// tells. Costs next to nothing: it is asked every second, once for all services.
+    async fn stamp(&self) -> Option<u64> {
+        None
+    }
+
     /// Renews the lease of the release's candidate. Returns how long it holds from now.
     async fn renew(
         &self,

@@ -187,6 +187,7 @@ fn hello(worker: &Worker) -> Hello {
         threads: worker.options.threads,
         dir: worker.options.dir.display().to_string(),
         listeners: worker.holdings.borrow().held.iter().map(|held| held.address).collect(),
+        tables: Some(worker.control.state.borrow().stored.stamp()),
     }
 }
 

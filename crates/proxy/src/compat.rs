@@ -100,6 +100,7 @@ mod tests {
             threads: 1,
             dir: "/d".into(),
             listeners: Vec::new(),
+            tables: None,
         }
     }
 

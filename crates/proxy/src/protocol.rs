@@ -110,6 +110,9 @@ pub struct Hello {
     pub dir: String,
     /// Addresses that accept connections.
     pub listeners: Vec<SocketAddr>,
+    /// Another number whenever the generation of any service is another one; none: an older proxy does not say.
+    #[serde(default)]
+    pub tables: Option<u64>,
 }
 
 /// Result of `set` and of `remove_service`.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -28,6 +29,15 @@ pub(crate) struct Stored {
     /// The table was lost; what is missing here may once have been served.
     #[serde(default)]
     pub(crate) damaged: bool,
+}
+
+impl Stored {
+    /// Returns a number that is another one whenever the generation of any service is another one.
+    pub(crate) fn stamp(&self) -> u64 {
+        let mut hash = DefaultHasher::new();
+        self.table.services.iter().for_each(|(name, service)| (name, service.generation).hash(&mut hash));
+        hash.finish()
+    }
 }
 
 /// Content of `events.json`.

@@ -193,7 +193,11 @@ pub(super) enum Verb {
     },
     /// The JSON schema of the release file
     #[cfg(feature = "schema")]
-    Schema,
+    Schema {
+        /// Every key with its default and meaning, as a page for people
+        #[arg(long)]
+        markdown: bool,
+    },
     /// A completion script for a shell
     Completions {
         /// The shell

@@ -347,7 +347,11 @@ pub(super) fn completions(shell: clap_complete::Shell) -> Result<u8, Failure> {
 
 /// `cutover schema`.
 #[cfg(feature = "schema")]
-pub(super) fn schema() -> Result<u8, Failure> {
+pub(super) fn schema(markdown: bool) -> Result<u8, Failure> {
+    if markdown {
+        print(cutover_core::file::release_file_reference().trim_end());
+        return Ok(exit::OK);
+    }
     let text = serde_json::to_string_pretty(&cutover_core::file::release_file_schema())
         .map_err(|error| Failure::own(format!("failed to print the schema: {error}")))?;
     print(&text);

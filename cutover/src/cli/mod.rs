@@ -56,7 +56,7 @@ fn run(args: Args) -> Result<u8, Failure> {
         Verb::Completions { shell } => commands::completions(shell),
         Verb::Init { force } => init::init(&args.global, force),
         #[cfg(feature = "schema")]
-        Verb::Schema => commands::schema(),
+        Verb::Schema { markdown } => commands::schema(markdown),
         verb => runtime()?.block_on(run_async(verb, &args.global)),
     }
 }
@@ -101,7 +101,7 @@ async fn run_async(verb: Verb, global: &args::Global) -> Result<u8, Failure> {
             Ok(exit::USAGE)
         }
         #[cfg(feature = "schema")]
-        Verb::Schema => Ok(exit::USAGE),
+        Verb::Schema { .. } => Ok(exit::USAGE),
     }
 }
 

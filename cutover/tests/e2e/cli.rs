@@ -209,6 +209,21 @@ fn the_schema_that_is_checked_in_is_the_one_of_the_types() {
 }
 
 #[test]
+fn the_reference_that_is_checked_in_is_the_one_of_the_types() {
+    let scratch = Scratch::new();
+    let now = scratch.run(&["schema", "--markdown"]).expect(0).out;
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference.md");
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
+        fs::write(path, &now).unwrap();
+    }
+    assert_eq!(
+        fs::read_to_string(path).unwrap(),
+        now,
+        "update it with: cutover schema --markdown > docs/reference.md"
+    );
+}
+
+#[test]
 fn completions_are_written_for_the_common_shells() {
     let scratch = Scratch::new();
     for shell in ["bash", "zsh", "fish"] {

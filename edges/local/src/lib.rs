@@ -19,6 +19,7 @@ mod stop;
 mod store;
 mod supervise;
 mod tree;
+mod upkeep;
 mod user;
 mod vouch;
 

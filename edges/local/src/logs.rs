@@ -30,11 +30,16 @@ pub(crate) fn note(path: &Path, text: &str) {
     }
 }
 
+/// Returns the size at which a log is cut that may keep `most` bytes with its predecessor.
+pub(crate) fn full(most: u64) -> u64 {
+    (most / 2).max(1)
+}
+
 /// Keeps the log and its predecessor together within `most` bytes: at half of it the log moves over to `.1`.
 /// The instance writes to the same file meanwhile, so the file stays and is copied and cut. Returns whether it was cut:
 /// then more may be on its way.
 pub(crate) fn bound(path: &Path, most: u64) -> io::Result<bool> {
-    let half = (most / 2).max(1);
+    let half = full(most);
     // Most looks find nothing to do: they need neither a descriptor nor a folder that can be written.
     if fs::metadata(path).is_ok_and(|found| found.len() <= half) {
         return Ok(false);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use cutover_core::{After, Fault, Fence, InstanceId, RevisionId, ServiceName};
 use cutover_ports::{ObservedInstance, ObservedRevision, Platform, RevisionSpec};
 use rustix::fs::{FlockOperation, flock};
 use tokio::sync::{Mutex, watch};
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::cgroup::Groups;
 use crate::disk;
@@ -27,7 +28,8 @@ use crate::record::{InstanceRecord, Records, ServiceRecord};
 use crate::seal::Vault;
 use crate::store::Store;
 use crate::supervise::{Handle, Shared, Status};
-use crate::vouch;
+use crate::upkeep::Upkeep;
+use crate::{upkeep, vouch};
 
 /// How long an open waits for an earlier platform in the same folder to let go.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
@@ -42,6 +44,7 @@ pub struct LocalPlatform {
     shared: Arc<Shared>,
     services: Mutex<BTreeMap<ServiceName, Service>>,
     closing: watch::Sender<bool>,
+    upkeep: JoinHandle<()>,
 }
 
 #[derive(Default)]
@@ -56,22 +59,23 @@ impl LocalPlatform {
     /// cut short, and starts what is wanted but does not run. One process at a time; needs a tokio runtime
     /// with I/O and time.
     pub async fn open(state_dir: PathBuf, options: Options) -> Result<LocalPlatform, Fault> {
-        let shared = blocking(move || prepare(&state_dir, options)).await?;
-        let platform = LocalPlatform {
-            shared: Arc::new(shared),
-            services: Mutex::default(),
-            closing: watch::channel(false).0,
-        };
+        let shared = Arc::new(blocking(move || prepare(&state_dir, options)).await?);
+        let closing = watch::channel(false).0;
+        let upkeep = tokio::spawn(upkeep::follow(shared.clone(), closing.subscribe()));
+        let platform = LocalPlatform { shared, services: Mutex::default(), closing, upkeep };
         platform.adopt_all().await?;
         Ok(platform)
     }
 
     /// Lets go of the instances, which go on running, and returns when no task of the platform is left.
-    pub async fn shutdown(self) {
+    pub async fn shutdown(mut self) {
         self.closing.send_replace(true);
         let services = std::mem::take(&mut *self.services.lock().await);
         for handle in services.into_values().flat_map(|service| service.instances) {
             handle.join().await;
+        }
+        if let Err(error) = (&mut self.upkeep).await {
+            tracing::error!(%error, "looking after the instances ended badly");
         }
     }
 
@@ -315,6 +319,17 @@ impl Platform for LocalPlatform {
         blocking(read).await
     }
 
+    async fn stamp(&self, service: &ServiceName) -> Option<u64> {
+        let services = self.services.lock().await;
+        let mut hash = DefaultHasher::new();
+        for handle in services.get(service).into_iter().flat_map(|service| &service.instances) {
+            let status = handle.status.borrow();
+            let process = status.process.as_ref().map(|process| (process.pid, process.start));
+            (handle.id.as_str(), status.port, status.state as u8, process, status.gone).hash(&mut hash);
+        }
+        Some(hash.finish())
+    }
+
     async fn vouch(&self, service: &ServiceName, instance: &InstanceId) -> Result<(), Fault> {
         let found = self.statuses(service, |handle| handle.id == *instance).await.pop();
         let status = found.map(|(_, status)| status.borrow().clone()).filter(|status| !status.gone);
@@ -444,7 +459,16 @@ fn prepare(state_dir: &Path, options: Options) -> Result<Shared, Fault> {
     let boot =
         process::boot_id().map_err(|error| Fault::platform(format!("read this boot's id: {error}")))?;
     let groups = if options.cgroups { Groups::open(state_dir) } else { Groups::none() };
-    Ok(Shared { store, records, ports: Ports::default(), groups, options, boot, _lock: lock })
+    Ok(Shared {
+        store,
+        records,
+        ports: Ports::default(),
+        groups,
+        upkeep: Upkeep::default(),
+        options,
+        boot,
+        _lock: lock,
+    })
 }
 
 fn lock(path: &Path) -> Result<std::fs::File, Fault> {

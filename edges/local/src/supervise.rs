@@ -20,6 +20,7 @@ use crate::process::Leader;
 use crate::record::{InstanceRecord, ProcessRecord, Records};
 use crate::stop;
 use crate::store::Store;
+use crate::upkeep::{Upkeep, Watched};
 
 /// The kernel's kill for memory and the end of a process come within this, or have nothing to do with each other.
 const STARVED: Duration = Duration::from_secs(2);
@@ -30,6 +31,7 @@ pub(crate) struct Shared {
     pub(crate) records: Records,
     pub(crate) ports: Ports,
     pub(crate) groups: Groups,
+    pub(crate) upkeep: Upkeep,
     pub(crate) options: Options,
     pub(crate) boot: String,
     /// Held for as long as any task may touch the state folder.
@@ -86,15 +88,20 @@ impl Handle {
         let (stop, asked) = watch::channel(record.stopping);
         let log = shared.records.log(&record);
         let (id, revision, slot) = (record.id.clone(), record.revision.clone(), record.slot);
+        let watched = shared.upkeep.watch(log.clone());
         let group = leader.as_ref().map(|leader| {
             let memory = shared.store.stored(&record.revision).ok().and_then(|found| found.platform.memory);
             Group::of(&record.id, leader.process.pid, memory)
         });
+        if let Some(group) = &group {
+            watched.count_kills(group.kills());
+        }
         let supervisor = Supervisor {
             shared: shared.clone(),
             group,
             starved: None,
             log: log.clone(),
+            watched,
             record,
             report,
             asked,
@@ -138,6 +145,7 @@ struct Supervisor {
     starved: Option<(Instant, String)>,
     record: InstanceRecord,
     log: PathBuf,
+    watched: Arc<Watched>,
     report: watch::Sender<Status>,
     asked: watch::Receiver<bool>,
     closing: watch::Receiver<bool>,
@@ -241,6 +249,8 @@ impl Supervisor {
             launched.await.unwrap_or_else(|error| Err(Fault::cutover(format!("start an instance: {error}"))));
         let result = launched.and_then(|(record, launched)| {
             let process = launched.process;
+            self.watched.full_at(logs::full(launched.log_size));
+            self.watched.count_kills(launched.group.kills());
             (self.record, self.log_size, self.group) = (record, launched.log_size, Some(launched.group));
             // It was started by this process and not waited for: it is still there, if only as a zombie.
             Leader::hold(&process)
@@ -283,8 +293,7 @@ impl Supervisor {
 
     /// Waits for what comes first, keeping the log within its size meanwhile.
     async fn wait(&mut self, leader: Option<&Leader>, due: Option<Instant>) -> Next {
-        let mut every = tokio::time::interval(self.shared.options.log_every);
-        every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut again = None;
         loop {
             tokio::select! {
                 biased;
@@ -293,11 +302,12 @@ impl Supervisor {
                 stop = told(self.asked.clone()) => return if stop { Next::Stop } else { Next::Close },
                 () = ended(leader) => return Next::Ended,
                 () = until(due) => return Next::Due,
-                _ = every.tick() => if self.look(leader.is_some()).await {
-                    // A flood: the usual pause would let it grow to whatever the disk takes in that time.
-                    every.reset_after(self.shared.options.log_every / 25);
-                },
+                () = self.watched.due() => {}
+                () = until(again) => {}
             }
+            // A flood: the usual pause would let it grow to whatever the disk takes in that time.
+            let flood = self.look(leader.is_some()).await;
+            again = flood.then(|| Instant::now() + self.shared.options.log_every / 25);
         }
     }
 
@@ -365,6 +375,7 @@ impl Supervisor {
         });
         let (size, cut) = bounded.await.ok().flatten().unwrap_or((self.log_size, false));
         self.log_size = size;
+        self.watched.full_at(logs::full(size));
         cut
     }
 

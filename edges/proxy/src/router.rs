@@ -1,6 +1,7 @@
 //! The router port over the proxy's admin socket.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -220,6 +221,14 @@ impl Router for ProxyRouter {
         view.notes.extend(it.tripped.iter().map(|release| format!("the candidate of {release} was tripped")));
         view.tracks = it.table.tracks.iter().map(|track| track_view(it, track)).collect();
         Ok(view)
+    }
+
+    async fn stamp(&self) -> Option<u64> {
+        let hello = self.client.hello().await.ok()?;
+        // A worker that came back may have an older table under the same generations.
+        let mut hash = DefaultHasher::new();
+        (hello.worker_pid, hello.tables?).hash(&mut hash);
+        Some(hash.finish())
     }
 
     async fn renew(

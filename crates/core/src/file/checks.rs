@@ -9,10 +9,11 @@ use crate::units::Span;
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Checks {
-    /// Asked of each instance until it passes; without any, that the instance accepts a connection.
+    /// What is asked of each instance until all pass. They only count together with the proof that the instance itself
+    /// listens on its port. Without any: `[{tcp: true}]`.
     #[serde(default = "default_health")]
     pub health: Vec<Check>,
-    /// How long an instance may take to become healthy.
+    /// How long an instance may take from its start until all checks pass; then the release is refused.
     #[serde(default = "default_within")]
     pub within: Span,
 }
@@ -36,25 +37,26 @@ const fn default_within() -> Span {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Check {
-    /// An HTTP GET of this path.
+    /// Passes when an HTTP GET of this path is answered as `expect` says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// That the instance accepts a connection.
+    /// `true` passes when the instance accepts a connection.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub tcp: bool,
-    /// A shell command that must exit 0; it finds `PORT`, `CUTOVER_URL` and `CUTOVER_REVISION` in its environment.
+    /// Passes when this shell command, run in the release file's folder, exits 0; it finds `PORT`, `CUTOVER_URL` and
+    /// `CUTOVER_REVISION` in its environment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<String>,
-    /// How long one try may take; 2s by default.
+    /// How long one try may take.
     #[serde(default = "default_timeout")]
     pub timeout: Span,
-    /// The pause between tries; 1s by default. The first tries of a starting instance come quicker.
+    /// The pause between tries; the first tries of a starting instance come quicker.
     #[serde(default = "default_interval")]
     pub interval: Span,
-    /// How many tries in a row must pass; 1 by default.
+    /// How many tries in a row must pass.
     #[serde(default = "default_successes")]
     pub successes: u32,
-    /// What the answer must be; status 200-399 by default.
+    /// What the answer to `path` must be.
     #[serde(default)]
     pub expect: Expect,
 }
@@ -101,7 +103,7 @@ impl Check {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Expect {
-    /// The status: `200`, or a range such as `200-299`.
+    /// The status that passes, or a range of them.
     #[serde(default)]
     pub status: StatusRange,
     /// A text that the first 64 KiB of the body must contain.

@@ -12,6 +12,8 @@ mod misfit;
 mod overlay;
 mod read;
 #[cfg(feature = "schema")]
+mod reference;
+#[cfg(feature = "schema")]
 mod schema;
 mod source;
 mod strategy;
@@ -29,6 +31,8 @@ pub use checks::{Check, Checks, Expect, StatusRange};
 pub use document::{Checked, Document};
 pub use error::{FileError, FileErrors};
 #[cfg(feature = "schema")]
+pub use reference::release_file_reference;
+#[cfg(feature = "schema")]
 pub use schema::release_file_schema;
 pub use strategy::{BlueGreen, Canary, Rolling, Strategy};
 
@@ -40,38 +44,41 @@ use crate::units::{Cores, Size, Span, Weight};
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ReleaseFile {
-    /// The name of the service: letters, digits and dashes, at most 40.
+    /// Its name: lower-case letters, digits and dashes, at most 40. Whatever has another name is another service.
     #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub service: ServiceName,
     /// What the service runs on.
     pub platform: Platform,
-    /// Where its requests come in.
+    /// Where its requests come in; all routes lead to the same revisions.
     pub route: Vec<Route>,
-    /// The user's own tests, run one after the other before anything moves: shell commands that must exit 0.
+    /// Your own tests, run one after the other in the release file's folder before anything moves: shell commands that must
+    /// exit 0. One that fails refuses the release.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gate: Vec<String>,
-    /// What the candidate must pass before it takes traffic.
+    /// What each instance of the candidate must pass before it takes traffic.
     #[serde(default)]
     pub checks: Checks,
-    /// How traffic moves to the candidate; `blue_green: {}` by default.
+    /// How traffic moves to the candidate; exactly one.
     #[serde(default)]
     pub strategy: Strategy,
-    /// What the candidate's live traffic must hold while it bakes.
+    /// What the candidate's live traffic must hold while it bakes; broken, its traffic goes back at once.
     #[serde(default)]
     pub guard: Guard,
-    /// Where a person must approve: `before_shift`, `before_promote`.
+    /// Where a person must approve, by `cutover approve`; unanswered until the deadline, the release goes back.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub approve: Vec<ApprovalPoint>,
-    /// Time under observation after all traffic moved, before the candidate becomes stable.
+    /// How long the candidate is watched with all traffic, before it becomes stable. `0s`: not at all, and then only the
+    /// proxy judges the guard, for as long as the release takes.
     #[serde(default = "defaults::bake")]
     pub bake: Span,
-    /// How long the predecessor stays ready after the candidate became stable.
+    /// How long the predecessor stays ready after the candidate became stable: until then `cutover rollback` is a change of
+    /// weights.
     #[serde(default = "defaults::keep_warm")]
     pub keep_warm: Span,
-    /// How long open requests may take to finish before a drained instance is stopped.
+    /// How long open requests may take before a drained instance is stopped; what is open then is cut, and counted.
     #[serde(default = "defaults::drain")]
     pub drain: Span,
-    /// The longest a release may take until the candidate is stable; then it goes back.
+    /// The longest a release may take until the candidate is stable, with its bakes, gates and approvals; then it goes back.
     #[serde(default = "defaults::deadline")]
     pub deadline: Span,
     /// The environment that was laid over the base. Set when the file is read, never written in it.
@@ -110,39 +117,42 @@ impl Platform {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct LocalPlatform {
-    /// The program and its arguments. `$PORT` in an argument becomes the instance's port; the program also finds it in its environment.
+    /// The program and its arguments, with no shell between. `$PORT` in an argument becomes the instance's port; the program
+    /// also finds it in its environment, and must listen on `127.0.0.1:$PORT`.
     pub command: Vec<String>,
-    /// A file or folder that is copied into the revision; the command runs where the copy is. Relative to the release file.
+    /// A file or folder, relative to the release file, that is copied into the revision; the command runs where the copy is.
+    /// Without it the command runs in the release file's folder, and a rollback finds there what is there by then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifact: Option<String>,
-    /// How many instances run; 1 by default.
+    /// How many instances carry all traffic.
     #[serde(default = "defaults::replicas")]
     pub replicas: u32,
-    /// Environment variables, part of the revision: a change makes a new one.
+    /// Environment variables. Part of the revision: a change makes a new one.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
     /// Names of environment variables whose values are taken from the environment of `cutover deploy` and kept sealed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<String>,
-    /// The user that the instances run as; needs a server that runs as root.
+    /// The user that instances run as, where the server runs as root; without it the server's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// The signal that asks an instance to stop: `TERM` (the default), `INT`, `QUIT`, `HUP`, `USR1`, `USR2`, `WINCH`.
+    /// The signal that asks an instance to stop.
     #[serde(default)]
     pub stop_signal: StopSignal,
-    /// How long an instance may take to stop before it is killed.
+    /// How long an instance may take to stop after that signal before it is killed.
     #[serde(default = "defaults::stop_grace")]
     pub stop_grace: Span,
-    /// Memory that one instance needs, and the most that it gets where this machine lets cutover limit it: beyond it is killed. Checked before the candidate starts beside stable.
+    /// What one instance needs: looked for before the candidate starts beside stable. Also the most that it gets, swap
+    /// included, where this machine lets cutover limit it: beyond it the kernel kills it. Without it nothing is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<Size>,
-    /// The most processor time that one instance gets, in cores: `0.5` is half of one.
+    /// The most processor time that one instance gets; `0.5` is half a core. Without it as much as there is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu: Option<Cores>,
-    /// The most processes and threads that one instance may have.
+    /// The most processes and threads that one instance may have. Without it as many as there can be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pids: Option<u32>,
-    /// The most that an instance's log keeps on disk; the oldest lines go first.
+    /// The most that the log of one instance keeps on disk; the oldest lines go first.
     #[serde(default = "defaults::log_size")]
     pub log_size: Size,
 }
@@ -180,7 +190,7 @@ pub struct ProxyRoute {
     /// The address and port, such as `127.0.0.1:8080` or `[::]:80`.
     #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub listen: SocketAddr,
-    /// The host name whose requests are this service's; without it all of that address.
+    /// The host name whose requests are this service's; without it all requests to that address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
     /// Path prefixes of static files, such as `/assets/`. A file that one revision does not have is asked of the others
@@ -194,19 +204,19 @@ pub struct ProxyRoute {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Guard {
-    /// The least share of requests answered without a server error; 95 % by default.
+    /// The least share of requests without a server error: 5xx, a reset, a truncated body, no answer.
     #[serde(default = "defaults::success")]
     pub success: Weight,
-    /// The largest mean time to answer.
+    /// The largest mean of the times until an answer begins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mean: Option<Span>,
-    /// The largest time to answer that 95 % of requests stay below.
+    /// The time within which 95 % of answers must begin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub p95: Option<Span>,
-    /// How many requests must have been seen before the guard says anything; 20 by default.
+    /// How many requests must have been seen before the guard says anything.
     #[serde(default = "defaults::min_requests")]
     pub min_requests: u64,
-    /// What happens when the bake ends with fewer requests than that.
+    /// What happens when a bake ends with fewer requests than `min_requests`.
     #[serde(default)]
     pub on_inconclusive: OnInconclusive,
 }

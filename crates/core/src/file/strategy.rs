@@ -32,10 +32,10 @@ pub struct BlueGreen {}
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Canary {
-    /// The candidate's route weights, rising, the last 100%.
+    /// The candidate's shares of requests one after the other: rising, the last 100%, at most 50.
     #[serde(default = "default_weights")]
     pub weights: Vec<Weight>,
-    /// The observation at each weight below 100%; at 100% the release's own `bake` counts.
+    /// How long the candidate is watched at each weight below 100%; at 100% it is the file's own `bake`.
     #[serde(default = "default_canary_bake")]
     pub bake: Span,
 }
@@ -45,13 +45,13 @@ pub struct Canary {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Rolling {
-    /// How many instances may run beyond `replicas`.
+    /// How many instances of both revisions may run beyond `replicas`.
     #[serde(default = "default_max_surge")]
     pub max_surge: u32,
-    /// How many of `replicas` may be missing at a time.
+    /// How many of `replicas` may be missing at a time; fewer than `replicas`. This or `max_surge` must be at least 1.
     #[serde(default)]
     pub max_unavailable: u32,
-    /// The observation after each batch but the last; after the last the release's own `bake` counts.
+    /// How long the candidate is watched after each batch but the last; after the last it is the file's own `bake`.
     #[serde(default = "default_rolling_bake")]
     pub bake: Span,
 }

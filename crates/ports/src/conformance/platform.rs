@@ -49,6 +49,7 @@ pub async fn platform_cases(fixture: &dyn PlatformFixture) -> Result<Vec<&'stati
     case!(exits_are_seen);
     case!(logs_are_kept);
     case!(what_is_in_use_is_not_discarded);
+    case!(a_stamp_tells_of_every_change);
     Ok(passed)
 }
 
@@ -233,6 +234,22 @@ impl Case<'_> {
             platform.ensure(self.fences.next(), &service, &revision, 1).await.is_err(),
             "a discarded revision is not started",
         )
+    }
+
+    async fn a_stamp_tells_of_every_change(&mut self) -> Result<(), String> {
+        let revision = self.built(&self.spec(1)).await?;
+        let (platform, service) = (self.platform.clone(), self.service.clone());
+        let Some(nothing) = platform.stamp(&service).await else { return Ok(()) };
+        self.ensure(&revision, 1).await?;
+        self.up(&revision, 1).await?;
+        let one = platform.stamp(&service).await;
+        check(one != Some(nothing), "an instance more is another stamp")?;
+        check(platform.stamp(&service).await == one, "where nothing changes the stamp stays")?;
+        self.ensure(&revision, 2).await?;
+        self.up(&revision, 2).await?;
+        check(platform.stamp(&service).await != one, "two instances are another stamp than one")?;
+        fine(platform.retire(self.fences.next(), &service, &revision).await, "retire")?;
+        check(platform.stamp(&service).await == Some(nothing), "nothing again is the stamp of nothing")
     }
 
     async fn exits_are_seen(&mut self) -> Result<(), String> {

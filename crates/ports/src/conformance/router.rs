@@ -62,6 +62,7 @@ pub async fn router_cases(fixture: &dyn RouterFixture) -> Result<Vec<&'static st
     case!(counts_begin_at_nothing);
     case!(trips_are_waited_for);
     case!(remove_twice_is_once);
+    case!(a_stamp_tells_of_every_change);
     Ok(passed)
 }
 
@@ -167,6 +168,24 @@ impl<'a> Case<'a> {
         let other = self.shift(Weight::from_bp(5_000), true);
         fine(self.set(&other).await, "set")?;
         check(self.view().await?.generation > generation, "a change raises the generation")
+    }
+
+    async fn a_stamp_tells_of_every_change(&mut self) -> Result<(), String> {
+        let Some(before) = self.router.stamp().await else { return Ok(()) };
+        let half = self.shift(Weight::from_bp(5_000), false);
+        fine(self.set(&half).await, "set")?;
+        let set = self.router.stamp().await;
+        check(set != Some(before), "a new service is another stamp")?;
+        fine(self.set(&half).await, "set the same again")?;
+        check(self.router.stamp().await == set, "where no generation changes the stamp stays")?;
+        let one = self.targets[..1].to_vec();
+        fine(self.router.set_targets(self.fences.next(), &self.service, &one).await, "set the targets")?;
+        check(self.router.stamp().await != set, "other targets are another stamp")?;
+        if self.fixture.edit(&self.service).await {
+            let edited = self.router.stamp().await;
+            check(edited != set, "somebody else's edit is another stamp")?;
+        }
+        Ok(())
     }
 
     async fn wrong_sums_are_refused(&mut self) -> Result<(), String> {

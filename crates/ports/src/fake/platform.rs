@@ -1,5 +1,6 @@
 //! The fake platform.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -69,6 +70,14 @@ impl Platform for FakePlatform {
         let about = About::new(Call::ObserveInstances, service, "", None);
         let service = service.clone();
         self.0.call(about, Vec::new(), move |state| Ok(state.observe(&service))).await
+    }
+
+    async fn stamp(&self, service: &ServiceName) -> Option<u64> {
+        let mut hash = DefaultHasher::new();
+        for instance in self.0.state().observe(service).into_iter().flat_map(|seen| seen.instances) {
+            (instance.id.as_str(), instance.address, instance.state as u8).hash(&mut hash);
+        }
+        Some(hash.finish())
     }
 
     async fn vouch(&self, service: &ServiceName, instance: &InstanceId) -> Result<(), Fault> {

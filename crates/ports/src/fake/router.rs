@@ -1,5 +1,6 @@
 //! The fake router.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,6 +65,14 @@ impl Router for FakeRouter {
         let about = About::new(Call::ObserveRouter, service, "", None);
         let service = service.clone();
         self.0.call(about, RouterView::default(), move |state| Ok(state.view(&service))).await
+    }
+
+    async fn stamp(&self) -> Option<u64> {
+        let mut hash = DefaultHasher::new();
+        for (service, table) in &self.0.state().tables {
+            (service.as_str(), table.generation).hash(&mut hash);
+        }
+        Some(hash.finish())
     }
 
     async fn renew(

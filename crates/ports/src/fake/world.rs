@@ -127,6 +127,7 @@ pub struct Called {
 pub struct World {
     state: Mutex<State>,
     mishaps: Mutex<BTreeMap<Call, VecDeque<(u32, Mishap)>>>,
+    asked: Mutex<BTreeMap<Call, usize>>,
     acting: Mutex<Vec<(ServiceName, String, u64)>>,
 }
 
@@ -136,6 +137,7 @@ impl World {
         Arc::new(World {
             state: Mutex::new(State::new()),
             mishaps: Mutex::default(),
+            asked: Mutex::default(),
             acting: Mutex::default(),
         })
     }
@@ -209,6 +211,11 @@ impl World {
     /// Lets the router forget everything, as when its disk was lost.
     pub fn lose_table(&self, service: &str) {
         self.state().tables.remove(&ServiceName::new(service));
+    }
+
+    /// Returns how often a call was made, those included that only look.
+    pub fn asked(&self, call: Call) -> usize {
+        lock(&self.asked).get(&call).copied().unwrap_or_default()
     }
 
     /// Changes the router's table behind cutover's back.
@@ -315,6 +322,7 @@ impl World {
     }
 
     fn note(&self, about: &About) -> Option<usize> {
+        *lock(&self.asked).entry(about.call).or_default() += 1;
         if !about.call.acts() && about.call != Call::Check {
             return None;
         }

@@ -260,8 +260,16 @@ impl Group {
         }
     }
 
+    /// Returns where the kernel counts what it kills of the group.
+    pub(crate) fn kills(&self) -> Kills {
+        let file = |folder: &Folder| {
+            folder.path.join(if folder.unified { "memory.events" } else { "memory.oom_control" })
+        };
+        Kills(self.folders.iter().map(file).filter(|file| file.exists()).collect())
+    }
+
     fn oom_kills(&self) -> u64 {
-        self.count("memory.events", "memory.oom_control", "oom_kill ")
+        self.kills().count()
     }
 
     fn reached_limit(&self) -> bool {
@@ -276,12 +284,27 @@ impl Group {
     fn count(&self, unified: &str, version1: &str, key: &str) -> u64 {
         let read = |folder: &Folder| {
             let name = if folder.unified { unified } else { version1 };
-            let text = fs::read_to_string(folder.path.join(name)).ok()?;
-            let number = text.lines().find_map(|line| line.strip_prefix(key)).unwrap_or(&text);
-            number.trim().parse().ok()
+            number(&fs::read_to_string(folder.path.join(name)).ok()?, key)
         };
         self.folders.iter().filter_map(read).max().unwrap_or(0)
     }
+}
+
+/// The files in which the kernel counts the processes of a group that it killed for memory.
+#[derive(Debug, Default)]
+pub(crate) struct Kills(Vec<PathBuf>);
+
+impl Kills {
+    /// Returns how many it killed.
+    pub(crate) fn count(&self) -> u64 {
+        let read = |file: &PathBuf| number(&fs::read_to_string(file).ok()?, "oom_kill ");
+        self.0.iter().filter_map(read).max().unwrap_or(0)
+    }
+}
+
+/// Returns the number behind `key`, or that which the text is alone.
+fn number(text: &str, key: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(key)).unwrap_or(text).trim().parse().ok()
 }
 
 pub(super) fn make_folder(path: &Path) -> io::Result<()> {

@@ -8,5 +8,5 @@ mod group;
 mod hierarchy;
 mod place;
 
-pub(crate) use group::{Group, Groups, Limit};
+pub(crate) use group::{Group, Groups, Kills, Limit};
 pub use place::{leave, shared_with, tidy};
