@@ -201,6 +201,7 @@ impl Shared {
         release.id = ReleaseId::numbered(&release.service, number);
         let observed = Observed {
             stable: pointers.stable.map(|(revision, _)| revision),
+            stable_processes: BTreeMap::new(),
             candidate_warm: self
                 .warm(&release.service, &release.candidate, release.file.platform.replicas())
                 .await,

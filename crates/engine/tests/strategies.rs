@@ -14,7 +14,7 @@ fn weight(house: &House, revision: &str) -> Weight {
 }
 
 fn count(house: &House, revision: &str) -> usize {
-    house.world.running("shop").get(&RevisionId::new(revision)).map_or(0, |count| *count as usize)
+    house.world.running("shop").get(&RevisionId::new(revision)).map_or(0, |count| *count)
 }
 
 /// Waits until the machine is in that bake.

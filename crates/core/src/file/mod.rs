@@ -10,6 +10,7 @@ mod error;
 mod guess;
 mod misfit;
 mod overlay;
+mod processes;
 mod read;
 #[cfg(feature = "schema")]
 mod schema;
@@ -28,11 +29,12 @@ use serde::{Deserialize, Serialize};
 pub use checks::{Check, Checks, Expect, StatusRange};
 pub use document::{Checked, Document};
 pub use error::{FileError, FileErrors};
+pub use processes::Process;
 #[cfg(feature = "schema")]
 pub use schema::release_file_schema;
 pub use strategy::{BlueGreen, Canary, Rolling, Strategy};
 
-use crate::ids::ServiceName;
+use crate::ids::{ProcessName, ServiceName};
 use crate::units::{Cores, Size, Span, Weight};
 
 /// One service and how it is released.
@@ -47,6 +49,10 @@ pub struct ReleaseFile {
     pub platform: Platform,
     /// Where its requests come in.
     pub route: Vec<Route>,
+    /// What runs beside the routed process, by name: workers, clocks. A release is one thing for all of them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[cfg_attr(feature = "schema", schemars(with = "BTreeMap<String, Process>"))]
+    pub processes: BTreeMap<ProcessName, Process>,
     /// The user's own tests, run one after the other before anything moves: shell commands that must exit 0.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gate: Vec<String>,

@@ -81,7 +81,7 @@ impl Act {
                 within.duration() + times.shift + times.drain_beyond + stop
             }
             Effect::Retire { .. } => local.stop_grace.duration() + times.retire_beyond,
-            Effect::Judge { .. } => times.look,
+            Effect::Judge { .. } | Effect::Processes { .. } | Effect::Steady { .. } => times.look,
             // A test suite takes what it takes; the release's own deadline bounds it.
             Effect::Gate { .. } | Effect::KeepLease { .. } | Effect::Watch { .. } => return None,
         })
@@ -91,7 +91,7 @@ impl Act {
         let (name, platform) = (&self.service.name, &self.edges().platform);
         let note = |text: String| if text.is_empty() { Evidence::Plain } else { Evidence::Note { text } };
         match effect {
-            Effect::Preflight { candidate, beside } => {
+            Effect::Preflight { candidate, beside, .. } => {
                 self.edges().router.preflight(&self.release.file.route).await?;
                 let mut spec = self.spec();
                 spec.platform.set_replicas(*beside);
@@ -109,6 +109,12 @@ impl Act {
                 ensured.map(|()| Evidence::Plain)
             }
             Effect::Check { revision, count } => check::check(self, revision, *count).await,
+            Effect::Processes { run, .. } | Effect::Steady { run, .. } if run.is_empty() => {
+                Ok(Evidence::Plain)
+            }
+            Effect::Processes { .. } | Effect::Steady { .. } => {
+                Err(Fault::configuration("run processes: not by this build of cutover"))
+            }
             Effect::Lower(shift) => traffic::lower(self, shift).await,
             Effect::Shrink { revision, count, shift, within } => {
                 shrink::shrink(self, key, &shrink::Wish { revision, count: *count, shift, within: *within })
