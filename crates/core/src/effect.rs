@@ -159,6 +159,8 @@ pub enum Effect {
         revision: RevisionId,
         /// How many of each.
         run: ProcessCounts,
+        /// The longest that any of them may take to stop.
+        grace: Span,
     },
     /// None of these processes ends for [`STEADY`](crate::plan::STEADY).
     Steady {

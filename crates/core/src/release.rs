@@ -41,7 +41,7 @@ pub enum ReleaseKind {
 pub struct Observed {
     /// The revision that is stable now.
     pub stable: Option<RevisionId>,
-    /// What runs of stable beside its routed process.
+    /// What runs of stable beside its routed process, each with its own stop grace.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub stable_processes: BTreeMap<ProcessName, Process>,
     /// Whether all instances of the candidate already run: it is the warm predecessor.

@@ -156,6 +156,7 @@ async fn ensure(shared: &Shared, service: &Arc<Service>) -> Result<(), String> {
             keep(shared, service, &candidate, count).await?;
         }
     }
+    crate::staff::revive(shared, service, &stable, release).await?;
     restore(shared, service, &stable, release).await
 }
 

@@ -103,6 +103,13 @@ impl Platform {
         }
     }
 
+    /// Returns how long an instance may take to stop before it is killed.
+    pub fn stop_grace(&self) -> Span {
+        match self {
+            Platform::Local(local) => local.stop_grace,
+        }
+    }
+
     /// Makes it another number of instances.
     pub fn set_replicas(&mut self, replicas: u32) {
         match self {

@@ -89,10 +89,18 @@ impl Machine {
                 vec![Effect::Check { revision: candidate(), count: self.plan.candidate_at(self.at) }]
             }
             (Step::Processes { of: Track::Candidate, run }, _) => {
-                vec![Effect::Processes { revision: candidate(), run: run.clone() }]
+                vec![Effect::Processes {
+                    revision: candidate(),
+                    run: run.clone(),
+                    grace: self.plan.process_grace,
+                }]
             }
             (Step::Processes { of: Track::Stable, run }, Some(stable)) => {
-                vec![Effect::Processes { revision: stable.clone(), run: run.clone() }]
+                vec![Effect::Processes {
+                    revision: stable.clone(),
+                    run: run.clone(),
+                    grace: self.plan.process_grace,
+                }]
             }
             (Step::Steady, _) => {
                 let run = self.plan.candidate_processes_at(self.at);
@@ -151,10 +159,11 @@ impl Machine {
                 Effect::Shift(Shift { weights, lease: None })
             }
             BackStage::Processes { of: Track::Candidate } => {
-                Effect::Processes { revision, run: ProcessCounts::new() }
+                Effect::Processes { revision, run: ProcessCounts::new(), grace: self.plan.process_grace }
             }
             BackStage::Processes { of: Track::Stable } => {
-                Effect::Processes { revision: stable(), run: self.plan.stable_processes.clone() }
+                let run = self.plan.stable_processes.clone();
+                Effect::Processes { revision: stable(), run, grace: self.plan.process_grace }
             }
             BackStage::Drain => Effect::Drain { revision, within },
             BackStage::Retire => Effect::Retire { revision },

@@ -46,6 +46,9 @@ pub struct Plan {
     /// The processes of which two revisions never run at once.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub alone: BTreeSet<ProcessName>,
+    /// The longest that any of these processes may take to stop.
+    #[serde(default)]
+    pub process_grace: Span,
     /// How long a drain may take.
     pub drain: Span,
     /// What the router may judge by itself while the candidate's weight is leased.
@@ -190,7 +193,8 @@ impl Plan {
         {
             return Err(PlanError::RolledBackBefore { service, revision: candidate });
         }
-        let Staff { candidate: processes, stable: stable_processes, alone } = Staff::of(release, observed);
+        let Staff { candidate: processes, stable: stable_processes, alone, grace: process_grace } =
+            Staff::of(release, observed);
         let replicas = release.file.platform.replicas();
         let (most, least_ready) = match &release.file.strategy {
             Strategy::Rolling(rolling) if observed.stable.is_some() => {
@@ -211,6 +215,7 @@ impl Plan {
             processes,
             stable_processes,
             alone,
+            process_grace,
             drain: release.file.drain,
             guard: release.file.guard.clone(),
             deadline: release.file.deadline,

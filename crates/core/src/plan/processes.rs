@@ -67,12 +67,19 @@ pub(super) struct Staff {
     pub(super) candidate: ProcessCounts,
     pub(super) stable: ProcessCounts,
     pub(super) alone: BTreeSet<ProcessName>,
+    pub(super) grace: Span,
 }
 
 impl Staff {
     pub(super) fn of(release: &Release, observed: &Observed) -> Staff {
         let both = release.file.processes.iter().chain(&observed.stable_processes);
+        let platforms = release.file.platform.stop_grace();
         Staff {
+            grace: both
+                .clone()
+                .map(|(_, process)| process.stop_grace.unwrap_or(platforms))
+                .max()
+                .unwrap_or_default(),
             candidate: counts(&release.file.processes),
             stable: if observed.stable.is_some() {
                 counts(&observed.stable_processes)

@@ -146,7 +146,7 @@ impl World {
                 self.running.insert(revision.clone(), *count);
             }
             Effect::Check { revision, count } => return self.check(revision, *count),
-            Effect::Processes { revision, run } => {
+            Effect::Processes { revision, run, .. } => {
                 if !run.is_empty() && !self.stored.contains(revision) {
                     return Err(Fault::platform("the revision is not in the store"));
                 }

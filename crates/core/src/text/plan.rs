@@ -242,7 +242,7 @@ fn process_words(plan: &Plan, at: usize, back: String, dies: String) -> (String,
         }
         Track::Stable => {
             let stopped = super::stopped(plan, at);
-            let takes = "at most its stop grace".to_string();
+            let takes = format!("at most {}", plan.process_grace);
             if at > plan.promote() {
                 let does = format!("ends {stopped} of {stable}; all its work is {}'s now", plan.candidate);
                 let back =
