@@ -8,6 +8,7 @@ use crate::fault::Fault;
 use crate::file::Guard;
 use crate::guard::Verdict;
 use crate::ids::{ReleaseId, RevisionId};
+use crate::plan::{ProcessCounts, Track};
 use crate::units::{Span, Weight};
 
 /// Identifies an effect: the place it acts on, the step that wants it, its name.
@@ -59,6 +60,11 @@ pub enum BackStage {
     },
     /// All traffic returns to stable.
     Traffic,
+    /// The candidate's processes stop; those of stable run again.
+    Processes {
+        /// Whose.
+        of: Track,
+    },
     /// The candidate finishes what it has.
     Drain,
     /// The candidate's instances stop.
@@ -75,6 +81,8 @@ pub enum EffectName {
     Build,
     Provision,
     Check,
+    Processes,
+    Steady,
     Shift,
     KeepLease,
     Watch,
@@ -93,6 +101,8 @@ impl fmt::Display for EffectName {
             EffectName::Build => "build",
             EffectName::Provision => "provision",
             EffectName::Check => "check",
+            EffectName::Processes => "processes",
+            EffectName::Steady => "steady",
             EffectName::Shift => "shift",
             EffectName::KeepLease => "keep lease",
             EffectName::Watch => "watch",
@@ -115,6 +125,8 @@ pub enum Effect {
         candidate: RevisionId,
         /// How many of its instances run beside all of stable.
         beside: u32,
+        /// Which of its processes do.
+        processes: ProcessCounts,
     },
     /// One of the user's own tests exits 0; repeated after a crash.
     Gate {
@@ -139,6 +151,23 @@ pub enum Effect {
         revision: RevisionId,
         /// How many instances there must be.
         count: u32,
+    },
+    /// Exactly these processes of the revision run beside its routed one. Done when what is too much has ended: what
+    /// comes next may rely on it.
+    Processes {
+        /// The revision.
+        revision: RevisionId,
+        /// How many of each.
+        run: ProcessCounts,
+        /// The longest that any of them may take to stop.
+        grace: Span,
+    },
+    /// None of these processes ends for [`STEADY`](crate::plan::STEADY).
+    Steady {
+        /// The revision.
+        revision: RevisionId,
+        /// How many of each there must be.
+        run: ProcessCounts,
     },
     /// The router splits traffic so.
     Shift(Shift),
@@ -243,6 +272,8 @@ impl Effect {
             Effect::Build { .. } => EffectName::Build,
             Effect::Provision { .. } => EffectName::Provision,
             Effect::Check { .. } => EffectName::Check,
+            Effect::Processes { .. } => EffectName::Processes,
+            Effect::Steady { .. } => EffectName::Steady,
             Effect::Shift(_) | Effect::Lower(_) => EffectName::Shift,
             Effect::KeepLease { .. } => EffectName::KeepLease,
             Effect::Watch { .. } => EffectName::Watch,
@@ -259,6 +290,7 @@ impl Effect {
         match self {
             Effect::Build { revision }
             | Effect::Provision { revision, .. }
+            | Effect::Processes { revision, .. }
             | Effect::Shrink { revision, .. }
             | Effect::Retire { revision } => Resource::Revision(revision.clone()),
             Effect::Shift(_) | Effect::Lower(_) | Effect::Settle(_) | Effect::Drain { .. } => {
@@ -267,6 +299,7 @@ impl Effect {
             Effect::Preflight { .. }
             | Effect::Gate { .. }
             | Effect::Check { .. }
+            | Effect::Steady { .. }
             | Effect::KeepLease { .. }
             | Effect::Watch { .. }
             | Effect::Judge { .. } => Resource::Nothing,

@@ -53,6 +53,20 @@ name!(
     /// One running copy of a revision.
     InstanceId
 );
+name!(
+    /// A process beside the routed one, as the release file names it: `worker`, `clock`.
+    ProcessName
+);
+
+impl ProcessName {
+    /// Tells whether a process can be called this: a lower-case word of at most 20 characters.
+    pub fn is_usable(name: &str) -> bool {
+        let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_');
+        (1..=20).contains(&name.len())
+            && name.starts_with(|c: char| c.is_ascii_lowercase())
+            && name.chars().all(word)
+    }
+}
 
 impl ReleaseId {
     /// Names release `number` (from 1) of `service`.

@@ -1,9 +1,11 @@
 //! A release: one attempt to replace stable by a candidate; and the facts that planning needs.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
-use crate::file::ReleaseFile;
-use crate::ids::{ReleaseId, RevisionId, ServiceName};
+use crate::file::{Process, ReleaseFile};
+use crate::ids::{ProcessName, ReleaseId, RevisionId, ServiceName};
 
 /// One attempt to replace stable by the candidate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -39,6 +41,9 @@ pub enum ReleaseKind {
 pub struct Observed {
     /// The revision that is stable now.
     pub stable: Option<RevisionId>,
+    /// What runs of stable beside its routed process, each with its own stop grace.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub stable_processes: BTreeMap<ProcessName, Process>,
     /// Whether all instances of the candidate already run: it is the warm predecessor.
     pub candidate_warm: bool,
     /// The revision that was taken back last and must not come again unasked.

@@ -377,6 +377,49 @@ fn what_does_not_fit_together() {
 }
 
 #[test]
+fn processes() {
+    let process = |text: &str| and(&format!("processes: {text}"));
+    let worker = |text: &str| process(&format!("{{worker: {{command: [./shop, work]{text}}}}}"));
+    refused(
+        &[
+            case("processes without a value", process("")),
+            case("processes in a list", process("[worker]")),
+            case("a process as a Procfile has it", process("{worker: ./shop work}")),
+            case("a process that is its command", process("{worker: [./shop, work]}")),
+            case("a process without a value", process("{worker: }")),
+            case("a process without a command", process("{worker: {replicas: 2}}")),
+            case("a slip in a process", worker(", replica: 2")),
+            case("a process with a platform's key", worker(", env: {LOG: debug}")),
+            case("a process with an empty command", process("{worker: {command: []}}")),
+            case("a NUL in a process", process("{worker: {command: [\"./sh\\0op\"]}}")),
+            case(
+                "a process with a port",
+                worker(", --port, $PORT").replace("work],", "work,").replace("$PORT", "'$PORT']"),
+            ),
+            case("no replicas of a process", worker(", replicas: 0")),
+            case("an overlap that is a word", worker(", overlap: never")),
+            case("a grace without its unit", worker(", stop_grace: 60")),
+            case("the routed process among the others", process("{web: {command: [./shop]}}")),
+            case("a Procfile's release", process("{release: {command: [./migrate]}}")),
+            case("a process in capitals", process("{Worker: {command: [./shop]}}")),
+            case("a process with a dot", process("{work.er: {command: [./shop]}}")),
+            case("a process that begins with a digit", process("{2nd: {command: [./shop]}}")),
+            case(
+                "a process of 21 letters",
+                process(&format!("{{{}: {{command: [./shop]}}}}", "a".repeat(21))),
+            ),
+            case("a process twice", process("{worker: {command: [a]}, worker: {command: [b]}}")),
+            case("processes within the platform", local("processes: {worker: {command: [./shop]}}")),
+            case(
+                "a process that an environment completes wrongly",
+                worker("") + "environments: {staging: {processes: {worker: {replicas: 0}}}}\n",
+            ),
+        ],
+        &expect_file!["corpus/processes.txt"],
+    );
+}
+
+#[test]
 fn environments() {
     let env = |text: &str| and(&format!("environments:\n{text}"));
     let staging = |text: &str| env(&format!("  staging: {text}"));

@@ -18,6 +18,9 @@ platform:
     stop_signal: INT
     stop_grace: 10s
     memory: 512Mi
+processes:
+  worker: {command: [./shop, work], replicas: 2, stop_grace: 1m}
+  clock: {command: [./shop, tick], overlap: false}
 route:
   - proxy: {listen: "127.0.0.1:8080", host: shop.test}
   - proxy: {listen: "[::]:80"}

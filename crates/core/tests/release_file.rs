@@ -52,7 +52,7 @@ fn unknown_keys_point_at_the_nearest() {
             cutover.yaml:1:1: unknown key `sevrice`
               1 | sevrice: shop
                 | ^
-              hint: did you mean `service`? Expected one of: `service`, `platform`, `route`, `gate`, `checks`, `strategy`, `guard`, `approve`, `bake`, `keep_warm`, `drain`, `deadline`, `environments`
+              hint: did you mean `service`? Expected one of: `service`, `platform`, `route`, `processes`, `gate`, `checks`, `strategy`, `guard`, `approve`, `bake`, `keep_warm`, `drain`, `deadline`, `environments`
         "#]],
     );
     check(
@@ -70,7 +70,7 @@ fn unknown_keys_point_at_the_nearest() {
             cutover.yaml:6:1: unknown key `keepwarm`
               6 | keepwarm: 5m
                 | ^
-              hint: did you mean `keep_warm`? Expected one of: `service`, `platform`, `route`, `gate`, `checks`, `strategy`, `guard`, `approve`, `bake`, `keep_warm`, `drain`, `deadline`, `environments`
+              hint: did you mean `keep_warm`? Expected one of: `service`, `platform`, `route`, `processes`, `gate`, `checks`, `strategy`, `guard`, `approve`, `bake`, `keep_warm`, `drain`, `deadline`, `environments`
         "#]],
     );
     check(
@@ -88,7 +88,7 @@ fn unknown_keys_point_at_the_nearest() {
             cutover.yaml:6:1: unknown key `banana`
               6 | banana: 1
                 | ^
-              hint: expected one of: `service`, `platform`, `route`, `gate`, `checks`, `strategy`, `guard`, `approve`, `bake`, `keep_warm`, `drain`, `deadline`, `environments`
+              hint: expected one of: `service`, `platform`, `route`, `processes`, `gate`, `checks`, `strategy`, `guard`, `approve`, `bake`, `keep_warm`, `drain`, `deadline`, `environments`
         "#]],
     );
 }

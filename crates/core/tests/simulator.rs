@@ -32,9 +32,40 @@ fn scenario(name: &'static str, more: &str) -> Scenario {
         observed: Observed { stable: Some(RevisionId::new("r-1")), ..Observed::default() },
         bad_gate: false,
         bad_checks: false,
+        bad_processes: false,
         bad_traffic: false,
         no_traffic: false,
     }
+}
+
+/// The releases of a service that has more than its routed process: a clock that must be alone, and workers.
+fn with_processes(mut scenario: Scenario) -> Scenario {
+    let processes = "processes:\n  worker: {command: [./shop, work], replicas: 2}\n  \
+                     clock: {command: [./shop, tick], overlap: false}\n";
+    let file = |more: &str| ReleaseFile::read("cutover.yaml", &format!("{FILE}{processes}{more}")).unwrap();
+    scenario.release.file.processes = file("").processes;
+    if scenario.observed.stable.is_some() {
+        // What only stable has comes to its end as well.
+        scenario.observed.stable_processes = file("  mailer: {command: [./shop, mail]}\n").processes;
+    }
+    scenario
+}
+
+fn process_scenarios() -> Vec<Scenario> {
+    let named = |name: &'static str, more: &str| with_processes(scenario(name, more));
+    let mut first = scenario("processes, first release", "");
+    first.observed.stable = None;
+    let mut rollback = named("processes, rollback", "");
+    rollback.release.kind = ReleaseKind::Rollback;
+    let rolling = "strategy: {rolling: {max_surge: 0, max_unavailable: 1, bake: 5s}}";
+    vec![
+        named("processes", ""),
+        Scenario { bad_processes: true, ..named("processes, crashing", "") },
+        Scenario { bad_traffic: true, ..named("processes, bad traffic", "") },
+        Scenario { bad_traffic: true, ..named("processes, bad rolling", rolling) },
+        with_processes(first),
+        rollback,
+    ]
 }
 
 fn with_replicas(mut scenario: Scenario, replicas: u32) -> Scenario {
@@ -48,6 +79,7 @@ fn short_scenarios() -> Vec<Scenario> {
     let short = |name, more: &str| scenario(name, &format!("bake: 5s\nkeep_warm: 0s\ndeadline: 10m\n{more}"));
     let mut all = scenarios();
     all.retain(|scenario| scenario.release.file.strategy.name() == "blue_green" && scenario.name != "gated");
+    all.push(with_processes(short("processes", "")));
     all.push(short("canary", "strategy: {canary: {weights: [50%, 100%], bake: 5s}}"));
     all.push(short("rolling", "strategy: {rolling: {max_surge: 1, bake: 0s}}"));
     all
@@ -108,9 +140,13 @@ fn over(scenarios: Vec<Scenario>, campaign: fn(&Campaign) -> Tally) -> Tally {
     sum.into_inner().unwrap()
 }
 
+fn all_scenarios() -> Vec<Scenario> {
+    scenarios().into_iter().chain(process_scenarios()).collect()
+}
+
 #[test]
 fn every_single_fault_keeps_every_promise() {
-    let tally = over(scenarios(), Campaign::singles);
+    let tally = over(all_scenarios(), Campaign::singles);
     println!("simulator, singles: {tally}");
     // What is legal where, cell by cell: a transition that appears, or goes, shows here.
     let cells: String = tally.cells.iter().map(|cell| format!("{cell}\n")).collect();
@@ -147,7 +183,30 @@ fn planted_faults_are_caught() {
     // Two batches in, one instance of stable left: then the candidate breaks.
     let turned =
         |at: usize| Schedule { injections: vec![(at, Injection::TrafficTurnsBad)], ..Schedule::default() };
-    let cases: [(Sabotage, &Scenario, Schedule, &str); 17] = [
+    let staffed = with_processes(scenario("processes", ""));
+    let bad_staffed = Scenario { bad_traffic: true, ..staffed.clone() };
+    let one_staff = "in the end the processes of one revision run, and of one alone";
+    let cases: [(Sabotage, &Scenario, Schedule, &str); 22] = [
+        (
+            Sabotage::RunTwoClocks,
+            &staffed,
+            calm(),
+            "a process that is to be alone never runs in two revisions at once",
+        ),
+        (
+            Sabotage::StopWorkersEarly,
+            &staffed,
+            calm(),
+            "what need not make room of stable's processes runs until the release is decided",
+        ),
+        (
+            Sabotage::SkipSteady,
+            &staffed,
+            calm(),
+            "a candidate's processes have stayed up before it takes traffic",
+        ),
+        (Sabotage::ForgetProcesses, &bad_staffed, calm(), one_staff),
+        (Sabotage::KeepOldProcesses, &staffed, calm(), one_staff),
         (Sabotage::SkipDrain, &good, calm(), "what is stopped has no weight and nothing in flight"),
         (Sabotage::SkipCheck, &good, calm(), "a revision with weight has checked instances to carry it"),
         (Sabotage::ForgetRetire, &bad, calm(), "nothing is orphaned when a release ends"),

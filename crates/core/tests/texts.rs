@@ -33,6 +33,7 @@ fn scenario(more: &str) -> Scenario {
         },
         bad_gate: false,
         bad_checks: false,
+        bad_processes: false,
         bad_traffic: false,
         no_traffic: false,
     }
@@ -125,6 +126,158 @@ fn a_first_release_has_no_way_back_and_says_so() {
           - first release: until it takes traffic the route answers 503, and there is no predecessor to go back to
 
         If it is not decided within 2h, it goes back by itself."#]].assert_eq(&plan_text(&first.plan(), Some(Span::from_secs(10))));
+}
+
+const PROCESSES: &str = "processes:
+  worker: {command: [./shop, work], replicas: 2}
+  clock: {command: [./shop, tick], overlap: false}
+";
+
+fn with_processes(more: &str) -> Scenario {
+    let mut scenario = scenario(&format!("{PROCESSES}{more}"));
+    scenario.observed.stable_processes = scenario.release.file.processes.clone();
+    scenario
+}
+
+#[test]
+fn a_plan_says_when_which_processes_run() {
+    let plan = with_processes("").plan();
+    expect![[r#"
+        shop-2: r-1 → r-2
+
+         1  preflight    both revisions fit beside each other                       under 1s
+                         way back: nothing has changed
+                         if cutover dies here: the next server goes on from the journal
+         2  build        r-2 lies complete in the store                             as the copy takes
+                         way back: nothing runs yet
+                         if cutover dies here: the next server goes on from the journal; half a copy is thrown away
+         3  provision    2 instances of r-2 run, all without traffic                under 1s
+                         way back: stop r-2; it never had traffic
+                         if cutover dies here: its instances run on without traffic; the next server goes on from the journal
+         4  check        every instance passes its checks                           about 1.2s
+                         way back: stop r-2; it never had traffic
+                         if cutover dies here: its instances run on without traffic; the next server goes on from the journal
+         5  processes    ends clock of r-1: never two revisions at once             at most its stop grace
+                         way back: stop r-2; it never had traffic; r-1 runs clock again
+                         if cutover dies here: nobody does the work of clock until the next server goes on
+         6  processes    clock and 2 × worker of r-2 run beside it                  under 1s
+                         way back: stop r-2; it never had traffic; r-1 runs clock again
+                         if cutover dies here: its instances run on without traffic; the next server goes on from the journal
+         7  steady       each of them runs for 2s without ending                    2s
+                         way back: stop r-2; it never had traffic; r-1 runs clock again
+                         if cutover dies here: its instances run on without traffic; the next server goes on from the journal
+         8  shift 100%   all requests go to r-2; r-1 stays ready                    at once
+                         way back: all traffic to r-1, a weight change, at once; the processes of r-2 stop; r-1 runs clock again
+                         if cutover dies here: the router gives all traffic to r-1 when the lease of 10s lapses; the processes of r-2 run on
+         9  bake         observed: 95% must succeed                                 1m
+                         way back: all traffic to r-1, a weight change, at once; the processes of r-2 stop; r-1 runs clock again
+                         if cutover dies here: the router gives all traffic to r-1 when the lease of 10s lapses; the processes of r-2 run on
+        10  promote      r-2 becomes stable                                         at once
+                         way back: all traffic to r-1, a weight change, at once; the processes of r-2 stop; r-1 runs clock again
+                         if cutover dies here: before it is journaled: the router gives all traffic to r-1 when the lease of 10s lapses; the processes of r-2 run on; after: nothing changes
+            ── the release is decided: exit code 0, the service is free for the next one ──
+        11  processes    ends worker of r-1; all its work is r-2's now              at most its stop grace
+                         way back: cutover rollback: a weight change, at once; then the processes of r-1
+                         if cutover dies here: traffic stays on r-2; the next server goes on from the journal
+        12  warm         r-1 stays ready                                            10m
+                         way back: cutover rollback: a weight change, at once; then the processes of r-1
+                         if cutover dies here: traffic stays on r-2; the next server goes on from the journal
+        13  drain        r-1 finishes what it has                                   at most 30s
+                         way back: cutover rollback: checks first, then a weight change
+                         if cutover dies here: traffic stays on r-2; the next server goes on from the journal
+            ── point of no return: from here the way back is a release of r-1 ──
+        14  retire       r-1 stops; its files stay for a rollback                   at most its stop grace
+                         way back: cutover rollback: r-1 starts again and passes its checks first
+                         if cutover dies here: traffic stays on r-2; the next server goes on from the journal
+
+        Not free of downtime:
+          - what stable still answers 30s after its drain begins is cut: downloads, uploads, server-sent events; WebSockets get a close frame
+          - clock: two revisions of it never run at once, so nobody does its work from the old one's end to the new one's start; the same on the way back
+
+        If it is not decided within 2h, it goes back by itself."#]].assert_eq(&plan_text(&plan, Some(Span::from_secs(10))));
+}
+
+/// Users first: in a rollback the processes follow the traffic.
+#[test]
+fn a_rollback_moves_traffic_before_processes() {
+    let mut rollback = with_processes("");
+    rollback.release.kind = ReleaseKind::Rollback;
+    told(
+        &rollback,
+        &expect![[r#"
+           +0.0s  · shop-2 opened by ann: r-1 → r-2
+           +0.0s  ✔ preflight  0.0s
+           +0.0s  ✔ build  0.0s
+           +0.0s  ✔ provision   2 × r-2  0.0s
+           +0.0s  ✔ check  0.0s
+           +0.0s  ✔ shift       all traffic is on r-2, every worker acknowledged in 0.10 ms  0.0s
+           +0.0s  ✔ processes   clock of r-1 stopped  0.0s
+           +0.0s  ✔ processes   clock and 2 × worker of r-2 run  0.0s
+           +0.0s  ✔ promote     r-2 is stable, every worker acknowledged in 0.10 ms  0.0s
+           +0.0s  ✔ processes   worker of r-1 stopped  0.0s
+           +0.1s  ✔ drain       r-1 is empty, nothing was cut  0.0s
+           +0.1s  ✔ retire      r-1 is stopped  0.0s
+           +0.1s  ✔ shop-2 is complete
+        shop-2: shop runs r-2, released in 0.0s
+          requests 0, failed 0 (0 by the service, 0 by the router)
+    "#]],
+    );
+}
+
+#[test]
+fn processes_follow_the_traffic_back() {
+    told(
+        &Scenario { bad_traffic: true, ..with_processes("") },
+        &expect![[r#"
+           +0.0s  · shop-2 opened by ann: r-1 → r-2
+           +0.0s  ✔ preflight  0.0s
+           +0.0s  ✔ build  0.0s
+           +0.0s  ✔ provision   2 × r-2  0.0s
+           +0.0s  ✔ check  0.0s
+           +0.0s  ✔ processes   clock of r-1 stopped  0.0s
+           +0.0s  ✔ processes   clock and 2 × worker of r-2 run  0.0s
+           +0.0s  ✔ steady  0.0s
+           +0.0s  ✔ shift       all traffic is on r-2, every worker acknowledged in 0.10 ms  0.0s
+           +0.0s  … bake        observed for 1m
+           +0.0s  ✘ bake        fail: 50 of 100 requests failed  0.0s
+           +0.0s  ✘ goes back: all traffic returns to r-1
+           +0.1s  ✔ back        all traffic is on r-1, every worker acknowledged in 0.10 ms  0.0s
+           +0.1s  ✔ back        the processes of r-2 stopped  0.0s
+           +0.1s  ✔ back        clock and 2 × worker of r-1 run  0.0s
+           +0.1s  ✔ drain       r-2 is empty, nothing was cut  0.0s
+           +0.1s  ✔ retire      r-2 is stopped  0.0s
+           +0.1s  ✘ shop-2 was rolled back: 50 of 100 requests failed
+        shop-2: rolled back after 0.1s (traffic was back 10 ms after the decision); shop runs r-1
+          because 50 of 100 requests failed
+          verdict fail: 50 of 100 requests failed
+          requests 0, failed 0 (0 by the service, 0 by the router)
+    "#]],
+    );
+}
+
+#[test]
+fn a_worker_that_does_not_stay_up_is_refused() {
+    told(
+        &Scenario { bad_processes: true, ..with_processes("") },
+        &expect![[r#"
+           +0.0s  · shop-2 opened by ann: r-1 → r-2
+           +0.0s  ✔ preflight  0.0s
+           +0.0s  ✔ build  0.0s
+           +0.0s  ✔ provision   2 × r-2  0.0s
+           +0.0s  ✔ check  0.0s
+           +0.0s  ✔ processes   clock of r-1 stopped  0.0s
+           +0.0s  ✔ processes   clock and 2 × worker of r-2 run  0.0s
+           +0.0s  ✘ failed to keep the processes up: worker does not stay up: exit status 1
+           +0.0s  ✘ goes back: no traffic had moved; r-2 is stopped
+           +0.0s  ✔ back        the processes of r-2 stopped  0.0s
+           +0.0s  ✔ back        clock and 2 × worker of r-1 run  0.0s
+           +0.1s  ✔ retire      r-2 is stopped  0.0s
+           +0.1s  ✘ shop-2 was refused before any traffic moved: worker does not stay up: exit status 1
+        shop-2: refused after 0.1s, before any traffic moved; shop runs r-1 as before
+          because worker does not stay up: exit status 1
+          requests 0, failed 0 (0 by the service, 0 by the router)
+    "#]],
+    );
 }
 
 #[test]

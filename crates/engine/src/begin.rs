@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use cutover_core::{
-    Command, Event, Fault, Machine, Mode, Moment, Observed, Plan, PlanError, Record, Release, ReleaseFile,
-    ReleaseId, ReleaseKind, RevisionId, ServiceName,
+    Command, Event, Fault, Machine, Mode, Moment, Observed, Plan, PlanError, ProcessName, Record, Release,
+    ReleaseFile, ReleaseId, ReleaseKind, RevisionId, ServiceName, file,
 };
 use cutover_ports::Secret;
 use tokio::sync::oneshot;
@@ -199,8 +199,13 @@ impl Shared {
         let number = pointers.number + 1;
         let mut release = draft.release.clone();
         release.id = ReleaseId::numbered(&release.service, number);
+        let stable_processes = match &pointers.stable {
+            Some((_, releaser)) => self.processes_of(releaser).await?,
+            None => BTreeMap::new(),
+        };
         let observed = Observed {
             stable: pointers.stable.map(|(revision, _)| revision),
+            stable_processes,
             candidate_warm: self
                 .warm(&release.service, &release.candidate, release.file.platform.replicas())
                 .await,
@@ -210,6 +215,21 @@ impl Shared {
         };
         let plan = Plan::new(&release, &observed, draft.again);
         Ok((release, plan, number))
+    }
+
+    /// Returns what a release's candidate runs beside its routed process, each with its own stop grace.
+    async fn processes_of(
+        &self,
+        release: &ReleaseId,
+    ) -> Result<BTreeMap<ProcessName, file::Process>, EngineError> {
+        let records = self.store.records(release, 0, 1).await?;
+        let Some((release, _)) = opened(&records) else { return Err(EngineError::not_found(release)) };
+        let grace = release.file.platform.stop_grace();
+        let own = |process: &file::Process| file::Process {
+            stop_grace: process.stop_grace.or(Some(grace)),
+            ..process.clone()
+        };
+        Ok(release.file.processes.iter().map(|(name, process)| (name.clone(), own(process))).collect())
     }
 
     /// Tells whether all instances of a revision run.

@@ -237,6 +237,13 @@ impl Driver {
             Effect::Provision { revision, .. } => {
                 others.iter().any(|other| other.look(|machine| machine.tail_of() == Some(revision)))
             }
+            // What a tail still ends may not run beside what is started here.
+            Effect::Processes { .. } => {
+                let ends = |machine: &Machine| {
+                    machine.tail_of().is_some() && matches!(machine.step(), Step::Processes { .. })
+                };
+                others.iter().any(|other| other.number < self.number && other.look(ends))
+            }
             // A drain holds the router for as long as its slowest request; the way back of a newer release cannot
             // wait for that.
             Effect::Drain { .. } if matches!(wanted.key.step, StepKey::Forward(_)) => {

@@ -12,6 +12,7 @@ mod options;
 mod pointers;
 mod revisions;
 mod service;
+mod staff;
 pub mod store;
 mod sync;
 mod trips;

@@ -164,17 +164,17 @@ pub(crate) async fn revive(shared: Arc<Shared>, service: Arc<Service>) {
 }
 
 /// What shall run, and who is stable.
-struct Wish {
-    stable: RevisionId,
+pub(crate) struct Wish {
+    pub(crate) stable: RevisionId,
     /// The release that made it stable.
-    release: Release,
+    pub(crate) release: Release,
     /// A release under way decides about weights.
     held: bool,
     counts: Vec<(RevisionId, u32)>,
 }
 
 /// Asked anew under each hold: between two looks a release may be decided, and who was stable retired.
-async fn wish(shared: &Shared, service: &Service) -> Result<Option<Wish>, String> {
+pub(crate) async fn wish(shared: &Shared, service: &Service) -> Result<Option<Wish>, String> {
     // First what is under way, then the journal: a decision in between shows as a contradiction.
     let live = service.lives().into_iter().map(|live| live.machine()).find(Machine::holds_service);
     let words = |error: EngineError| error.to_string();
@@ -214,6 +214,7 @@ async fn ensure(shared: &Shared, service: &Arc<Service>) -> Result<(), String> {
     for (revision, _) in &wish.counts {
         keep(shared, service, revision).await?;
     }
+    crate::staff::revive(shared, service, &wish.stable).await?;
     restore(shared, service).await
 }
 

@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cutover_core::text::story_text;
-use cutover_core::{Event, Machine, Record, ReleaseFile, ReleaseId, RevisionId, ServiceName, Weight};
+use cutover_core::{
+    Event, Machine, ProcessCounts, ProcessName, Record, ReleaseFile, ReleaseId, RevisionId, ServiceName,
+    Weight,
+};
 use cutover_engine::store::{
     Append, Claimed, Journal, Opening, ReleaseRow, ServiceRow, StoreError, StoreErrorKind, Stored, Tenant,
 };
@@ -76,8 +79,13 @@ impl House {
 
     /// An engine that released `r-1` as the service's first revision.
     pub async fn with_stable(&self) -> (Arc<Engine>, Arc<Cut>) {
+        self.with_stable_of("").await
+    }
+
+    /// The same, with more in its release file.
+    pub async fn with_stable_of(&self, more: &str) -> (Arc<Engine>, Arc<Cut>) {
         let (engine, cut) = self.engine("host:1", true).await;
-        let id = started(engine.deploy(request("r-1", "")).await);
+        let id = started(engine.deploy(request("r-1", more)).await);
         assert_eq!(ended(&engine, &id).await.exit_code(), Some(0));
         cut.appends.store(0, Ordering::SeqCst);
         (engine, cut)
@@ -100,6 +108,18 @@ impl House {
         assert_eq!(self.world.violations(), Vec::<String>::new());
         assert_eq!(self.world.view("shop").failed_by_router, 0);
     }
+}
+
+/// A service with two workers that may overlap, and a clock that may not.
+pub const PROCESSES: &str = "processes:
+  worker: {command: [./shop, work], replicas: 2}
+  clock: {command: [./shop, tick], overlap: false}
+";
+
+/// The processes of [`PROCESSES`], all of one revision.
+pub fn staff(revision: &str) -> BTreeMap<RevisionId, ProcessCounts> {
+    let counts = [(ProcessName::new("worker"), 2), (ProcessName::new("clock"), 1)];
+    [(RevisionId::new(revision), counts.into())].into()
 }
 
 pub fn started(started: Result<Started, EngineError>) -> ReleaseId {

@@ -7,12 +7,12 @@ use cutover_core::{Machine, RevisionId};
 use cutover_engine::Started;
 use cutover_ports::fake::Behavior;
 
-use crate::harness::{House, When, ended, replayed, request, started, story};
+use crate::harness::{House, PROCESSES, When, ended, replayed, request, staff, started, story};
 
 /// How a killed release went on; none when the release was over before it could be killed.
 async fn killed_at(append: usize, when: When, down: Duration, bad: bool, more: &str) -> Option<Machine> {
     let house = House::new();
-    let (engine, cut) = house.with_stable().await;
+    let (engine, cut) = house.with_stable_of(if more == PROCESSES { more } else { "" }).await;
     if bad {
         house.world.behave("r-2", Behavior { failing: 50, ..Behavior::default() });
     }
@@ -48,6 +48,9 @@ async fn killed_at(append: usize, when: When, down: Duration, bad: bool, more: &
     assert_eq!(running, vec![RevisionId::new(stable)], "{place}");
     assert_eq!(house.world.running("shop")[&RevisionId::new(stable)], 2, "{place}");
     house.settled(&[stable]);
+    if more == PROCESSES {
+        assert_eq!(house.world.processes("shop"), staff(stable), "{place}");
+    }
     let records = engine.records(&id, 0).await.unwrap();
     assert_eq!(replayed(&records), machine, "{place}");
     assert_eq!(engine.services().await.unwrap()[0].stable, Some(RevisionId::new(stable)), "{place}");
@@ -131,4 +134,13 @@ async fn killed_anywhere_for_long_a_rolling_release_ends_whole() {
     let without_surge = "strategy: {rolling: {max_surge: 0, max_unavailable: 1, bake: 2s}}\n";
     let (released, back) = in_turn(Duration::from_secs(40), false, without_surge).await;
     assert!(released > 5 && back > 2);
+}
+
+/// A clock that is to be alone is alone whatever dies: the fakes note it as a violation if it is not.
+#[tokio::test(start_paused = true)]
+async fn killed_anywhere_the_processes_of_one_revision_run_in_the_end() {
+    let (released, back) = everywhere(Duration::from_secs(40), false, PROCESSES).await;
+    assert!(released > 10 && back > 2, "{released} released, {back} went back");
+    let (released, back) = everywhere(Duration::ZERO, true, PROCESSES).await;
+    assert!(released == 0 && back > 20, "{released} released, {back} went back");
 }

@@ -3,6 +3,7 @@
 //! An edge's tests give a fixture and print what came back; a case that breaks says which promise, and how.
 
 mod platform;
+mod processes;
 mod router;
 
 use std::time::Duration;

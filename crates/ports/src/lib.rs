@@ -7,7 +7,10 @@ mod platform;
 mod router;
 
 pub use check::{CheckRequest, CheckedInstance, Checker, GateRequest};
-pub use platform::{InstanceState, ObservedInstance, ObservedRevision, Platform, RevisionSpec, Secret};
+pub use platform::{
+    InstanceState, ObservedInstance, ObservedProcess, ObservedRevision, ObservedWorker, Platform,
+    RevisionSpec, Secret,
+};
 pub use router::{LeaseSupport, Router, RouterView, Target, TrackView, Trip};
 
 use std::sync::Arc;

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
-use cutover_core::{Fault, Fence, InstanceId, RevisionId, ServiceName, file};
+use cutover_core::{Fault, Fence, InstanceId, ProcessCounts, ProcessName, RevisionId, ServiceName, file};
 use serde::{Deserialize, Serialize};
 
 /// A secret value: never printed, never journaled.
@@ -39,6 +39,8 @@ pub struct RevisionSpec {
     pub service: ServiceName,
     /// The platform section of the release file.
     pub platform: file::Platform,
+    /// What it runs beside the routed process.
+    pub processes: BTreeMap<ProcessName, file::Process>,
     /// The folder that its relative paths start from.
     pub base: PathBuf,
     /// The values of the secrets it names. Empty where the revision is sealed already.
@@ -52,8 +54,39 @@ pub struct ObservedRevision {
     pub revision: RevisionId,
     /// How many instances the platform was asked for.
     pub desired: u32,
-    /// The instances, in a fixed order.
+    /// The routed instances, in a fixed order. No other is a target, or is checked.
     pub instances: Vec<ObservedInstance>,
+    /// What runs beside them, by name.
+    #[serde(default)]
+    pub processes: Vec<ObservedProcess>,
+}
+
+/// What really runs of one process beside the routed one.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ObservedProcess {
+    /// The process.
+    pub name: ProcessName,
+    /// How many the platform was asked for.
+    pub desired: u32,
+    /// Those that are there, in a fixed order.
+    pub instances: Vec<ObservedWorker>,
+}
+
+/// One running copy of a process that no requests go to: it has no address.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ObservedWorker {
+    /// Its name.
+    pub id: InstanceId,
+    /// Its process, where the platform knows it.
+    pub pid: Option<u32>,
+    /// How it is.
+    pub state: InstanceState,
+    /// How often it was started again since it was asked for.
+    pub restarts: u32,
+    /// Why it is not running; empty while it runs.
+    pub why: String,
+    /// Its last log lines, oldest first, at most 20.
+    pub log: Vec<String>,
 }
 
 /// One instance as it is.
@@ -99,13 +132,13 @@ pub trait Platform: Send + Sync {
     /// Returns what this platform cannot do without a gap for such a revision, each a sentence for the plan.
     async fn losses(&self, spec: &RevisionSpec) -> Result<Vec<String>, Fault>;
 
-    /// Looks whether the candidate fits beside what runs. Returns a line for people.
+    /// Looks whether the candidate, so many of it as the spec says, fits beside what runs. Returns a line for people.
     async fn preflight(&self, spec: &RevisionSpec, candidate: &RevisionId) -> Result<String, Fault>;
 
     /// Stores the revision complete, or not at all. Returns a line for people.
     async fn build(&self, fence: Fence, spec: &RevisionSpec, revision: &RevisionId) -> Result<String, Fault>;
 
-    /// Ensures that `count` instances of a stored revision are being kept running. Returns when they were started,
+    /// Ensures that `count` routed instances of a stored revision are being kept running. Returns when they were started,
     /// not when they are ready.
     async fn ensure(
         &self,
@@ -113,6 +146,16 @@ pub trait Platform: Send + Sync {
         service: &ServiceName,
         revision: &RevisionId,
         count: u32,
+    ) -> Result<(), Fault>;
+
+    /// Ensures that exactly these processes of a stored revision are being kept running beside its routed instances.
+    /// Returns when what is missing was started, and nothing is left of what is too much.
+    async fn ensure_processes(
+        &self,
+        fence: Fence,
+        service: &ServiceName,
+        revision: &RevisionId,
+        run: &ProcessCounts,
     ) -> Result<(), Fault>;
 
     /// Returns what really runs of the service, by revision.
@@ -131,7 +174,7 @@ pub trait Platform: Send + Sync {
     /// without a hint means that nothing listens yet.
     async fn vouch(&self, service: &ServiceName, instance: &InstanceId) -> Result<(), Fault>;
 
-    /// Stops all instances of the revision: stop signal, grace, kill. Returns when none is left.
+    /// Stops all instances of the revision, and all of its processes: stop signal, grace, kill. Returns when none is left.
     /// The caller has drained it. The stored revision stays, for rollback.
     async fn retire(&self, fence: Fence, service: &ServiceName, revision: &RevisionId) -> Result<(), Fault>;
 
@@ -151,7 +194,7 @@ pub trait Platform: Send + Sync {
         Ok(())
     }
 
-    /// Returns the last `lines` log lines of each instance of the revision, running or not, oldest first.
+    /// Returns the last `lines` log lines of each instance and process of the revision, running or not, oldest first.
     async fn logs(
         &self,
         service: &ServiceName,

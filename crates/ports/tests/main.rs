@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use cutover_core::file::Route;
+use cutover_core::file::{Process, Route};
 use cutover_core::{ReleaseFile, RevisionId, ServiceName};
 use cutover_ports::conformance::{PlatformFixture, RouterFixture, platform_cases, router_cases};
 use cutover_ports::fake::{Behavior, World};
@@ -32,6 +32,7 @@ impl PlatformFixture for Fake {
         RevisionSpec {
             service: service.clone(),
             platform,
+            processes: Default::default(),
             base: PathBuf::from("/"),
             secrets: Default::default(),
         }
@@ -41,6 +42,10 @@ impl PlatformFixture for Fake {
         let exits = Some(("exit status 1".to_string(), vec!["no".to_string()]));
         self.0.behave("r-99", Behavior { exits, ..Behavior::default() });
         Some(self.spec(service, 99))
+    }
+
+    fn process(&self) -> Process {
+        Process { command: vec!["./work".into()], replicas: 1, overlap: true, stop_grace: None }
     }
 }
 
@@ -78,7 +83,7 @@ impl RouterFixture for Fake {
 #[tokio::test(start_paused = true)]
 async fn the_fake_platform_conforms() {
     let passed = platform_cases(&Fake(World::new())).await.unwrap();
-    assert_eq!(passed.len(), 12, "{passed:?}");
+    assert_eq!(passed.len(), 16, "{passed:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use cutover_core::file::{LocalPlatform as LocalSection, Platform as PlatformSection, Route};
+use cutover_core::file::{LocalPlatform as LocalSection, Platform as PlatformSection, Process, Route};
 use cutover_core::{InstanceId, ReleaseFile, RevisionId, ServiceName};
 use cutover_local::{LocalPlatform, Options};
 use cutover_ports::conformance::{PlatformFixture, RouterFixture, platform_cases, router_cases};
@@ -31,6 +31,7 @@ impl Local {
         RevisionSpec {
             service: service.clone(),
             platform,
+            processes: BTreeMap::new(),
             base: self.scratch.path().to_path_buf(),
             secrets: BTreeMap::new(),
         }
@@ -53,6 +54,11 @@ impl PlatformFixture for Local {
     fn exiting(&self, service: &ServiceName) -> Option<RevisionSpec> {
         Some(self.spec_of(service, "[sh, -c, 'echo no config; exit 3']"))
     }
+
+    fn process(&self) -> Process {
+        let command = ["sh", "-c", "echo begins; exec sleep 100000"].map(String::from).to_vec();
+        Process { command, replicas: 1, overlap: true, stop_grace: None }
+    }
 }
 
 #[test]
@@ -67,7 +73,7 @@ fn the_local_platform_conforms() {
         let fixture = Local { platform: Arc::new(platform), scratch };
         let passed = platform_cases(&fixture).await.unwrap();
         println!("local: {}", passed.join(", "));
-        assert!(passed.len() >= 10);
+        assert!(passed.len() >= 14);
     });
 }
 

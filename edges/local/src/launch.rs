@@ -52,7 +52,7 @@ pub(crate) fn launch(
     command.envs(own_variables(record)).stdin(Stdio::null()).stdout(output).stderr(errors);
     let group = groups.make(&record.id, &manifest.platform);
     session::detach(&mut command, runner.and_then(|runner| runner.become_other()), group.doors());
-    let child = spawn(&mut command).map_err(|error| could_not_start(&manifest, &error))?;
+    let child = spawn(&mut command).map_err(|error| could_not_start(&command, &error))?;
     if let Some(missed) = group.missed(child.id()).first() {
         // It may also have ended already, which is told elsewhere.
         if process::look(child.id()).is_some_and(|seen| !seen.zombie) {
@@ -100,11 +100,15 @@ fn command(
     runner: Option<&Runner>,
     workdir: &Path,
 ) -> Result<Command, Fault> {
-    let port = record.port.to_string();
-    let words: Vec<String> = manifest.platform.command.iter().map(|word| with_port(word, &port)).collect();
-    let (program, arguments) = words
-        .split_first()
-        .ok_or_else(|| Fault::configuration("start an instance: platform.local.command is empty"))?;
+    let words: Vec<String> = match record.port {
+        Some(port) => {
+            let port = port.to_string();
+            manifest.command(record.beside.as_ref())?.iter().map(|word| with_port(word, &port)).collect()
+        }
+        None => manifest.command(record.beside.as_ref())?.to_vec(),
+    };
+    let (program, arguments) =
+        words.split_first().ok_or_else(|| Fault::configuration("start an instance: its command is empty"))?;
     let mut command = Command::new(program);
     let home = match runner {
         Some(runner) => runner.home.clone().into_os_string(),
@@ -116,13 +120,14 @@ fn command(
     Ok(command)
 }
 
-fn own_variables(record: &InstanceRecord) -> [(&'static str, String); 4] {
-    [
-        ("PORT", record.port.to_string()),
+fn own_variables(record: &InstanceRecord) -> Vec<(&'static str, String)> {
+    let mut variables = vec![
         ("CUTOVER_SERVICE", record.service.to_string()),
         ("CUTOVER_REVISION", record.revision.to_string()),
         (MARKER, record.id.to_string()),
-    ]
+    ];
+    variables.extend(record.port.map(|port| ("PORT", port.to_string())));
+    variables
 }
 
 fn spawn(command: &mut Command) -> io::Result<std::process::Child> {
@@ -141,8 +146,8 @@ fn spawn(command: &mut Command) -> io::Result<std::process::Child> {
     }
 }
 
-fn could_not_start(manifest: &Manifest, error: &io::Error) -> Fault {
-    let program = manifest.platform.command.first().map_or("", String::as_str);
+fn could_not_start(command: &Command, error: &io::Error) -> Fault {
+    let program = command.get_program().to_string_lossy();
     let what = format!("could not start {program}: {error}");
     match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory => Fault::platform(what),

@@ -3,15 +3,14 @@
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cutover_core::{After, Fault, Fence, InstanceId, RevisionId, ServiceName};
-use cutover_ports::{ObservedInstance, ObservedRevision, Platform, RevisionSpec};
+use cutover_core::{After, Fault, Fence, InstanceId, ProcessCounts, ProcessName, RevisionId, ServiceName};
+use cutover_ports::{ObservedRevision, Platform, RevisionSpec};
 use rustix::fs::{FlockOperation, flock};
 use tokio::sync::{Mutex, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -26,6 +25,7 @@ use crate::preflight::{self, Running};
 use crate::process::{self, Leader};
 use crate::record::{InstanceRecord, Records, ServiceRecord};
 use crate::seal::Vault;
+use crate::seen::Seen;
 use crate::store::Store;
 use crate::supervise::{Handle, Shared, Status};
 use crate::upkeep::Upkeep;
@@ -34,23 +34,22 @@ use crate::{upkeep, vouch};
 /// How long an open waits for an earlier platform in the same folder to let go.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
 /// How long killed processes may take to vanish before `retire` gives up waiting.
-const KILL_WAIT: Duration = Duration::from_secs(20);
-const LOG_LINES: usize = 20;
+pub(crate) const KILL_WAIT: Duration = Duration::from_secs(20);
 const DEAD_LOGS_KEPT: usize = 8;
 
 /// Processes on this machine. Dropping it, or the death of this process, leaves the instances running; the
 /// next open adopts them.
 pub struct LocalPlatform {
-    shared: Arc<Shared>,
-    services: Mutex<BTreeMap<ServiceName, Service>>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) services: Mutex<BTreeMap<ServiceName, Service>>,
     closing: watch::Sender<bool>,
     upkeep: JoinHandle<()>,
 }
 
 #[derive(Default)]
-struct Service {
-    record: ServiceRecord,
-    instances: Vec<Handle>,
+pub(crate) struct Service {
+    pub(crate) record: ServiceRecord,
+    pub(crate) instances: Vec<Handle>,
 }
 
 impl LocalPlatform {
@@ -93,7 +92,8 @@ impl LocalPlatform {
             for service in shared.records.services()? {
                 shared.records.prepare(&service)?;
                 let (record, instances) = shared.records.read(&service)?;
-                instances.iter().for_each(|instance| shared.ports.claim(instance.port));
+                let ports = instances.iter().filter_map(|instance| instance.port);
+                ports.for_each(|port| shared.ports.claim(port));
                 found.push((service, record, instances));
             }
             let ids = found.iter().flat_map(|(_, _, instances)| instances).map(|one| one.id.to_string());
@@ -108,12 +108,12 @@ impl LocalPlatform {
                 let leader = Leader::adopt(&instance, &self.shared.boot)
                     .map_err(|error| Fault::platform(format!("adopt instance {}: {error}", instance.id)))?;
                 // Its revision is wanted no more: a retire was cut short between the wish and the signal.
-                instance.stopping |= !service.record.desired.contains_key(&instance.revision);
+                instance.stopping |= !service.record.wants(&instance.revision, instance.beside.as_ref());
                 tracing::info!(instance = %instance.id, runs = leader.is_some(), stopping = instance.stopping, "instance adopted");
                 service.instances.push(self.supervise(instance, leader, false));
             }
-            for (revision, count) in service.record.desired.clone() {
-                self.settle(&name, &mut service, &revision, count).await?;
+            for (revision, beside, count) in service.record.wishes() {
+                self.settle(&name, &mut service, &revision, beside.as_ref(), count).await?;
             }
             services.insert(name, service);
         }
@@ -124,19 +124,21 @@ impl LocalPlatform {
         Handle::supervise(&self.shared, instance, leader, fresh, self.closing.subscribe())
     }
 
-    /// Starts what is missing of the revision and stops what is too much.
-    async fn settle(
+    /// Starts what is missing of the revision's routed instances, or of a process beside them, and stops what is too much.
+    pub(crate) async fn settle(
         &self,
         name: &ServiceName,
         service: &mut Service,
         revision: &RevisionId,
+        beside: Option<&ProcessName>,
         count: u32,
     ) -> Result<(), Fault> {
         service.instances.retain(|handle| !handle.is_gone());
         let kept: Vec<&Handle> = service
             .instances
             .iter()
-            .filter(|handle| handle.revision == *revision && !handle.is_stopping())
+            .filter(|handle| handle.revision == *revision && handle.beside.as_ref() == beside)
+            .filter(|handle| !handle.is_stopping())
             .collect();
         let mut slots: Vec<u32> = kept.iter().map(|handle| handle.slot).collect();
         slots.sort_unstable();
@@ -154,11 +156,12 @@ impl LocalPlatform {
         }
         for slot in free {
             let (shared, name, revision) = (self.shared.clone(), name.clone(), revision.clone());
+            let beside = beside.cloned();
             let instance = blocking(move || {
-                let port = shared.ports.take()?;
-                let written = InstanceRecord::intend(&name, &revision, slot, port)
+                let port = if beside.is_none() { Some(shared.ports.take()?) } else { None };
+                let written = InstanceRecord::intend(&name, &revision, beside.as_ref(), slot, port)
                     .and_then(|record| shared.records.write(&record).map(|()| record));
-                written.inspect_err(|_| shared.ports.free(port))
+                written.inspect_err(|_| port.iter().for_each(|port| shared.ports.free(*port)))
             })
             .await?;
             service.instances.push(self.supervise(instance, None, true));
@@ -167,7 +170,7 @@ impl LocalPlatform {
     }
 
     /// Notes the fence and what `change` makes of the wish, on disk before anything acts on it.
-    async fn admit(
+    pub(crate) async fn admit(
         &self,
         fence: Fence,
         name: &ServiceName,
@@ -193,7 +196,7 @@ impl LocalPlatform {
         Ok(())
     }
 
-    async fn statuses(
+    pub(crate) async fn statuses(
         &self,
         service: &ServiceName,
         of: impl Fn(&Handle) -> bool,
@@ -203,7 +206,7 @@ impl LocalPlatform {
         handles.filter(|handle| of(handle)).map(|handle| (handle.id.clone(), handle.status.clone())).collect()
     }
 
-    async fn with_store<T: Send + 'static>(
+    pub(crate) async fn with_store<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Store) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, Fault> {
@@ -232,11 +235,15 @@ impl Platform for LocalPlatform {
     }
 
     async fn preflight(&self, spec: &RevisionSpec, candidate: &RevisionId) -> Result<String, Fault> {
-        let mut running = Running { of_candidate: 0, processes: Vec::new() };
+        let mut running = Running { of_candidate: 0, beside: 0, processes: Vec::new() };
         let services = self.services.lock().await;
         for handle in services.get(&spec.service).into_iter().flat_map(|service| &service.instances) {
             if let Some(process) = handle.status.borrow().process.clone() {
-                running.of_candidate += u32::from(handle.revision == *candidate && !handle.is_stopping());
+                let stays = u32::from(handle.revision == *candidate && !handle.is_stopping());
+                match handle.beside {
+                    None => running.of_candidate += stays,
+                    Some(_) => running.beside += stays,
+                }
                 running.processes.push((handle.id.clone(), process));
             }
         }
@@ -273,50 +280,29 @@ impl Platform for LocalPlatform {
             };
         })
         .await?;
-        self.settle(service, entry, revision, count).await?;
+        self.settle(service, entry, revision, None, count).await?;
         drop(services);
-        for (id, mut status) in
-            self.statuses(service, |handle| handle.revision == *revision && !handle.is_stopping()).await
-        {
-            let lost = |_| Fault::cutover(format!("start instance {id}: its supervisor ended"));
-            let status = status.wait_for(|status| status.tried || status.gone).await.map_err(lost)?;
-            if let Some(fault) = &status.start_fault {
-                return Err(fault.clone());
-            }
-        }
-        Ok(())
+        let routed = |handle: &Handle| handle.revision == *revision && handle.beside.is_none();
+        self.started(service, routed).await
+    }
+
+    async fn ensure_processes(
+        &self,
+        fence: Fence,
+        service: &ServiceName,
+        revision: &RevisionId,
+        run: &ProcessCounts,
+    ) -> Result<(), Fault> {
+        self.staff(fence, service, revision, run).await
     }
 
     async fn observe(&self, service: &ServiceName) -> Result<Vec<ObservedRevision>, Fault> {
         let mut services = self.services.lock().await;
         let Some(service) = services.get_mut(service) else { return Ok(Vec::new()) };
         service.instances.retain(|handle| !handle.is_gone());
-        let mut revisions: BTreeMap<RevisionId, (u32, Vec<(u32, ObservedInstance, PathBuf)>)> = service
-            .record
-            .desired
-            .iter()
-            .map(|(revision, count)| (revision.clone(), (*count, Vec::new())))
-            .collect();
-        for handle in &service.instances {
-            let entry = revisions.entry(handle.revision.clone()).or_default();
-            entry.1.push((handle.slot, observed(handle), handle.log.clone()));
-        }
+        let seen = Seen::of(service);
         drop(services);
-        let read = move || {
-            let revision = |(revision, (desired, mut instances)): (
-                RevisionId,
-                (u32, Vec<(u32, ObservedInstance, PathBuf)>),
-            )| {
-                instances.sort_by(|a, b| (a.0, &a.1.id).cmp(&(b.0, &b.1.id)));
-                let instances = instances.into_iter().map(|(_, mut instance, log)| {
-                    instance.log = logs::tail(&log, LOG_LINES);
-                    instance
-                });
-                ObservedRevision { revision, desired, instances: instances.collect() }
-            };
-            Ok(revisions.into_iter().map(revision).collect())
-        };
-        blocking(read).await
+        blocking(move || Ok(seen.read())).await
     }
 
     async fn stamp(&self, service: &ServiceName) -> Option<u64> {
@@ -340,7 +326,11 @@ impl Platform for LocalPlatform {
             let what = format!("instance {instance} does not run: {}", status.why);
             return Err(Fault { after: After::Retry, ..Fault::candidate(what) });
         };
-        let (id, port) = (instance.clone(), status.port);
+        let Some(port) = status.port else {
+            let what = format!("see who listens for {instance}: no request goes to it");
+            return Err(Fault::cutover(what).fatal());
+        };
+        let id = instance.clone();
         blocking(move || vouch::vouch(&id, &leader, port)).await
     }
 
@@ -349,37 +339,18 @@ impl Platform for LocalPlatform {
         let entry = services.entry(service.clone()).or_default();
         self.admit(fence, service, entry, |record| {
             record.desired.remove(revision);
+            record.processes.remove(revision);
         })
         .await?;
         entry.instances.iter().filter(|handle| handle.revision == *revision).for_each(Handle::stop);
         drop(services);
         let stored = revision.clone();
         let grace = self
-            .with_store(move |store| {
-                Ok(store.manifest(&stored)?.map(|manifest| manifest.platform.stop_grace))
-            })
+            .with_store(move |store| Ok(store.manifest(&stored)?.map(|manifest| manifest.longest_grace())))
             .await;
         let grace = grace.ok().flatten().map_or(Duration::from_secs(30), |grace| grace.duration());
         let deadline = tokio::time::Instant::now() + grace + KILL_WAIT;
-        for (id, mut status) in self.statuses(service, |handle| handle.revision == *revision).await {
-            let gone = tokio::time::timeout_at(deadline, status.wait_for(|status| status.gone)).await;
-            match gone {
-                Ok(Ok(_)) => {}
-                Ok(Err(_)) => {
-                    return Err(Fault::cutover(format!(
-                        "stop instance {id}: the platform was closed meanwhile"
-                    )));
-                }
-                Err(_) => {
-                    let what = format!(
-                        "stop instance {id}: it is still there {} s after it was killed",
-                        KILL_WAIT.as_secs()
-                    );
-                    return Err(Fault::unknown(what)
-                        .hint("The kernel holds it, in a disk or network wait, say; see dmesg."));
-                }
-            }
-        }
+        self.gone(service, deadline, |handle| handle.revision == *revision).await?;
         let mut services = self.services.lock().await;
         if let Some(entry) = services.get_mut(service) {
             entry.instances.retain(|handle| !handle.is_gone());
@@ -397,7 +368,9 @@ impl Platform for LocalPlatform {
         let entry = services.entry(service.clone()).or_default();
         self.admit(fence, service, entry, |_| ()).await?;
         let runs = |handle: &Handle| handle.revision == *revision && !handle.is_gone();
-        if entry.record.desired.contains_key(revision) || entry.instances.iter().any(runs) {
+        let record = &entry.record;
+        let wanted = record.desired.contains_key(revision) || record.processes.contains_key(revision);
+        if wanted || entry.instances.iter().any(runs) {
             return Err(Fault::platform(format!("throw {revision} away: instances of it run or are wanted")));
         }
         let (shared, of, which) = (self.shared.clone(), service.clone(), revision.clone());
@@ -432,19 +405,6 @@ impl Platform for LocalPlatform {
                 .collect())
         };
         blocking(read).await
-    }
-}
-
-fn observed(handle: &Handle) -> ObservedInstance {
-    let status = handle.status.borrow();
-    ObservedInstance {
-        id: handle.id.clone(),
-        address: SocketAddr::from((Ipv4Addr::LOCALHOST, status.port)),
-        pid: status.process.as_ref().map(|process| process.pid),
-        state: status.state,
-        restarts: status.restarts,
-        why: status.why.clone(),
-        log: Vec::new(),
     }
 }
 
@@ -490,7 +450,7 @@ fn lock(path: &Path) -> Result<std::fs::File, Fault> {
     Ok(file)
 }
 
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
 ) -> Result<T, Fault> {
     spawn_blocking(work).await.unwrap_or_else(|error| Err(Fault::cutover(format!("finish a task: {error}"))))

@@ -21,8 +21,10 @@ const DESCRIPTORS_PER_INSTANCE: u64 = 8;
 
 /// What runs of the service now.
 pub(crate) struct Running {
-    /// Instances of the candidate, which need nothing more.
+    /// Routed instances of the candidate, which need nothing more.
     pub(crate) of_candidate: u32,
+    /// The same of what it runs beside them.
+    pub(crate) beside: u32,
     /// The first processes of the service's instances with their ids, to measure.
     pub(crate) processes: Vec<(cutover_core::InstanceId, crate::record::ProcessRecord)>,
 }
@@ -41,27 +43,31 @@ pub(crate) fn look(
         Some(manifest) => (store.workdir(candidate, manifest), None),
         None => (spec.base.clone(), store.artifact(spec)?),
     };
-    program(local, spec, &workdir, stored.is_some())?;
+    let commands = spec.processes.values().map(|process| &process.command);
+    for command in [&local.command].into_iter().chain(commands) {
+        program(local, command, spec, &workdir, stored.is_some())?;
+    }
     entry(local, if artifact.is_some() { store.folder() } else { &workdir })?;
     let copy_bytes = artifact.as_ref().map_or(0, Tree::bytes);
-    let more = local.replicas.saturating_sub(running.of_candidate);
+    let routed = local.replicas.saturating_sub(running.of_candidate);
+    let beside: u32 = spec.processes.values().map(|process| process.replicas).sum();
+    let more = routed.saturating_add(beside.saturating_sub(running.beside));
     store.room_for(copy_bytes.saturating_add(u64::from(more).saturating_mul(local.log_size.bytes())))?;
     descriptors(more)?;
-    ports(more)?;
+    ports(routed)?;
     memory(local, more, running)
 }
 
 fn program(
     local: &file::LocalPlatform,
+    command: &[String],
     spec: &RevisionSpec,
     workdir: &Path,
     stored: bool,
 ) -> Result<(), Fault> {
     let runner = local.user.as_deref().map(Runner::find).transpose()?;
-    let program = local
-        .command
-        .first()
-        .ok_or_else(|| Fault::configuration("find the program: platform.local.command is empty"))?;
+    let program =
+        command.first().ok_or_else(|| Fault::configuration("find the program: its command is empty"))?;
     if program.contains("$PORT") || program.contains("${PORT}") {
         return Ok(());
     }

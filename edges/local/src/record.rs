@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use cutover_core::{Fault, Fence, InstanceId, RevisionId, ServiceName};
+use cutover_core::{Fault, Fence, InstanceId, ProcessCounts, ProcessName, RevisionId, ServiceName};
 use serde::{Deserialize, Serialize};
 
 use crate::disk;
@@ -16,13 +16,40 @@ pub(crate) struct ServiceRecord {
     schema: u32,
     /// The highest fence seen.
     pub(crate) fence: Fence,
-    /// How many instances of each revision shall be kept running.
+    /// How many routed instances of each revision shall be kept running.
     pub(crate) desired: BTreeMap<RevisionId, u32>,
+    /// How many of each process beside them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) processes: BTreeMap<RevisionId, ProcessCounts>,
+}
+
+impl ServiceRecord {
+    /// Tells whether instances of this kind are wanted.
+    pub(crate) fn wants(&self, revision: &RevisionId, beside: Option<&ProcessName>) -> bool {
+        match beside {
+            None => self.desired.contains_key(revision),
+            Some(name) => self.processes.get(revision).is_some_and(|run| run.contains_key(name)),
+        }
+    }
+
+    /// Returns all that is wanted: revision, process, how many.
+    pub(crate) fn wishes(&self) -> Vec<(RevisionId, Option<ProcessName>, u32)> {
+        let routed = self.desired.iter().map(|(revision, count)| (revision.clone(), None, *count));
+        let beside = self.processes.iter().flat_map(|(revision, run)| {
+            run.iter().map(|(name, count)| (revision.clone(), Some(name.clone()), *count))
+        });
+        routed.chain(beside).collect()
+    }
 }
 
 impl Default for ServiceRecord {
     fn default() -> Self {
-        ServiceRecord { schema: SCHEMA, fence: Fence::default(), desired: BTreeMap::new() }
+        ServiceRecord {
+            schema: SCHEMA,
+            fence: Fence::default(),
+            desired: BTreeMap::new(),
+            processes: BTreeMap::new(),
+        }
     }
 }
 
@@ -34,9 +61,14 @@ pub(crate) struct InstanceRecord {
     pub(crate) id: InstanceId,
     pub(crate) service: ServiceName,
     pub(crate) revision: RevisionId,
-    /// Its number among the instances of its revision, from 1.
+    /// The process beside the routed one that it runs; none of a routed instance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) beside: Option<ProcessName>,
+    /// Its number among the instances of its revision and process, from 1.
     pub(crate) slot: u32,
-    pub(crate) port: u16,
+    /// Where it is reached; routed instances alone are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) port: Option<u16>,
     pub(crate) restarts: u32,
     /// Set before the stop signal, so that a crash finishes the stop.
     pub(crate) stopping: bool,
@@ -149,17 +181,21 @@ impl InstanceRecord {
     pub(crate) fn intend(
         service: &ServiceName,
         revision: &RevisionId,
+        beside: Option<&ProcessName>,
         slot: u32,
-        port: u16,
+        port: Option<u16>,
     ) -> Result<Self, Fault> {
         let random =
             disk::random_hex(4).map_err(|error| Fault::platform(format!("name an instance: {error}")))?;
         let short = revision.as_str().trim_start_matches("r-").get(..6).unwrap_or(revision.as_str());
+        // Logs and messages show the id: it says which process it is.
+        let process = beside.map(|name| format!("{name}-")).unwrap_or_default();
         Ok(InstanceRecord {
             schema: SCHEMA,
-            id: InstanceId::new(format!("{short}-{slot}-{random}")),
+            id: InstanceId::new(format!("{short}-{process}{slot}-{random}")),
             service: service.clone(),
             revision: revision.clone(),
+            beside: beside.cloned(),
             slot,
             port,
             restarts: 0,

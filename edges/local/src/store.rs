@@ -1,10 +1,11 @@
 //! The revision store: immutable revisions named by their content, each complete or not there.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cutover_core::{After, Blame, Cores, Fault, RevisionId, ServiceName, Size, file};
+use cutover_core::{After, Blame, Cores, Fault, ProcessName, RevisionId, ServiceName, Size, Span, file};
 use cutover_ports::RevisionSpec;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -29,9 +30,34 @@ pub(crate) struct Manifest {
     revision: RevisionId,
     service: ServiceName,
     pub(crate) platform: file::LocalPlatform,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) processes: BTreeMap<ProcessName, file::Process>,
     base: PathBuf,
     /// The hash of all but the secrets.
     content: String,
+}
+
+impl Manifest {
+    /// Returns the command of a process; of the routed one where none is named.
+    pub(crate) fn command(&self, beside: Option<&ProcessName>) -> Result<&[String], Fault> {
+        let Some(name) = beside else { return Ok(&self.platform.command) };
+        let process = self.processes.get(name);
+        process.map(|process| process.command.as_slice()).ok_or_else(|| {
+            Fault::configuration(format!("start process {name}: {} has no such process", self.revision))
+        })
+    }
+
+    /// Returns how long a process may take to stop.
+    pub(crate) fn stop_grace(&self, beside: Option<&ProcessName>) -> Span {
+        let own = beside.and_then(|name| self.processes.get(name)).and_then(|process| process.stop_grace);
+        own.unwrap_or(self.platform.stop_grace)
+    }
+
+    /// Returns the longest that any of its processes may take to stop.
+    pub(crate) fn longest_grace(&self) -> Span {
+        let graces = self.processes.keys().map(|name| self.stop_grace(Some(name)));
+        graces.chain([self.platform.stop_grace]).max().unwrap_or_default()
+    }
 }
 
 /// Everything that makes a revision another one, save the secrets' values. Replicas and log size do not. Limits do: they
@@ -55,6 +81,16 @@ struct Content<'a> {
     pids: Option<u32>,
     artifact: Option<String>,
     base: Option<&'a Path>,
+    program: Option<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    processes: BTreeMap<&'a ProcessName, ProcessContent<'a>>,
+}
+
+/// What makes a process beside the routed one another one. Whether revisions of it may overlap is the release's matter.
+#[derive(Serialize)]
+struct ProcessContent<'a> {
+    command: &'a [String],
+    stop_grace_ms: u64,
     program: Option<String>,
 }
 
@@ -96,8 +132,9 @@ impl Store {
             let asked = local(spec);
             let mut platform = stored.platform.clone();
             (platform.replicas, platform.log_size) = (asked.replicas, asked.log_size);
-            if platform != stored.platform {
-                disk::write_json(&self.manifest_path(revision), &Manifest { platform, ..stored })?;
+            let processes = spec.processes.clone();
+            if platform != stored.platform || processes != stored.processes {
+                disk::write_json(&self.manifest_path(revision), &Manifest { platform, processes, ..stored })?;
             }
             return Ok(format!("{revision} is stored already"));
         }
@@ -118,6 +155,7 @@ impl Store {
         Ok(RevisionSpec {
             service: manifest.service,
             platform: file::Platform::Local(manifest.platform),
+            processes: manifest.processes,
             base: manifest.base,
             secrets: Values::new(),
         })
@@ -267,6 +305,7 @@ impl Store {
             revision: revision.clone(),
             service: spec.service.clone(),
             platform: local(spec).clone(),
+            processes: spec.processes.clone(),
             base: spec.base.clone(),
             content,
         };
@@ -332,8 +371,17 @@ fn content(spec: &RevisionSpec, artifact: Option<String>) -> Result<String, Faul
         ))
         .fatal());
     }
-    let own = local.command.first().filter(|_| artifact.is_none()).filter(|program| program.contains('/'));
-    let program = own.map(|program| spec.base.join(program)).filter(|path| path.is_file());
+    let own = |command: &[String]| {
+        let own = command.first().filter(|_| artifact.is_none()).filter(|program| program.contains('/'));
+        let program = own.map(|program| spec.base.join(program)).filter(|path| path.is_file());
+        program.map(|path| tree::hash_file(&path)).transpose()
+    };
+    let mut processes = BTreeMap::new();
+    for (name, process) in &spec.processes {
+        let stop_grace_ms = process.stop_grace.unwrap_or(local.stop_grace).ms();
+        let (command, program) = (process.command.as_slice(), own(&process.command)?);
+        processes.insert(name, ProcessContent { command, stop_grace_ms, program });
+    }
     let mut secrets: Vec<&String> = local.secrets.iter().collect();
     secrets.sort();
     let content = Content {
@@ -349,7 +397,8 @@ fn content(spec: &RevisionSpec, artifact: Option<String>) -> Result<String, Faul
         cpu: local.cpu,
         pids: local.pids,
         base: artifact.is_none().then_some(spec.base.as_path()),
-        program: program.map(|path| tree::hash_file(&path)).transpose()?,
+        program: own(&local.command)?,
+        processes,
         artifact,
     };
     let bytes = serde_json::to_vec(&content)

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cutover_core::{Fault, InstanceId, RevisionId};
+use cutover_core::{Fault, InstanceId, ProcessName, RevisionId};
 use cutover_ports::InstanceState;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -42,6 +42,8 @@ pub(crate) struct Shared {
 pub(crate) struct Handle {
     pub(crate) id: InstanceId,
     pub(crate) revision: RevisionId,
+    /// The process beside the routed one that it runs.
+    pub(crate) beside: Option<ProcessName>,
     pub(crate) slot: u32,
     pub(crate) log: PathBuf,
     pub(crate) status: watch::Receiver<Status>,
@@ -52,7 +54,7 @@ pub(crate) struct Handle {
 /// What a supervisor knows of its instance.
 #[derive(Clone, Debug)]
 pub(crate) struct Status {
-    pub(crate) port: u16,
+    pub(crate) port: Option<u16>,
     pub(crate) process: Option<ProcessRecord>,
     pub(crate) state: InstanceState,
     pub(crate) restarts: u32,
@@ -89,6 +91,7 @@ impl Handle {
         let log = shared.records.log(&record);
         let (id, revision, slot) = (record.id.clone(), record.revision.clone(), record.slot);
         let watched = shared.upkeep.watch(log.clone());
+        let beside = record.beside.clone();
         let group = leader.as_ref().map(|leader| {
             let memory = shared.store.stored(&record.revision).ok().and_then(|found| found.platform.memory);
             Group::of(&record.id, leader.process.pid, memory)
@@ -111,7 +114,7 @@ impl Handle {
             log_size: 0,
             fresh,
         };
-        Handle { id, revision, slot, log, status, stop, task: tokio::spawn(supervisor.run(leader)) }
+        Handle { id, revision, beside, slot, log, status, stop, task: tokio::spawn(supervisor.run(leader)) }
     }
 
     /// Asks for the end state "stopped"; asking again changes nothing.
@@ -224,10 +227,11 @@ impl Supervisor {
                 stop::kill_rest_now(&record.id);
             }
             let port = record.port;
-            if !launch::port_is_free(record.port) {
+            if let Some(taken) = port.filter(|port| !launch::port_is_free(*port)) {
                 let port = shared.ports.take()?;
-                logs::note(&log, &format!("port {} is taken by someone else; it gets {port}", record.port));
-                shared.ports.free(std::mem::replace(&mut record.port, port));
+                logs::note(&log, &format!("port {taken} is taken by someone else; it gets {port}"));
+                shared.ports.free(taken);
+                record.port = Some(port);
             }
             record.process = None;
             // Failing to remember is no reason not to run; should this server die too, the next one ends it
@@ -319,7 +323,10 @@ impl Supervisor {
             let _ = spawn_blocking(move || shared.records.write(&record)).await;
         }
         let (signal, grace) = match self.shared.store.stored(&self.record.revision) {
-            Ok(manifest) => (launch::stop_signal(&manifest), manifest.platform.stop_grace.duration()),
+            Ok(manifest) => {
+                let grace = manifest.stop_grace(self.record.beside.as_ref());
+                (launch::stop_signal(&manifest), grace.duration())
+            }
             Err(_) => (rustix::process::Signal::TERM, Duration::from_secs(30)),
         };
         let stopped = tokio::select! {
@@ -334,7 +341,7 @@ impl Supervisor {
             if let Err(fault) = shared.records.remove(&record) {
                 tracing::warn!(instance = %record.id, error = %fault, "record of a stopped instance stays");
             }
-            shared.ports.free(record.port);
+            record.port.iter().for_each(|port| shared.ports.free(*port));
         })
         .await;
         self.report.send_modify(|status| {

@@ -24,6 +24,13 @@ impl Node {
         .map_err(|misfit| misfit.at(self.place))
     }
 
+    fn text(&self) -> Option<&str> {
+        match &self.value {
+            Value::Scalar(scalar) if scalar.kind == Kind::Text => Some(&scalar.text),
+            _ => None,
+        }
+    }
+
     fn whole(&self, least: i128, most: i128) -> Result<i128, Misfit> {
         let scalar = self.scalar("a whole number", "write one number, such as `2`")?;
         let digits = scalar.text.strip_prefix(['+', '-']).unwrap_or(&scalar.text);
@@ -186,10 +193,22 @@ impl<'de> Deserializer<'de> for &'de Node {
     fn deserialize_struct<V: Visitor<'de>>(
         self,
         _: &'static str,
-        _: &'static [&'static str],
+        fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Misfit> {
-        self.deserialize_map(visitor)
+        let words: Vec<&str> = match &self.value {
+            Value::Scalar(scalar) if scalar.kind == Kind::Text => scalar.text.split_whitespace().collect(),
+            Value::List(items) => items.iter().filter_map(Node::text).collect(),
+            _ => Vec::new(),
+        };
+        if words.is_empty() || !fields.contains(&"command") {
+            return self.deserialize_map(visitor);
+        }
+        // The command alone, as a Procfile has it.
+        let words: Vec<&str> = words.into_iter().take(8).collect();
+        let what = format!("keys with values are expected here, not {}", self.noun());
+        let hint = format!("did you mean `{{command: [{}]}}`?", short(&words.join(", ")));
+        Err(Misfit::value(what, hint).at(self.place))
     }
 
     fn deserialize_enum<V: Visitor<'de>>(

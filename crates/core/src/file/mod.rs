@@ -10,6 +10,7 @@ mod error;
 mod guess;
 mod misfit;
 mod overlay;
+mod processes;
 mod read;
 #[cfg(feature = "schema")]
 mod reference;
@@ -30,13 +31,14 @@ use serde::{Deserialize, Serialize};
 pub use checks::{Check, Checks, Expect, StatusRange};
 pub use document::{Checked, Document};
 pub use error::{FileError, FileErrors};
+pub use processes::Process;
 #[cfg(feature = "schema")]
 pub use reference::release_file_reference;
 #[cfg(feature = "schema")]
 pub use schema::release_file_schema;
 pub use strategy::{BlueGreen, Canary, Rolling, Strategy};
 
-use crate::ids::ServiceName;
+use crate::ids::{ProcessName, ServiceName};
 use crate::units::{Cores, Size, Span, Weight};
 
 /// One service and how it is released.
@@ -51,6 +53,10 @@ pub struct ReleaseFile {
     pub platform: Platform,
     /// Where its requests come in; all routes lead to the same revisions.
     pub route: Vec<Route>,
+    /// What runs beside the routed process, by name: workers, clocks. A release is one thing for all of them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[cfg_attr(feature = "schema", schemars(with = "BTreeMap<String, Process>"))]
+    pub processes: BTreeMap<ProcessName, Process>,
     /// Your own tests, run one after the other in the release file's folder before anything moves: shell commands that must
     /// exit 0. One that fails refuses the release.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -101,6 +107,13 @@ impl Platform {
     pub fn replicas(&self) -> u32 {
         match self {
             Platform::Local(local) => local.replicas,
+        }
+    }
+
+    /// Returns how long an instance may take to stop before it is killed.
+    pub fn stop_grace(&self) -> Span {
+        match self {
+            Platform::Local(local) => local.stop_grace,
         }
     }
 

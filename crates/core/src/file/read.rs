@@ -5,10 +5,9 @@ use super::{Document, FileErrors, ReleaseFile};
 
 /// Keys of the format that this version does not honour yet. Silence would be worse than an error:
 /// a `smoke:` that is not run, for one, lets an untested revision pass.
-const NOT_YET: [(&str, &str); 3] = [
+const NOT_YET: [(&str, &str); 2] = [
     ("smoke", "ask the same with `health: [{path: …}]` or `health: [{run: …}]`"),
     ("load", "run the load test from a `health: [{run: …}]` command"),
-    ("processes", "give each process a release file of its own"),
 ];
 const NOT_YET_PLATFORMS: [&str; 3] = ["docker", "kubernetes", "ecs"];
 

@@ -71,6 +71,7 @@ fn loosen(schema: &mut Value, merged: &[String], choice: bool) {
         }
     }
     if let Some(values) = object.get_mut("additionalProperties").filter(|values| values.is_object()) {
+        loosen(values, merged, false);
         let some = values.take();
         *values = json!({ "anyOf": [some, { "type": "null" }] });
     }

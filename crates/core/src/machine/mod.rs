@@ -16,7 +16,7 @@ use crate::fault::{Blame, Fault};
 use crate::file::ApprovalPoint;
 use crate::guard::Verdict;
 use crate::ids::{Moment, RevisionId};
-use crate::plan::{Plan, Step};
+use crate::plan::{Plan, ProcessCounts, Step, Track};
 use crate::units::Weight;
 
 pub use wanted::Wanted;
@@ -332,6 +332,20 @@ impl Machine {
                 BackStage::Restore { count } => stable = Some(count),
                 BackStage::Yield { count } => candidate = Some(count),
                 BackStage::Retire => candidate = None,
+                _ => {}
+            }
+        }
+        (stable, candidate)
+    }
+
+    /// Returns which processes of stable and of the candidate this state wants beside their routed ones.
+    pub fn processes(&self) -> (ProcessCounts, ProcessCounts) {
+        let mut stable = self.plan.stable_processes_at(self.at);
+        let mut candidate = self.plan.candidate_processes_at(self.at);
+        for stage in self.gone_back() {
+            match stage {
+                BackStage::Processes { of: Track::Stable } => stable.clone_from(&self.plan.stable_processes),
+                BackStage::Processes { of: Track::Candidate } | BackStage::Retire => candidate.clear(),
                 _ => {}
             }
         }

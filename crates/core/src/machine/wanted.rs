@@ -3,7 +3,7 @@
 use super::{Attempts, Machine, Mode};
 use crate::effect::{BackStage, Effect, EffectKey, Lease, Shift, StepKey};
 use crate::ids::{Moment, RevisionId};
-use crate::plan::Step;
+use crate::plan::{ProcessCounts, Step, Track};
 use crate::units::Weight;
 
 /// An effect that the current state wants.
@@ -77,7 +77,8 @@ impl Machine {
         match (self.step(), &self.plan.stable) {
             (Step::Preflight, _) => {
                 let beside = self.plan.most.saturating_sub(self.plan.replicas).min(self.plan.replicas);
-                vec![Effect::Preflight { candidate: candidate(), beside }]
+                let processes = self.plan.processes_beside();
+                vec![Effect::Preflight { candidate: candidate(), beside, processes }]
             }
             (Step::Gate { command }, _) => vec![Effect::Gate { command: command.clone() }],
             (Step::Build, _) => vec![Effect::Build { revision: candidate() }],
@@ -86,6 +87,24 @@ impl Machine {
             }
             (Step::Check, _) => {
                 vec![Effect::Check { revision: candidate(), count: self.plan.candidate_at(self.at) }]
+            }
+            (Step::Processes { of: Track::Candidate, run }, _) => {
+                vec![Effect::Processes {
+                    revision: candidate(),
+                    run: run.clone(),
+                    grace: self.plan.process_grace,
+                }]
+            }
+            (Step::Processes { of: Track::Stable, run }, Some(stable)) => {
+                vec![Effect::Processes {
+                    revision: stable.clone(),
+                    run: run.clone(),
+                    grace: self.plan.process_grace,
+                }]
+            }
+            (Step::Steady, _) => {
+                let run = self.plan.candidate_processes_at(self.at);
+                vec![Effect::Steady { revision: candidate(), run }]
             }
             (Step::Shift { weight }, _) => vec![Effect::Shift(self.split(*weight))],
             (Step::Bake { guard, .. }, _) => {
@@ -110,7 +129,12 @@ impl Machine {
                 within: self.plan.drain,
             }],
             (
-                Step::Approve { .. } | Step::Warm { .. } | Step::Shrink { .. } | Step::Drain | Step::Retire,
+                Step::Approve { .. }
+                | Step::Processes { .. }
+                | Step::Warm { .. }
+                | Step::Shrink { .. }
+                | Step::Drain
+                | Step::Retire,
                 _,
             ) => vec![],
         }
@@ -133,6 +157,13 @@ impl Machine {
                 // In a first release there is no one to return to: the route answers 503, as it did before.
                 let weights = self.plan.stable.iter().map(|stable| (stable.clone(), Weight::FULL)).collect();
                 Effect::Shift(Shift { weights, lease: None })
+            }
+            BackStage::Processes { of: Track::Candidate } => {
+                Effect::Processes { revision, run: ProcessCounts::new(), grace: self.plan.process_grace }
+            }
+            BackStage::Processes { of: Track::Stable } => {
+                let run = self.plan.stable_processes.clone();
+                Effect::Processes { revision: stable(), run, grace: self.plan.process_grace }
             }
             BackStage::Drain => Effect::Drain { revision, within },
             BackStage::Retire => Effect::Retire { revision },

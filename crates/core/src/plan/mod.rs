@@ -1,14 +1,20 @@
 //! The plan: the steps of a release, fixed before anything moves. Strategies differ here and nowhere else.
 
+mod processes;
 mod sizes;
 mod steps;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use crate::file::{ApprovalPoint, Guard, Strategy};
-use crate::ids::{ReleaseId, RevisionId, ServiceName};
+use crate::ids::{ProcessName, ReleaseId, RevisionId, ServiceName};
 use crate::release::{Observed, Release, ReleaseKind};
 use crate::units::{Span, Weight};
+
+use processes::Staff;
+pub use processes::{ProcessCounts, STEADY, Track};
 
 /// The steps of one release, and what they need to know.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,6 +37,18 @@ pub struct Plan {
     pub most: u32,
     /// How many ready instances of both revisions there are at least, while the release is not decided.
     pub least_ready: u32,
+    /// What runs of the candidate beside its routed process.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub processes: ProcessCounts,
+    /// What runs of stable beside its routed process.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub stable_processes: ProcessCounts,
+    /// The processes of which two revisions never run at once.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub alone: BTreeSet<ProcessName>,
+    /// The longest that any of these processes may take to stop.
+    #[serde(default)]
+    pub process_grace: Span,
     /// How long a drain may take.
     pub drain: Span,
     /// What the router may judge by itself while the candidate's weight is leased.
@@ -63,6 +81,15 @@ pub enum Step {
     },
     /// The candidate's instances pass their checks.
     Check,
+    /// Exactly these processes of a revision run beside its routed one; what is not named has stopped.
+    Processes {
+        /// Whose.
+        of: Track,
+        /// How many of each.
+        run: ProcessCounts,
+    },
+    /// The candidate's processes stay up for [`STEADY`].
+    Steady,
     /// A person approves.
     Approve {
         /// Before what.
@@ -107,6 +134,8 @@ impl Step {
             Step::Build => "build".into(),
             Step::Provision { .. } => "provision".into(),
             Step::Check => "check".into(),
+            Step::Processes { .. } => "processes".into(),
+            Step::Steady => "steady".into(),
             Step::Approve { .. } => "approve".into(),
             Step::Shift { weight } => format!("shift {weight}"),
             Step::Bake { .. } => "bake".into(),
@@ -164,6 +193,8 @@ impl Plan {
         {
             return Err(PlanError::RolledBackBefore { service, revision: candidate });
         }
+        let Staff { candidate: processes, stable: stable_processes, alone, grace: process_grace } =
+            Staff::of(release, observed);
         let replicas = release.file.platform.replicas();
         let (most, least_ready) = match &release.file.strategy {
             Strategy::Rolling(rolling) if observed.stable.is_some() => {
@@ -181,6 +212,10 @@ impl Plan {
             replicas,
             most,
             least_ready,
+            processes,
+            stable_processes,
+            alone,
+            process_grace,
             drain: release.file.drain,
             guard: release.file.guard.clone(),
             deadline: release.file.deadline,
@@ -241,6 +276,7 @@ fn losses(release: &Release, observed: &Observed) -> Vec<String> {
             "rolling: stable stops batch by batch, so the way back starts its instances again, batch by batch".into(),
         );
     }
+    losses.extend(Staff::of(release, observed).losses());
     losses.extend(observed.losses.iter().cloned());
     losses
 }

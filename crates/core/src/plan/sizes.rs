@@ -1,7 +1,7 @@
 //! How many instances of each revision a step wants, and the way back from it.
 
 use super::steps::{instances_for, share_of};
-use super::{Plan, Step};
+use super::{Plan, Step, Track};
 use crate::effect::BackStage;
 use crate::units::Weight;
 
@@ -61,6 +61,8 @@ impl Plan {
             stable: if self.stable.is_some() { self.stable_at(at) } else { self.replicas },
             candidate: self.candidate_at(at),
             weight: self.weight_at(at),
+            candidate_works: self.processes_at(Track::Candidate, at).is_some(),
+            stable_lacks: self.processes_at(Track::Stable, at).is_some(),
             stages: Vec::new(),
         };
         back.keep(self.retained_at(at));
@@ -82,6 +84,10 @@ struct WayBack<'a> {
     candidate: u32,
     /// The candidate's weight; none where traffic never moved.
     weight: Option<Weight>,
+    /// Processes of the candidate may run.
+    candidate_works: bool,
+    /// Processes of stable have made room for them.
+    stable_lacks: bool,
     stages: Vec<BackStage>,
 }
 
@@ -113,10 +119,22 @@ impl WayBack<'_> {
         self.stages.push(BackStage::Yield { count });
     }
 
-    /// All traffic to stable; the candidate goes.
+    /// All traffic to stable; the candidate goes. Users come first, then the queues: stable's processes wait for the end
+    /// of the candidate's, but not for its drain.
     fn finish(&mut self) {
-        if self.weight.take().is_some() {
-            self.stages.extend([BackStage::Traffic, BackStage::Drain]);
+        let moved = self.weight.take().is_some();
+        if moved {
+            self.stages.push(BackStage::Traffic);
+        }
+        for (due, of) in
+            [(&mut self.candidate_works, Track::Candidate), (&mut self.stable_lacks, Track::Stable)]
+        {
+            if std::mem::take(due) {
+                self.stages.push(BackStage::Processes { of });
+            }
+        }
+        if moved {
+            self.stages.push(BackStage::Drain);
         }
         if self.candidate > 0 {
             self.candidate = 0;

@@ -1,6 +1,7 @@
 //! The steps of each strategy. Blue-green, canary and rolling differ here and nowhere else.
 
 use super::Step;
+use super::processes::Staff;
 use crate::file::{ApprovalPoint, ReleaseFile, Rolling, Strategy};
 use crate::release::{Observed, Release, ReleaseKind};
 use crate::units::{Span, Weight};
@@ -15,6 +16,7 @@ pub(super) fn steps(release: &Release, observed: &Observed) -> Vec<Step> {
         // at 3 AM wants it done.
         quick: rollback || observed.stable.is_none(),
         rollback,
+        staff: Staff::of(release, observed),
         replicas: file.platform.replicas(),
         provisioned: 0,
         approved: false,
@@ -30,8 +32,15 @@ pub(super) fn steps(release: &Release, observed: &Observed) -> Vec<Step> {
         Strategy::Canary(canary) if !steps.quick => steps.weights(&canary.weights, canary.bake),
         _ => steps.weights(&[Weight::FULL], Span::default()),
     }
+    if rollback {
+        // Users first: whoever rolls back does not want to wait for a clock to stop. That these processes stay up they
+        // have shown before, and one that does not is no reason to return to what was just left.
+        steps.steps.extend(steps.staff.arrive(true));
+    }
     steps.approve(ApprovalPoint::BeforePromote);
     steps.steps.push(Step::Promote);
+    // Before it is kept warm: two revisions must not work one queue for all that time.
+    steps.steps.extend(steps.staff.leave());
     if observed.stable.is_some() {
         // An instance that waits for its predecessor's place does not wait for a warm one.
         let complete = steps.provisioned == steps.replicas;
@@ -66,6 +75,7 @@ struct Steps<'a> {
     file: &'a ReleaseFile,
     quick: bool,
     rollback: bool,
+    staff: Staff,
     replicas: u32,
     /// Instances of the candidate so far.
     provisioned: u32,
@@ -120,6 +130,9 @@ impl Steps<'_> {
         if !self.approved {
             self.approved = true;
             self.approve(ApprovalPoint::BeforeShift);
+            if !self.rollback {
+                self.steps.extend(self.staff.arrive(false));
+            }
         }
         self.steps.push(Step::Shift { weight });
         if !self.quick && bake > Span::default() {

@@ -3,8 +3,9 @@
 use super::run::Run;
 use super::world::World;
 use crate::effect::{BackStage, Effect, EffectName};
-use crate::ids::{Fence, Moment, RevisionId};
+use crate::ids::{Fence, Moment, ProcessName, RevisionId};
 use crate::machine::{BackReason, Ending, Mode};
+use crate::plan::{ProcessCounts, Step};
 use crate::units::Weight;
 
 /// A promise, and how to see that it is broken.
@@ -16,7 +17,7 @@ pub struct Invariant {
 }
 
 /// All invariants.
-pub const INVARIANTS: [Invariant; 13] = [
+pub const INVARIANTS: [Invariant; 17] = [
     Invariant {
         promise: "stable keeps the instances of its plan until the release is decided",
         broken: stable_kept,
@@ -37,6 +38,22 @@ pub const INVARIANTS: [Invariant; 13] = [
     Invariant { promise: "nothing is orphaned when a release ends", broken: no_orphans },
     Invariant { promise: "a released candidate takes all traffic, without a lease", broken: released_serves },
     Invariant { promise: "refused means that traffic never moved", broken: refused_never_moved },
+    Invariant {
+        promise: "a process that is to be alone never runs in two revisions at once",
+        broken: alone_is_alone,
+    },
+    Invariant {
+        promise: "what need not make room of stable's processes runs until the release is decided",
+        broken: processes_kept,
+    },
+    Invariant {
+        promise: "a candidate's processes have stayed up before it takes traffic",
+        broken: steady_before_traffic,
+    },
+    Invariant {
+        promise: "in the end the processes of one revision run, and of one alone",
+        broken: one_staff,
+    },
     Invariant { promise: "only the candidate's fault fails a verdict", broken: verdicts_blame_candidate },
     Invariant { promise: "a leased weight outlives its driver by the lease at most", broken: lease_bounds },
 ];
@@ -134,6 +151,58 @@ fn released_serves(run: &Run) -> Option<String> {
     (run.machine.ended() && ready < all).then(|| format!("{ready} of {all} instances are ready at the end"))
 }
 
+fn alone_is_alone(run: &Run) -> Option<String> {
+    let twice = |name: &&ProcessName| {
+        let runs =
+            run.world.processes.values().filter(|counts| counts.get(*name).is_some_and(|count| *count > 0));
+        runs.count() > 1
+    };
+    run.machine.plan().alone.iter().find(twice).map(|name| format!("{name} runs twice"))
+}
+
+fn processes_kept(run: &Run) -> Option<String> {
+    let plan = run.machine.plan();
+    let stable = plan.stable.as_ref().filter(|_| run.machine.decided().is_none())?;
+    let runs = run.world.processes.get(stable);
+    let gone = |(name, count): &(&ProcessName, &u32)| {
+        !plan.hands_over(name) && runs.and_then(|runs| runs.get(*name)) != Some(*count)
+    };
+    plan.stable_processes.iter().find(gone).map(|(name, _)| format!("{name} of {stable} does not run"))
+}
+
+fn steady_before_traffic(run: &Run) -> Option<String> {
+    let plan = run.machine.plan();
+    let asked = plan.steps.contains(&Step::Steady);
+    let early = asked && run.world.weight(&plan.candidate) > Weight::ZERO && !run.world.steady;
+    // A way back stops them after it took the traffic away; what is left then has no weight.
+    early.then(|| format!("{} has weight", plan.candidate))
+}
+
+fn one_staff(run: &Run) -> Option<String> {
+    let (machine, plan) = (&run.machine, run.machine.plan());
+    if plan.processes.is_empty() && plan.stable_processes.is_empty() {
+        return None;
+    }
+    // They leave first of all the predecessor has: it may stay warm for long.
+    let left =
+        machine.decided().is_some() && !matches!(machine.step(), Step::Promote | Step::Processes { .. });
+    let stays = match machine.ending() {
+        Some(Ending::Released) => true,
+        Some(_) => false,
+        None if left => true,
+        None => return None,
+    };
+    let (stable, candidate) = (plan.stable.as_ref(), &plan.candidate);
+    let none = ProcessCounts::new();
+    let wanted = if stays { (&none, &plan.processes) } else { (&plan.stable_processes, &none) };
+    let runs = (
+        stable.map(|stable| run.world.processes(stable)).unwrap_or_default(),
+        run.world.processes(candidate),
+    );
+    ((&runs.0, &runs.1) != wanted)
+        .then(|| format!("of stable {:?} run, of the candidate {:?}", runs.0, runs.1))
+}
+
 fn refused_never_moved(run: &Run) -> Option<String> {
     let refused = matches!(run.machine.ending()?, Ending::Refused { .. });
     (refused && run.shifted_once).then(|| "traffic moved in a release that says it did not".into())
@@ -163,6 +232,6 @@ fn lease_bounds(run: &Run) -> Option<String> {
 pub(super) fn twice_is_once(world: &World, effect: &Effect, fence: Fence, now: Moment) -> Option<String> {
     let mut again = world.clone();
     let second = again.act(effect, fence, now);
-    (second.is_ok() && (&again.running, &again.weights) != (&world.running, &world.weights))
-        .then(|| format!("{} twice is not once", effect.name()))
+    let shown = |world: &World| (world.running.clone(), world.weights.clone(), world.processes.clone());
+    (second.is_ok() && shown(&again) != shown(world)).then(|| format!("{} twice is not once", effect.name()))
 }

@@ -18,7 +18,7 @@ use crate::event::{Command, Event, HoldDefault};
 use crate::fault::Fault;
 use crate::ids::ReleaseId;
 use crate::machine::{Ending, HoldReason, Machine};
-use crate::plan::Plan;
+use crate::plan::{Plan, Track};
 use crate::release::{Observed, Release};
 use crate::units::Span;
 
@@ -35,6 +35,8 @@ pub struct Scenario {
     pub bad_gate: bool,
     /// The candidate fails its checks.
     pub bad_checks: bool,
+    /// The candidate's processes do not stay up.
+    pub bad_processes: bool,
     /// The candidate's traffic fails its guard.
     pub bad_traffic: bool,
     /// The candidate gets too little traffic for a verdict.
@@ -50,6 +52,7 @@ impl Scenario {
             observed,
             bad_gate: false,
             bad_checks: false,
+            bad_processes: false,
             bad_traffic: false,
             no_traffic: false,
         }
@@ -133,6 +136,11 @@ pub enum Sabotage {
     ForgetRestore,
     ReturnTooMuch,
     BlameOutage,
+    RunTwoClocks,
+    StopWorkersEarly,
+    SkipSteady,
+    ForgetProcesses,
+    KeepOldProcesses,
     ActBeforeJournal,
     IgnoreFences,
 }
@@ -152,6 +160,8 @@ pub(crate) fn stage_name(stage: BackStage) -> &'static str {
         BackStage::Restore { .. } => "restore",
         BackStage::Recheck { .. } => "recheck",
         BackStage::Traffic => "traffic",
+        BackStage::Processes { of: Track::Stable } => "processes of stable",
+        BackStage::Processes { of: Track::Candidate } => "processes of the candidate",
         BackStage::Drain => "drain",
         BackStage::Retire => "retire",
     }

@@ -93,6 +93,7 @@ pub fn run(scenario: &Scenario, schedule: &Schedule) -> Finished {
     let mut world = World::new(plan.clone());
     world.bad_gate = scenario.bad_gate;
     world.bad_checks = scenario.bad_checks;
+    world.bad_processes = scenario.bad_processes;
     world.bad_traffic = scenario.bad_traffic;
     world.no_traffic = scenario.no_traffic;
     world.ignores_fences = schedule.sabotage == Some(Sabotage::IgnoreFences);
@@ -478,6 +479,21 @@ impl Run {
                 let stable = self.machine.plan().stable.clone()?;
                 let all = crate::effect::Shift { weights: vec![(stable, Weight::FULL)], lease: None };
                 Some(self.world.act(&Effect::Shift(all), self.world.fence, self.now))
+            }
+            (Sabotage::RunTwoClocks, Effect::Processes { revision, .. })
+                if !back && Some(revision) == self.machine.plan().stable.as_ref() =>
+            {
+                Some(Ok(Evidence::Plain))
+            }
+            (Sabotage::StopWorkersEarly, Effect::Processes { .. }) => {
+                let stable = self.machine.plan().stable.clone()?;
+                self.world.processes.remove(&stable);
+                None
+            }
+            (Sabotage::SkipSteady, Effect::Steady { .. }) => Some(Ok(Evidence::Plain)),
+            (Sabotage::ForgetProcesses, Effect::Processes { .. }) if back => Some(Ok(Evidence::Plain)),
+            (Sabotage::KeepOldProcesses, Effect::Processes { .. }) if self.machine.decided().is_some() => {
+                Some(Ok(Evidence::Plain))
             }
             (Sabotage::StopPredecessorAtPromote, Effect::Settle(_)) => {
                 let stable = self.machine.plan().stable.clone()?;

@@ -8,7 +8,7 @@ use crate::effect::{Effect, Evidence, Lease, Outcome, Shift};
 use crate::fault::{After, Blame, Fault};
 use crate::guard::{Counts, Judgement, Verdict};
 use crate::ids::{Fence, Moment, ReleaseId, RevisionId};
-use crate::plan::Plan;
+use crate::plan::{Plan, ProcessCounts};
 use crate::units::Weight;
 
 /// How long a lease holds without being renewed.
@@ -21,6 +21,10 @@ pub struct World {
     pub running: BTreeMap<RevisionId, u32>,
     /// How many instances of each revision passed their checks.
     pub checked: BTreeMap<RevisionId, u32>,
+    /// What runs beside the routed instances, by revision.
+    pub processes: BTreeMap<RevisionId, ProcessCounts>,
+    /// The candidate's processes have stayed up for a while.
+    pub steady: bool,
     /// Revisions in the store.
     pub stored: Vec<RevisionId>,
     /// The weights in force.
@@ -39,6 +43,8 @@ pub struct World {
     pub bad_gate: bool,
     /// The candidate fails its checks.
     pub bad_checks: bool,
+    /// The candidate's processes do not stay up.
+    pub bad_processes: bool,
     /// The candidate's live traffic fails its guard.
     pub bad_traffic: bool,
     /// The candidate gets too little traffic for a verdict.
@@ -57,6 +63,8 @@ impl World {
         World {
             running: all.iter().map(|revision| (revision.clone(), plan.replicas)).collect(),
             checked: all.iter().map(|revision| (revision.clone(), plan.replicas)).collect(),
+            processes: all.iter().map(|revision| (revision.clone(), plan.stable_processes.clone())).collect(),
+            steady: false,
             stored: all.clone(),
             weights: all.iter().map(|revision| (revision.clone(), Weight::FULL)).collect(),
             in_flight: all,
@@ -66,6 +74,7 @@ impl World {
             violations: Vec::new(),
             bad_gate: false,
             bad_checks: false,
+            bad_processes: false,
             bad_traffic: false,
             no_traffic: false,
             ignores_fences: false,
@@ -83,6 +92,11 @@ impl World {
     /// Returns how many instances of `revision` run.
     pub fn count(&self, revision: &RevisionId) -> u32 {
         self.running.get(revision).copied().unwrap_or(0)
+    }
+
+    /// Returns what runs of `revision` beside its routed instances.
+    pub fn processes(&self, revision: &RevisionId) -> ProcessCounts {
+        self.processes.get(revision).cloned().unwrap_or_default()
     }
 
     /// Lets time pass: a lease that nobody renewed lapses, and its candidate loses its traffic.
@@ -132,6 +146,14 @@ impl World {
                 self.running.insert(revision.clone(), *count);
             }
             Effect::Check { revision, count } => return self.check(revision, *count),
+            Effect::Processes { revision, run, .. } => {
+                if !run.is_empty() && !self.stored.contains(revision) {
+                    return Err(Fault::platform("the revision is not in the store"));
+                }
+                self.steady &= *revision != self.plan.candidate || self.processes(revision) == *run;
+                self.processes.insert(revision.clone(), run.clone());
+            }
+            Effect::Steady { revision, run } => return self.stays_up(revision, run),
             Effect::Shrink { revision, count, shift, .. } => {
                 match shift.lease {
                     Some(_) => self.set(shift, now)?,
@@ -159,6 +181,7 @@ impl World {
                 }
                 self.running.remove(revision);
                 self.checked.remove(revision);
+                self.processes.remove(revision);
             }
         }
         Ok(Evidence::Plain)
@@ -173,6 +196,17 @@ impl World {
             return Err(Fault::candidate("GET /health answered 500, expected 200-399"));
         }
         self.checked.insert(revision.clone(), runs);
+        Ok(Evidence::Plain)
+    }
+
+    fn stays_up(&mut self, revision: &RevisionId, run: &ProcessCounts) -> Outcome {
+        if self.processes(revision) != *run {
+            return Err(Fault::platform("not all processes run"));
+        }
+        if self.bad_processes {
+            return Err(Fault::candidate("worker does not stay up: exit status 1"));
+        }
+        self.steady = true;
         Ok(Evidence::Plain)
     }
 

@@ -4,9 +4,33 @@ mod plan;
 mod report;
 mod story;
 
+use crate::ids::ProcessName;
+use crate::plan::{Plan, ProcessCounts};
+
 pub use plan::plan_text;
 pub use report::{GateReport, Report, ReportOutcome};
 pub use story::{Line, Mark, Story, story_text};
+
+/// Names processes with their counts: `clock and 2 × worker`.
+fn processes(run: &ProcessCounts) -> String {
+    let named = |(name, count): (&ProcessName, &u32)| {
+        if *count == 1 { name.to_string() } else { format!("{count} × {name}") }
+    };
+    list(run.iter().map(named).collect())
+}
+
+/// Names the processes of stable that stop at step `at`.
+fn stopped(plan: &Plan, at: usize) -> String {
+    let (before, after) = (plan.stable_processes_at(at.saturating_sub(1)), plan.stable_processes_at(at));
+    list(before.keys().filter(|name| !after.contains_key(*name)).map(ToString::to_string).collect())
+}
+
+fn list(names: Vec<String>) -> String {
+    match names.as_slice() {
+        [first @ .., last] if !first.is_empty() => format!("{} and {last}", first.join(", ")),
+        names => names.concat(),
+    }
+}
 
 /// Prints milliseconds for people: `0.3s`, `12.0s`, `3m05s`, `2h10m`.
 pub fn elapsed(ms: u64) -> String {

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::effect::BackStage;
 use crate::ids::RevisionId;
-use crate::plan::{Plan, Step};
+use crate::plan::{Plan, STEADY, Step, Track};
 use crate::units::{Span, Weight};
 
 /// What one step says.
@@ -69,6 +69,23 @@ fn least_ready(plan: &Plan, at: usize) -> Option<String> {
     ))
 }
 
+/// Says how the processes return from step `at`; empty where they need not.
+fn back_processes(plan: &Plan, at: usize) -> String {
+    let stages = plan.way_back(at);
+    let is_back = |of| stages.contains(&BackStage::Processes { of });
+    let mut words = String::new();
+    if is_back(Track::Candidate) && plan.weight_at(at).is_some() {
+        let _ = write!(words, "; the processes of {} stop", plan.candidate);
+    }
+    if let (true, Some(stable)) = (is_back(Track::Stable), &plan.stable) {
+        let runs = plan.stable_processes_at(at);
+        let back = plan.stable_processes.iter().filter(|(name, _)| !runs.contains_key(*name));
+        let back = back.map(|(name, count)| (name.clone(), *count)).collect();
+        let _ = write!(words, "; {stable} runs {} again", super::processes(&back));
+    }
+    words
+}
+
 /// Says how traffic returns from step `at`, and how long that takes.
 fn back_words(plan: &Plan, at: usize) -> String {
     let Some(stable) = &plan.stable else {
@@ -101,13 +118,14 @@ fn words(plan: &Plan, at: usize, decided: bool, lease: Option<Span>) -> Words {
     let goes_on = "the next server goes on from the journal";
     let ready =
         plan.ready_ms.map_or("unknown until first run".into(), |ms| format!("about {}", super::elapsed(ms)));
-    let back_to = back_words(plan, at);
+    let processes = back_processes(plan, at);
+    let back_to = back_words(plan, at) + &processes;
     let moved = plan.weight_at(at).is_some();
     // Before traffic moved nobody needs a way back but the candidate's own instances.
     let back = if moved || plan.stable_at(at) < plan.replicas {
         back_to.clone()
     } else {
-        format!("stop {candidate}; it never had traffic")
+        format!("stop {candidate}; it never had traffic{processes}")
     };
     let keeps = plan.retained_at(at);
     let taken_back = match (lease, &plan.stable) {
@@ -119,6 +137,11 @@ fn words(plan: &Plan, at: usize, decided: bool, lease: Option<Span>) -> Words {
         ),
         (None, Some(_)) => "the weights stay as they are until the next server decides".into(),
         (_, None) => format!("{candidate} keeps the traffic; {goes_on}"),
+    };
+    // Processes are no traffic: no lease takes them back.
+    let taken_back = match plan.candidate_processes_at(at).is_empty() || plan.stable.is_none() {
+        true => taken_back,
+        false => format!("{taken_back}; the processes of {candidate} run on"),
     };
     let untouched =
         if moved { taken_back.clone() } else { format!("its instances run on without traffic; {goes_on}") };
@@ -155,6 +178,10 @@ fn words(plan: &Plan, at: usize, decided: bool, lease: Option<Span>) -> Words {
             )
         }
         Step::Check => ("every instance passes its checks".into(), ready, back, untouched),
+        Step::Processes { .. } => process_words(plan, at, back, untouched),
+        Step::Steady => {
+            (format!("each of them runs for {STEADY} without ending"), format!("{STEADY}"), back, untouched)
+        }
         Step::Approve { point } => (
             format!("a person approves ({})", point.name()),
             format!("until approved, at most {}", plan.deadline),
@@ -182,10 +209,14 @@ fn words(plan: &Plan, at: usize, decided: bool, lease: Option<Span>) -> Words {
         Step::Warm { span } => (
             format!("{} ready", stays(plan, at, &stable)),
             format!("{span}"),
-            if plan.stable_at(at) < plan.replicas {
-                format!("cutover rollback: {stable} starts again, batch by batch, after its checks")
-            } else {
-                "cutover rollback: a weight change, at once".into()
+            match plan.stable_processes.is_empty() {
+                _ if plan.stable_at(at) < plan.replicas => {
+                    format!("cutover rollback: {stable} starts again, batch by batch, after its checks")
+                }
+                true => "cutover rollback: a weight change, at once".into(),
+                false => {
+                    format!("cutover rollback: a weight change, at once; then the processes of {stable}")
+                }
             },
             format!("traffic stays on {candidate}; {goes_on}"),
         ),
@@ -204,6 +235,31 @@ fn words(plan: &Plan, at: usize, decided: bool, lease: Option<Span>) -> Words {
     };
     debug_assert!(decided || !matches!(step, Step::Warm { .. } | Step::Retire));
     Words { does, takes, way_back, dies }
+}
+
+/// What a step of the processes does, how long that takes, its way back, and what happens if cutover dies there.
+fn process_words(plan: &Plan, at: usize, back: String, dies: String) -> (String, String, String, String) {
+    let Step::Processes { of, run } = &plan.steps[at] else { return Default::default() };
+    let stable = plan.stable.as_ref().map_or("no one".to_string(), RevisionId::to_string);
+    let goes_on = "the next server goes on from the journal";
+    match of {
+        Track::Candidate => {
+            let does = format!("{} of {} run beside it", super::processes(run), plan.candidate);
+            (does, "under 1s".into(), back, dies)
+        }
+        Track::Stable => {
+            let stopped = super::stopped(plan, at);
+            let takes = format!("at most {}", plan.process_grace);
+            if at > plan.promote() {
+                let does = format!("ends {stopped} of {stable}; all its work is {}'s now", plan.candidate);
+                let back =
+                    format!("cutover rollback: a weight change, at once; then the processes of {stable}");
+                return (does, takes, back, format!("traffic stays on {}; {goes_on}", plan.candidate));
+            }
+            let does = format!("ends {stopped} of {stable}: never two revisions at once");
+            (does, takes, back, format!("nobody does the work of {stopped} until the next server goes on"))
+        }
+    }
 }
 
 /// Cuts a command to what fits a line.

@@ -7,7 +7,7 @@ use crate::event::{Command, Event, Record};
 use crate::guard::Judgement;
 use crate::ids::{Moment, RevisionId};
 use crate::machine::{Back, BackReason, Ending, Hold, HoldReason, Machine, Mode};
-use crate::plan::Step;
+use crate::plan::{Step, Track};
 use crate::units::Weight;
 
 /// One line of a story.
@@ -181,6 +181,16 @@ fn done_text(before: &Machine, step: StepKey, name: EffectName, evidence: &Evide
         (StepKey::Back(BackStage::Recheck { .. }), _) => {
             format!("back        {} is checked", plan.stable.as_ref()?)
         }
+        (StepKey::Back(BackStage::Processes { of: Track::Candidate }), _) => {
+            format!("back        the processes of {} stopped", plan.candidate)
+        }
+        (StepKey::Back(BackStage::Processes { of: Track::Stable }), _) => {
+            format!(
+                "back        {} of {} run",
+                super::processes(&plan.stable_processes),
+                plan.stable.as_ref()?
+            )
+        }
         (StepKey::Back(BackStage::Drain), _) => format!("drain       {} is empty", plan.candidate),
         (StepKey::Back(BackStage::Retire), _) => format!("retire      {} is stopped", plan.candidate),
         (_, EffectName::KeepLease) => return None,
@@ -195,6 +205,17 @@ fn done_text(before: &Machine, step: StepKey, name: EffectName, evidence: &Evide
             _ => "provision ".into(),
         },
         (_, EffectName::Check) => "check     ".into(),
+        (_, EffectName::Processes) => match before.step() {
+            Step::Processes { of: Track::Candidate, run } => {
+                format!("processes   {} of {} run", super::processes(run), plan.candidate)
+            }
+            Step::Processes { of: Track::Stable, .. } => {
+                let stopped = super::stopped(plan, before.at());
+                format!("processes   {stopped} of {} stopped", plan.stable.as_ref()?)
+            }
+            _ => "processes ".into(),
+        },
+        (_, EffectName::Steady) => "steady    ".into(),
         (_, EffectName::Shift) => match before.step() {
             Step::Shift { weight } if *weight == Weight::FULL => {
                 format!("shift       all traffic is on {}", plan.candidate)
@@ -319,6 +340,8 @@ fn verb(name: EffectName) -> &'static str {
         EffectName::Build => "store the revision",
         EffectName::Provision => "start the instances",
         EffectName::Check => "pass the checks",
+        EffectName::Processes => "hand the processes over",
+        EffectName::Steady => "keep the processes up",
         EffectName::Shift => "move traffic",
         EffectName::KeepLease => "renew the lease",
         EffectName::Watch | EffectName::Judge => "judge the traffic",

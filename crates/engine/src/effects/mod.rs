@@ -3,6 +3,7 @@
 mod check;
 pub(crate) mod gate;
 mod shrink;
+mod steady;
 mod traffic;
 
 use std::collections::BTreeMap;
@@ -73,7 +74,10 @@ impl Act {
             Effect::Preflight { .. } => times.preflight,
             Effect::Build { .. } => times.build,
             Effect::Provision { .. } => times.provision,
-            Effect::Check { .. } => file.checks.within.duration() + times.check_beyond,
+            Effect::Check { .. } | Effect::Steady { .. } => {
+                file.checks.within.duration() + times.check_beyond
+            }
+            Effect::Processes { grace, .. } => times.provision + grace.duration() + times.retire_beyond,
             Effect::Shift(_) | Effect::Lower(_) | Effect::Settle(_) => times.shift,
             Effect::Drain { within, .. } => within.duration() + times.drain_beyond,
             Effect::Shrink { within, .. } => {
@@ -91,10 +95,13 @@ impl Act {
         let (name, platform) = (&self.service.name, &self.edges().platform);
         let note = |text: String| if text.is_empty() { Evidence::Plain } else { Evidence::Note { text } };
         match effect {
-            Effect::Preflight { candidate, beside } => {
+            Effect::Preflight { candidate, beside, processes } => {
                 self.edges().router.preflight(&self.release.file.route).await?;
                 let mut spec = self.spec();
                 spec.platform.set_replicas(*beside);
+                for (name, process) in &mut spec.processes {
+                    process.replicas = processes.get(name).copied().unwrap_or(0);
+                }
                 platform.preflight(&spec, candidate).await.map(note)
             }
             Effect::Gate { command } => gate::gate(self, key, command).await,
@@ -109,6 +116,13 @@ impl Act {
                 ensured.map(|()| Evidence::Plain)
             }
             Effect::Check { revision, count } => check::check(self, revision, *count).await,
+            Effect::Processes { revision, run, .. } => {
+                let ensured =
+                    fenced(&self.service, |fence| platform.ensure_processes(fence, name, revision, run))
+                        .await;
+                ensured.map(|()| Evidence::Plain)
+            }
+            Effect::Steady { revision, run } => steady::steady(self, revision, run).await,
             Effect::Lower(shift) => traffic::lower(self, shift).await,
             Effect::Shrink { revision, count, shift, within } => {
                 shrink::shrink(self, key, &shrink::Wish { revision, count: *count, shift, within: *within })
@@ -143,6 +157,7 @@ pub(crate) fn spec_of(release: &Release, secrets: BTreeMap<String, Secret>) -> R
     RevisionSpec {
         service: release.service.clone(),
         platform: release.file.platform.clone(),
+        processes: release.file.processes.clone(),
         base: PathBuf::from(&release.base),
         secrets,
     }

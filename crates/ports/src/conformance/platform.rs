@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use cutover_core::{RevisionId, ServiceName};
+use cutover_core::{RevisionId, ServiceName, file};
 
 use super::{Fences, check, eventually, fenced, fine};
 use crate::{InstanceState, ObservedInstance, Platform, RevisionSpec};
@@ -19,6 +19,9 @@ pub trait PlatformFixture: Send + Sync {
 
     /// A revision whose instances exit at once with a line of output; none where the platform cannot be given one.
     fn exiting(&self, service: &ServiceName) -> Option<RevisionSpec>;
+
+    /// A process that runs until it is asked to stop, and then stops.
+    fn process(&self) -> file::Process;
 }
 
 /// Runs all cases. Returns the names of those that passed.
@@ -50,39 +53,47 @@ pub async fn platform_cases(fixture: &dyn PlatformFixture) -> Result<Vec<&'stati
     case!(logs_are_kept);
     case!(what_is_in_use_is_not_discarded);
     case!(a_stamp_tells_of_every_change);
+    case!(processes_are_part_of_a_revision);
+    case!(processes_run_beside_the_routed_instances);
+    case!(processes_are_exactly_what_was_asked_for);
+    case!(retired_processes_are_gone);
     Ok(passed)
 }
 
-struct Case<'a> {
-    fixture: &'a dyn PlatformFixture,
-    platform: Arc<dyn Platform>,
-    service: ServiceName,
-    fences: Fences,
+pub(super) struct Case<'a> {
+    pub(super) fixture: &'a dyn PlatformFixture,
+    pub(super) platform: Arc<dyn Platform>,
+    pub(super) service: ServiceName,
+    pub(super) fences: Fences,
 }
 
 impl Case<'_> {
-    fn spec(&self, variant: u32) -> RevisionSpec {
+    pub(super) fn spec(&self, variant: u32) -> RevisionSpec {
         self.fixture.spec(&self.service, variant)
     }
 
-    async fn built(&mut self, spec: &RevisionSpec) -> Result<RevisionId, String> {
+    pub(super) async fn built(&mut self, spec: &RevisionSpec) -> Result<RevisionId, String> {
         let revision = fine(self.platform.identify(spec).await, "identify")?;
         fine(self.platform.build(self.fences.next(), spec, &revision).await, "build")?;
         Ok(revision)
     }
 
-    async fn ensure(&mut self, revision: &RevisionId, count: u32) -> Result<(), String> {
+    pub(super) async fn ensure(&mut self, revision: &RevisionId, count: u32) -> Result<(), String> {
         fine(self.platform.ensure(self.fences.next(), &self.service, revision, count).await, "ensure")
     }
 
-    async fn instances(&self, revision: &RevisionId) -> Result<Vec<ObservedInstance>, String> {
+    pub(super) async fn instances(&self, revision: &RevisionId) -> Result<Vec<ObservedInstance>, String> {
         let seen = fine(self.platform.observe(&self.service).await, "observe")?;
         let mine = seen.into_iter().find(|seen| &seen.revision == revision);
         Ok(mine.map(|seen| seen.instances).unwrap_or_default())
     }
 
     /// Waits until exactly `count` instances run and vouch for themselves.
-    async fn up(&self, revision: &RevisionId, count: usize) -> Result<Vec<ObservedInstance>, String> {
+    pub(super) async fn up(
+        &self,
+        revision: &RevisionId,
+        count: usize,
+    ) -> Result<Vec<ObservedInstance>, String> {
         let ready = || async {
             let instances = self.instances(revision).await?;
             let running = instances.iter().filter(|i| i.state == InstanceState::Running).count();

@@ -5,6 +5,7 @@
 mod checker;
 mod platform;
 mod router;
+mod staff;
 mod state;
 mod world;
 

@@ -4,7 +4,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use cutover_core::{Fault, Fence, InstanceId, RevisionId, ServiceName, file};
+use cutover_core::{Fault, Fence, InstanceId, ProcessCounts, RevisionId, ServiceName, file};
 
 use super::world::{About, Call, World};
 use crate::{ObservedRevision, Platform, RevisionSpec};
@@ -17,7 +17,8 @@ impl Platform for FakePlatform {
     async fn identify(&self, spec: &RevisionSpec) -> Result<RevisionId, Fault> {
         let file::Platform::Local(local) = &spec.platform;
         let name = local.env.get("REVISION").cloned().unwrap_or_else(|| {
-            let text = format!("{:?} {:?} {:?}", local.command, local.artifact, local.env);
+            let text =
+                format!("{:?} {:?} {:?} {:?}", local.command, local.artifact, local.env, spec.processes);
             // FNV-1a: enough to tell the revisions of a test apart.
             let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
                 (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
@@ -41,10 +42,12 @@ impl Platform for FakePlatform {
 
     async fn build(&self, fence: Fence, spec: &RevisionSpec, revision: &RevisionId) -> Result<String, Fault> {
         let about = About::new(Call::Build, &spec.service, revision, Some(fence));
-        let (service, revision) = (spec.service.clone(), revision.clone());
+        let (service, revision, processes) = (spec.service.clone(), revision.clone(), spec.processes.clone());
         let act = move |state: &mut super::state::State| {
             state.fence(&service, false, fence)?;
-            state.stored.insert((service.clone(), revision.clone()));
+            let key = (service.clone(), revision.clone());
+            state.stored.insert(key.clone());
+            state.staff.entry(key).or_default().known.clone_from(&processes);
             Ok("stored".to_string())
         };
         self.0.call(about, String::new(), act).await
@@ -62,6 +65,22 @@ impl Platform for FakePlatform {
         let act = move |state: &mut super::state::State| {
             state.fence(&service, false, fence)?;
             state.ensure(&service, &revision, count)
+        };
+        self.0.call(about, (), act).await
+    }
+
+    async fn ensure_processes(
+        &self,
+        fence: Fence,
+        service: &ServiceName,
+        revision: &RevisionId,
+        run: &ProcessCounts,
+    ) -> Result<(), Fault> {
+        let about = About::new(Call::EnsureProcesses, service, revision, Some(fence));
+        let (service, revision, run) = (service.clone(), revision.clone(), run.clone());
+        let act = move |state: &mut super::state::State| {
+            state.fence(&service, false, fence)?;
+            state.ensure_processes(&service, &revision, &run)
         };
         self.0.call(about, (), act).await
     }
@@ -113,7 +132,9 @@ impl Platform for FakePlatform {
         let act = move |state: &mut super::state::State| {
             state.fence(&service, false, fence)?;
             let seen = state.observe(&service).into_iter().find(|seen| seen.revision == revision);
-            if seen.is_some_and(|seen| seen.desired > 0 || !seen.instances.is_empty()) {
+            if seen.is_some_and(|seen| {
+                seen.desired > 0 || !seen.instances.is_empty() || !seen.processes.is_empty()
+            }) {
                 return Err(Fault::platform(format!(
                     "throw {revision} away: instances of it run or are wanted"
                 )));
@@ -135,10 +156,13 @@ impl Platform for FakePlatform {
         let act = move |state: &mut super::state::State| {
             let seen = state.observe(&service).into_iter().filter(|seen| seen.revision == revision);
             let tail = |log: Vec<String>| log[log.len().saturating_sub(lines)..].to_vec();
-            Ok(seen
-                .flat_map(|seen| seen.instances)
-                .map(|instance| (instance.id, tail(instance.log)))
-                .collect())
+            let mut logs = Vec::new();
+            for seen in seen {
+                logs.extend(seen.instances.into_iter().map(|instance| (instance.id, tail(instance.log))));
+                let workers = seen.processes.into_iter().flat_map(|process| process.instances);
+                logs.extend(workers.map(|worker| (worker.id, tail(worker.log))));
+            }
+            Ok(logs)
         };
         self.0.call(about, Vec::new(), act).await
     }

@@ -8,6 +8,7 @@ use cutover_core::{
 };
 use tokio::time::Instant;
 
+use super::staff::Staff;
 use super::world::{Behavior, Called, LEASE};
 use crate::{InstanceState, ObservedInstance, ObservedRevision, RouterView, Target, TrackView, Trip};
 
@@ -19,6 +20,7 @@ const PARTS: u64 = 10_000_000;
 pub(super) struct State {
     pub(super) stored: BTreeSet<(ServiceName, RevisionId)>,
     pub(super) sets: BTreeMap<(ServiceName, RevisionId), Set>,
+    pub(super) staff: BTreeMap<(ServiceName, RevisionId), Staff>,
     pub(super) behaviors: BTreeMap<RevisionId, Behavior>,
     pub(super) tables: BTreeMap<ServiceName, Table>,
     pub(super) fences: BTreeMap<(ServiceName, bool), Fence>,
@@ -26,7 +28,7 @@ pub(super) struct State {
     pub(super) trip_count: u64,
     pub(super) violations: Vec<String>,
     pub(super) log: Vec<Called>,
-    now: Instant,
+    pub(super) now: Instant,
     port: u16,
 }
 
@@ -123,6 +125,7 @@ impl State {
         State {
             stored: BTreeSet::new(),
             sets: BTreeMap::new(),
+            staff: BTreeMap::new(),
             behaviors: BTreeMap::new(),
             tables: BTreeMap::new(),
             fences: BTreeMap::new(),
@@ -207,13 +210,22 @@ impl State {
     }
 
     pub(super) fn observe(&self, service: &ServiceName) -> Vec<ObservedRevision> {
-        let mine = self.sets.iter().filter(|((name, _), set)| name == service && !set.instances.is_empty());
-        mine.map(|((_, revision), set)| {
-            let behavior = self.behavior(revision);
-            let instances = set.instances.iter().map(|instance| self.observed(instance, &behavior)).collect();
-            ObservedRevision { revision: revision.clone(), desired: set.desired, instances }
-        })
-        .collect()
+        let mine = |(name, revision): &(ServiceName, RevisionId)| (name == service).then(|| revision.clone());
+        let routed = self.sets.iter().filter(|(_, set)| !set.instances.is_empty()).map(|(key, _)| key);
+        let working = self.staff.iter().filter(|(_, staff)| !staff.workers.is_empty()).map(|(key, _)| key);
+        let revisions: BTreeSet<RevisionId> = routed.chain(working).filter_map(mine).collect();
+        let show = |revision: RevisionId| {
+            let (key, behavior) = ((service.clone(), revision.clone()), self.behavior(&revision));
+            let set = self.sets.get(&key);
+            let instances = set.into_iter().flat_map(|set| &set.instances);
+            ObservedRevision {
+                desired: set.map_or(0, |set| set.desired),
+                instances: instances.map(|instance| self.observed(instance, &behavior)).collect(),
+                processes: self.observed_processes(&key, &behavior),
+                revision,
+            }
+        };
+        revisions.into_iter().map(show).collect()
     }
 
     fn observed(&self, instance: &Instance, behavior: &Behavior) -> ObservedInstance {
@@ -252,6 +264,9 @@ impl State {
 
     pub(super) fn retire(&mut self, service: &ServiceName, revision: &RevisionId) {
         let key = (service.clone(), revision.clone());
+        if let Some(staff) = self.staff.get_mut(&key) {
+            staff.workers.clear();
+        }
         if self.sets.remove(&key).is_none_or(|set| set.instances.is_empty()) {
             return;
         }

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use cutover_core::{After, Fault, Fence, RevisionId, ServiceName, Weight};
+use cutover_core::{After, Fault, Fence, ProcessCounts, ProcessName, RevisionId, ServiceName, Weight};
 use tokio::time::Instant;
 
 use super::state::{State, Table};
@@ -22,6 +22,8 @@ pub struct Behavior {
     pub start: Duration,
     /// It exits at once, with these words and this output.
     pub exits: Option<(String, Vec<String>)>,
+    /// This process of it exits at once, with these words and this output.
+    pub process_exits: Option<(ProcessName, String, Vec<String>)>,
     /// Its checks fail with this.
     pub unhealthy: Option<String>,
     /// It listens on another port than it was told.
@@ -35,6 +37,7 @@ impl Default for Behavior {
         Behavior {
             start: Duration::from_millis(50),
             exits: None,
+            process_exits: None,
             unhealthy: None,
             wrong_port: false,
             failing: 0,
@@ -52,6 +55,7 @@ pub enum Call {
     PreflightRoutes,
     Build,
     Ensure,
+    EnsureProcesses,
     ObserveInstances,
     Vouch,
     Retire,
@@ -75,10 +79,23 @@ pub enum Call {
 impl Call {
     /// Tells whether the call changes something.
     pub fn acts(self) -> bool {
-        use Call::{Build, Discard, Drain, DrainTargets, Ensure, Remove, Renew, Retire, Set, SetTargets};
+        use Call::{
+            Build, Discard, Drain, DrainTargets, Ensure, EnsureProcesses, Remove, Renew, Retire, Set,
+            SetTargets,
+        };
         matches!(
             self,
-            Build | Ensure | Retire | Discard | Set | SetTargets | Renew | Drain | DrainTargets | Remove
+            Build
+                | Ensure
+                | EnsureProcesses
+                | Retire
+                | Discard
+                | Set
+                | SetTargets
+                | Renew
+                | Drain
+                | DrainTargets
+                | Remove
         )
     }
 }
@@ -183,6 +200,11 @@ impl World {
             .collect()
     }
 
+    /// Returns what runs beside the routed instances, by revision.
+    pub fn processes(&self, service: &str) -> BTreeMap<RevisionId, ProcessCounts> {
+        self.state().processes(&ServiceName::new(service))
+    }
+
     /// Returns what the router would show.
     pub fn view(&self, service: &str) -> RouterView {
         self.state().view(&ServiceName::new(service))
@@ -233,7 +255,9 @@ impl World {
 
     /// Stops every instance of every service, as a reboot does.
     pub fn reboot(&self) {
-        self.state().sets.clear();
+        let mut state = self.state();
+        state.sets.clear();
+        state.staff.values_mut().for_each(|staff| staff.workers.clear());
     }
 
     /// Returns trips that nobody acknowledged.
@@ -341,7 +365,7 @@ impl World {
     fn begin(self: &Arc<Self>, about: &About) -> Option<Acting> {
         let fence = about.fence?;
         let resource = match about.call {
-            Call::Build | Call::Ensure | Call::Retire => about.what.clone(),
+            Call::Build | Call::Ensure | Call::EnsureProcesses | Call::Retire => about.what.clone(),
             Call::Set | Call::SetTargets | Call::Drain | Call::DrainTargets | Call::Remove => {
                 "the router".to_string()
             }

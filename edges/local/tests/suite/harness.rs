@@ -44,7 +44,13 @@ impl World {
         local.stop_grace = Span::from_secs(20);
         local.log_size = Size::from_bytes(1 << 20);
         let platform = file::Platform::Local(local);
-        RevisionSpec { service: shop(), platform, base: self.base(), secrets: Default::default() }
+        RevisionSpec {
+            service: shop(),
+            platform,
+            processes: Default::default(),
+            base: self.base(),
+            secrets: Default::default(),
+        }
     }
 
     /// A spec that just runs.

@@ -5,6 +5,7 @@ mod harness;
 mod instances;
 mod limits;
 mod preflight;
+mod processes;
 mod revisions;
 mod server_death;
 mod vouch;
