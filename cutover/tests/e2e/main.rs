@@ -16,5 +16,6 @@ mod init;
 mod kills;
 mod machine;
 mod owners;
+mod processes;
 mod reboot;
 mod service;
