@@ -3,8 +3,8 @@
 use clap::CommandFactory;
 use cutover_core::machine::HoldReason;
 use cutover_core::text::{elapsed, story_text};
-use cutover_core::{Command, HoldDefault, Mode, ReleaseId, Span};
-use cutover_ports::InstanceState;
+use cutover_core::{Command, HoldDefault, InstanceId, Mode, ReleaseId, Span};
+use cutover_ports::{InstanceState, ObservedInstance, ObservedWorker};
 
 use super::args::{Args, Global, Then};
 use super::deploy::by;
@@ -117,17 +117,13 @@ fn status_text(status: &ServiceStatus) -> String {
     }
     for seen in revisions {
         for instance in &seen.instances {
-            let state = match instance.state {
-                InstanceState::Running => "running",
-                InstanceState::Restarting => "restarting",
-                InstanceState::CrashLoop => "crash loop",
-                InstanceState::Stopping => "stopping",
-            };
-            let pid = instance.pid.map(|pid| format!("pid {pid}")).unwrap_or_default();
-            text +=
-                &format!("\n  {:<24} {:<21} {state:<10} {pid}", instance.id, instance.address.to_string());
-            if instance.restarts > 0 || !instance.why.is_empty() {
-                text += &format!("  {} restarts {}", instance.restarts, instance.why);
+            let ObservedInstance { id, address, pid, state, restarts, why, .. } = instance;
+            text += &instance_text(id, &address.to_string(), (*state, *pid), *restarts, why);
+        }
+        for process in &seen.processes {
+            for worker in &process.instances {
+                let ObservedWorker { id, pid, state, restarts, why, .. } = worker;
+                text += &instance_text(id, process.name.as_str(), (*state, *pid), *restarts, why);
             }
         }
     }
@@ -150,6 +146,28 @@ fn status_text(status: &ServiceStatus) -> String {
             "a rollback starts it again"
         };
         text += &format!("\n  previous  {} ({how}): cutover rollback {}", previous, service.name);
+    }
+    text
+}
+
+/// One row: `place` is where requests reach it, or the process that it is.
+fn instance_text(
+    id: &InstanceId,
+    place: &str,
+    (state, pid): (InstanceState, Option<u32>),
+    restarts: u32,
+    why: &str,
+) -> String {
+    let state = match state {
+        InstanceState::Running => "running",
+        InstanceState::Restarting => "restarting",
+        InstanceState::CrashLoop => "crash loop",
+        InstanceState::Stopping => "stopping",
+    };
+    let pid = pid.map(|pid| format!("pid {pid}")).unwrap_or_default();
+    let mut text = format!("\n  {id:<24} {place:<21} {state:<10} {pid}");
+    if restarts > 0 || !why.is_empty() {
+        text += &format!("  {restarts} restarts {why}");
     }
     text
 }

@@ -101,16 +101,20 @@ fn a_procfile() {
     let (scratch, said) = project(&[
         (
             "Procfile",
-            "# ours\nrelease: ./migrate\nweb: python3 app.py --port $PORT\nworker: python3 worker.py\n",
+            "# ours\nrelease: ./migrate\nweb: python3 app.py --port $PORT\nworker: python3 worker.py\nclock: python3 worker.py\nadmin: python3 app.py --port $PORT\n",
         ),
         ("app.py", PYTHON),
+        ("worker.py", "import time\nwhile True: time.sleep(1)\n"),
         ("package.json", "{\"scripts\": {\"start\": \"node server.js\"}}"),
     ]);
     assert!(said.out.contains("found Procfile: its process `web`"), "{}", said.out);
+    assert!(said.out.contains("and beside it run: worker, clock"), "{}", said.out);
     assert!(said.out.contains("found package.json: not used, Procfile says what runs"), "{}", said.out);
     let text = fs::read_to_string(scratch.path().join("cutover.yaml")).unwrap();
     assert!(text.contains("command: [python3, app.py, --port, $PORT]"), "{text}");
-    assert!(text.contains("# - release: ./migrate (run it before") && text.contains("# - worker:"), "{text}");
+    assert!(text.contains("# - release: ./migrate (run it before") && text.contains("# - admin:"), "{text}");
+    assert!(text.contains("\n  worker: {command: [python3, worker.py]}\n"), "{text}");
+    assert!(text.contains("\n  clock: {command: [python3, worker.py], overlap: false}\n"), "{text}");
     if there("a_procfile", "python3", "--version") {
         runs(&scratch, "hello from python");
     }

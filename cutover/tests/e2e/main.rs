@@ -18,6 +18,7 @@ mod kills;
 mod machine;
 mod owners;
 mod points;
+mod processes;
 mod reboot;
 mod service;
 mod stopped;

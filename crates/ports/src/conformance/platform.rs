@@ -54,8 +54,8 @@ pub async fn platform_cases(fixture: &dyn PlatformFixture) -> Result<Vec<&'stati
     case!(what_is_in_use_is_not_discarded);
     case!(a_stamp_tells_of_every_change);
     case!(processes_are_part_of_a_revision);
-    case!(processes_run_beside_the_routed_instances);
-    case!(processes_are_exactly_what_was_asked_for);
+    case!(processes_beside_routed_instances);
+    case!(processes_are_exactly_as_asked);
     case!(retired_processes_are_gone);
     Ok(passed)
 }

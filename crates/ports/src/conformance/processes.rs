@@ -63,7 +63,7 @@ impl Case<'_> {
         check(answer.is_err(), "a process that the revision does not have cannot run")
     }
 
-    pub(super) async fn processes_run_beside_the_routed_instances(&mut self) -> Result<(), String> {
+    pub(super) async fn processes_beside_routed_instances(&mut self) -> Result<(), String> {
         let revision = self.built(&self.staffed(1)).await?;
         self.ensure(&revision, 1).await?;
         self.up(&revision, 1).await?;
@@ -82,7 +82,7 @@ impl Case<'_> {
         check(missing.is_none(), "each process has its log")
     }
 
-    pub(super) async fn processes_are_exactly_what_was_asked_for(&mut self) -> Result<(), String> {
+    pub(super) async fn processes_are_exactly_as_asked(&mut self) -> Result<(), String> {
         let revision = self.built(&self.staffed(1)).await?;
         self.ensure_processes(&revision, &[("worker", 2)]).await?;
         let first = self.working(&revision, &[("worker", 2)]).await?;

@@ -18,10 +18,21 @@ pub(super) struct Draft {
     pub(super) stop_signal: Option<String>,
     /// The path of an HTTP health check.
     pub(super) health: Option<String>,
+    /// What runs beside it.
+    pub(super) processes: Vec<Beside>,
     /// What is not honoured, and what to know; one line each.
     pub(super) notes: Vec<String>,
     /// What to run before `cutover deploy`.
     pub(super) next: Vec<String>,
+}
+
+/// A process beside the service's own.
+#[derive(Debug)]
+pub(super) struct Beside {
+    pub(super) name: String,
+    pub(super) command: Vec<String>,
+    /// Its name says that there is to be one of it alone.
+    pub(super) alone: bool,
 }
 
 impl Draft {
@@ -85,11 +96,35 @@ impl Draft {
                 let _ = writeln!(text, "  health: [{{tcp: true}}]");
             }
         }
+        text += &self.processes_text();
         if !self.notes.is_empty() {
             let _ = writeln!(text, "\n# Not taken over from {kind}:");
             for note in &self.notes {
                 let _ = writeln!(text, "# - {}", comment(note));
             }
+        }
+        text
+    }
+}
+
+impl Draft {
+    fn processes_text(&self) -> String {
+        let mut text = String::new();
+        if !self.processes.is_empty() {
+            let _ = writeln!(
+                text,
+                "# What runs beside it, without a port. Two revisions of a process overlap until"
+            );
+            let _ = writeln!(
+                text,
+                "# the new one is stable; `overlap: false` ends the old one before the new one starts."
+            );
+            let _ = writeln!(text, "processes:");
+        }
+        for Beside { name, command, alone } in &self.processes {
+            let words: Vec<String> = command.iter().map(|word| scalar(word)).collect();
+            let alone = if *alone { ", overlap: false" } else { "" };
+            let _ = writeln!(text, "  {name}: {{command: [{}]{alone}}}", words.join(", "));
         }
         text
     }

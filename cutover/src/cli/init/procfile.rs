@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use super::draft::Draft;
+use cutover_core::ProcessName;
+
+use super::draft::{Beside, Draft};
 use super::{Found, compiled, shell, text};
 
 /// Looks for a Procfile's `web`, else its only process.
@@ -25,18 +27,40 @@ pub(super) fn look(folder: &Path) -> Option<Found> {
         ..Draft::default()
     };
     for (other, line) in all.iter().filter(|(other, _)| *other != name) {
-        draft.notes.push(match *other {
-            "release" => format!("release: {line} (run it before `cutover deploy`)"),
-            other => format!(
-                "{other}: {line} (not released: only one process is; give it a release file of its own)"
-            ),
-        });
+        match beside(other, line) {
+            Ok(beside) if draft.processes.iter().all(|known| known.name != beside.name) => {
+                draft.processes.push(beside);
+            }
+            Ok(_) => draft.notes.push(format!("{other}: {line} (there is one of that name already)")),
+            Err(why) => draft.notes.push(format!("{other}: {line} ({why})")),
+        }
+    }
+    if !draft.processes.is_empty() {
+        let names: Vec<&str> = draft.processes.iter().map(|beside| beside.name.as_str()).collect();
+        draft.why += &format!(", and beside it run: {}", names.join(", "));
     }
     // What it runs may have to be built first.
     if let Some(Found::Service(built)) = compiled::cargo(folder).or_else(|| compiled::go(folder)) {
         draft.next = built.next;
     }
     Found::service(draft)
+}
+
+/// Takes a process for one that runs beside the service, or says why it cannot.
+fn beside(name: &str, line: &str) -> Result<Beside, &'static str> {
+    let name = name.to_lowercase();
+    if name == "release" {
+        return Err("run it before `cutover deploy`, or as a `gate:`");
+    }
+    if line.contains("$PORT") || line.contains("${PORT") {
+        return Err("only the service gets a port; give it a release file of its own");
+    }
+    if !ProcessName::is_usable(&name) || name == "web" {
+        return Err("give it a name of at most 20 lower-case letters, and add it to `processes:`");
+    }
+    // Two of these would do all they do twice.
+    let alone = ["clock", "cron", "sched", "beat"].iter().any(|word| name.contains(word));
+    Ok(Beside { command: shell::command(line), alone, name })
 }
 
 fn processes(text: &str) -> Vec<(&str, &str)> {
