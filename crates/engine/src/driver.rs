@@ -56,6 +56,8 @@ pub(crate) struct Driver {
     tasks: JoinSet<Finished>,
     running: Vec<Running>,
     started: u64,
+    /// What other releases said while the journal could not be written.
+    later: Vec<Message>,
     /// What was said to other releases, so that it is said once.
     told: BTreeSet<(ReleaseId, &'static str)>,
 }
@@ -111,6 +113,7 @@ impl Driver {
             tasks: JoinSet::new(),
             running: Vec::new(),
             started: 0,
+            later: Vec::new(),
             told: BTreeSet::new(),
         }
     }
@@ -151,6 +154,9 @@ impl Driver {
                 return Err(Stop::Fenced("another driver".into()));
             }
             changes.mark_unchanged();
+            for message in std::mem::take(&mut self.later) {
+                self.hear(message).await?;
+            }
             while self.machine.next_timer().is_some_and(|due| self.now().0 >= due) {
                 self.happen(Event::Tick).await?;
             }
@@ -380,9 +386,30 @@ impl Driver {
                     let mut stop = self.shared.stopping();
                     tokio::select! {
                         _ = stop.wait_for(|stop| *stop) => return Err(Stop::Shutdown),
-                        () = tokio::time::sleep(WRITE_AGAIN) => {}
+                        () = self.turn_away(&error) => {}
                     }
                 }
+            }
+        }
+    }
+
+    /// Tells whoever asks for something that it cannot be journaled, for a while: a person is not to wait for a disk.
+    async fn turn_away(&mut self, why: &StoreError) {
+        let pause = tokio::time::sleep(WRITE_AGAIN);
+        tokio::pin!(pause);
+        loop {
+            let message = tokio::select! {
+                () = &mut pause => return,
+                Some(message) = self.inbox.recv() => message,
+            };
+            match message {
+                Message::Command { reply: Some(reply), .. } => {
+                    let why = StoreError::new(why.kind(), why.to_string()).with_hint(why.hint());
+                    answer(Some(reply), Err(why.into()));
+                }
+                Message::Command { reply: None, .. } => self.later.push(message),
+                // It is told again: nobody hears that it was journaled.
+                Message::Trip { .. } => {}
             }
         }
     }

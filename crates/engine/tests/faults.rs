@@ -76,6 +76,8 @@ async fn a_full_disk_stops_the_release_and_nothing_else() {
     tokio::time::sleep(Duration::from_secs(20)).await;
     assert!(engine.machine(&id).await.unwrap().holds_service(), "nothing happens that is not journaled");
     assert!(house.world.leased("shop"), "the lease is renewed meanwhile");
+    let asked = engine.command(&crate::harness::shop(), cutover_core::Command::Advance, "ann").await;
+    assert!(asked.unwrap_err().to_string().contains("full"), "who asks is told, and need not wait");
     assert_eq!(decided(&engine, &id).await.exit_code(), Some(0), "{}", story(&engine, &id).await);
     house.settled(&["r-2", "r-1"]);
 }

@@ -109,7 +109,7 @@ impl StoreError {
             StoreErrorKind::NotWritable => format!("the journal {path_text} cannot be written"),
             StoreErrorKind::Full => format!("the disk of the journal {path_text} is full"),
             StoreErrorKind::Locked => format!("the journal {path_text} is locked by another process"),
-            _ => format!("the journal {path_text} could not be used"),
+            _ => format!("the journal {path_text} could not be used: {source}"),
         };
         let mut error = Self::new(kind, what).with_hint(hint_of(kind, path));
         error.source = Some(Box::new(source));

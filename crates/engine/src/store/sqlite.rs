@@ -3,13 +3,14 @@
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use cutover_core::{Event, Moment, Record, ReleaseId, ReleaseKind, RevisionId, ServiceName};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, Row, SqliteConnection};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 
 use super::{
     Append, Claimed, Journal, Opening, ReleaseRow, ServiceRow, StoreError, StoreErrorKind, Stored, Tenant,
@@ -40,6 +41,8 @@ const SCHEMA: [&str; 5] = [
 pub(super) struct Sqlite {
     path: PathBuf,
     connection: Mutex<SqliteConnection>,
+    /// The connection met an error, and is replaced before it is used again.
+    broken: AtomicBool,
 }
 
 impl Sqlite {
@@ -85,11 +88,28 @@ impl Sqlite {
             .execute(&mut connection)
             .await
             .map_err(sql)?;
-        Ok(Sqlite { path: path.to_path_buf(), connection: Mutex::new(connection) })
+        Ok(Sqlite {
+            path: path.to_path_buf(),
+            connection: Mutex::new(connection),
+            broken: AtomicBool::new(false),
+        })
     }
 
     fn sql(&self) -> impl Fn(sqlx::Error) -> StoreError + '_ {
-        |error| StoreError::sql(&self.path, error)
+        |error| {
+            self.broken.store(true, Ordering::SeqCst);
+            StoreError::sql(&self.path, error)
+        }
+    }
+
+    /// Takes the connection. After an error it is a new one: SQLite ends a transaction by itself when the disk is full,
+    /// the library on top of it does not notice, and refuses every transaction from then on.
+    async fn connected(&self) -> Result<MutexGuard<'_, SqliteConnection>, StoreError> {
+        let mut connection = self.connection.lock().await;
+        if self.broken.swap(false, Ordering::SeqCst) {
+            *connection = options(&self.path, false).connect().await.map_err(self.sql())?;
+        }
+        Ok(connection)
     }
 
     fn stored(&self, row: &SqliteRow) -> Result<Stored, StoreError> {
@@ -315,7 +335,7 @@ impl Journal for Sqlite {
                 "a release begins with something else than opened",
             ));
         };
-        let mut connection = self.connection.lock().await;
+        let mut connection = self.connected().await?;
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(self.sql())?;
         let row = service(&mut transaction, &release.service).await.map_err(self.sql())?;
         if let Some(ServiceRow { holder: Some(holder), owner, .. }) = row {
@@ -359,7 +379,7 @@ impl Journal for Sqlite {
     }
 
     async fn claim(&self, name: &ServiceName, tenant: &Tenant, force: bool) -> Result<Claimed, StoreError> {
-        let mut connection = self.connection.lock().await;
+        let mut connection = self.connected().await?;
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(self.sql())?;
         let row = service(&mut transaction, name).await.map_err(self.sql())?;
         let left_ms = row.as_ref().and_then(|row| row.lease_left_ms(&tenant.now));
@@ -386,7 +406,7 @@ impl Journal for Sqlite {
     async fn append(&self, append: &Append) -> Result<(), StoreError> {
         let Append { release, record, reading, .. } = append;
         let event = json(&record.event)?;
-        let mut connection = self.connection.lock().await;
+        let mut connection = self.connected().await?;
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(self.sql())?;
         let row = service(&mut transaction, &append.service).await.map_err(self.sql())?;
         if let Some(row) = row.filter(|row| row.epoch != record.epoch) {
@@ -432,7 +452,7 @@ impl Journal for Sqlite {
     }
 
     async fn renew(&self, name: &ServiceName, epoch: u64, tenant: &Tenant) -> Result<(), StoreError> {
-        let mut connection = self.connection.lock().await;
+        let mut connection = self.connected().await?;
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(self.sql())?;
         let row = service(&mut transaction, name).await.map_err(self.sql())?;
         let Some(row) = row.filter(|row| row.epoch == epoch) else {
@@ -443,7 +463,7 @@ impl Journal for Sqlite {
     }
 
     async fn vacate(&self, name: &ServiceName, epoch: u64) -> Result<(), StoreError> {
-        let mut connection = self.connection.lock().await;
+        let mut connection = self.connected().await?;
         sqlx::query(
             "UPDATE services SET owner = NULL, lease_boot = NULL, lease_boot_ms = NULL, lease_wall_ms = NULL
              WHERE name = ? AND epoch = ?",
@@ -457,7 +477,7 @@ impl Journal for Sqlite {
     }
 
     async fn destroy(&self, name: &ServiceName, epoch: u64) -> Result<(), StoreError> {
-        let mut connection = self.connection.lock().await;
+        let mut connection = self.connected().await?;
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(self.sql())?;
         match service(&mut transaction, name).await.map_err(self.sql())? {
             Some(ServiceRow { holder: Some(holder), owner, .. }) => {
@@ -479,7 +499,7 @@ impl Journal for Sqlite {
     }
 
     async fn records(&self, release: &ReleaseId, from: u64, limit: u32) -> Result<Vec<Stored>, StoreError> {
-        let mut connection = self.connection.lock().await;
+        let mut connection = self.connected().await?;
         let rows = sqlx::query(
             "SELECT * FROM records WHERE release = ? AND sequence >= ? ORDER BY sequence LIMIT ?",
         )
@@ -493,7 +513,7 @@ impl Journal for Sqlite {
     }
 
     async fn services(&self) -> Result<Vec<ServiceRow>, StoreError> {
-        let mut connection = self.connection.lock().await;
+        let mut connection = self.connected().await?;
         let rows = sqlx::query("SELECT * FROM services ORDER BY name");
         let rows = rows.fetch_all(&mut *connection).await.map_err(self.sql())?;
         Ok(rows.iter().map(service_row).collect())
@@ -504,7 +524,7 @@ impl Journal for Sqlite {
         service: Option<&ServiceName>,
         limit: u32,
     ) -> Result<Vec<ReleaseRow>, StoreError> {
-        let mut connection = self.connection.lock().await;
+        let mut connection = self.connected().await?;
         // Within a service the number says what came later: the wall clock may have been set back.
         let rows = sqlx::query(
             "SELECT * FROM releases WHERE ?1 IS NULL OR service = ?1
@@ -519,7 +539,7 @@ impl Journal for Sqlite {
     }
 
     async fn release(&self, id: &ReleaseId) -> Result<Option<ReleaseRow>, StoreError> {
-        let mut connection = self.connection.lock().await;
+        let mut connection = self.connected().await?;
         let row = sqlx::query("SELECT * FROM releases WHERE id = ?").bind(id.as_str());
         let row = row.fetch_optional(&mut *connection).await.map_err(self.sql())?;
         row.as_ref().map(|row| self.release_row(row)).transpose()
