@@ -429,6 +429,7 @@ fn observed(handle: &Handle) -> ObservedInstance {
         state: status.state,
         restarts: status.restarts,
         why: status.why.clone(),
+        ended: status.ended.clone(),
         log: Vec::new(),
     }
 }

@@ -228,6 +228,7 @@ impl State {
             pid: None,
             state,
             restarts: instance.restarts,
+            ended: why.clone(),
             why,
             log,
         }
