@@ -19,6 +19,7 @@ mod machine;
 mod owners;
 mod points;
 mod reboot;
+mod resources;
 mod service;
 mod stopped;
 mod strategies;
