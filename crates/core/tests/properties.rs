@@ -147,6 +147,14 @@ fn good() -> impl Strategy<Value = serde_json::Value> {
     )
 }
 
+/// Found by the mutations below: a hint quoted a key of the file with its control character.
+#[test]
+fn a_hint_disturbs_no_terminal() {
+    let file = "service: shop\nplatform: {local: {command: [./shop], \u{85}memory: 1Gi}}\nenvironments:\n  a:\n    \
+                platform: {local: {memory: null}}\n";
+    reader::holds(file.as_bytes());
+}
+
 proptest! {
     // Enough to find what is wrong, few enough to wait for; the fuzzer takes the rest.
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]

@@ -104,6 +104,9 @@ pub struct ObservedInstance {
     pub restarts: u32,
     /// Why it is not running: exit status, signal, error; empty while it runs.
     pub why: String,
+    /// Why it ended the last time, also while it runs again; empty where it never did.
+    #[serde(default)]
+    pub ended: String,
     /// Its last log lines, oldest first, at most 20.
     pub log: Vec<String>,
 }

@@ -103,6 +103,12 @@ impl Claim {
         self.target.cut.set(self.target.cut.get() + 1);
     }
 
+    /// What comes of this attempt is not the arm's fault: the proxy itself could not make it.
+    pub(crate) fn excuse(&mut self) {
+        self.first = false;
+        self.gate = None;
+    }
+
     /// Ends this attempt: another one takes the request over.
     pub(crate) fn hand_on(mut self) {
         self.charge();

@@ -12,6 +12,7 @@ use hyper::upgrade::OnUpgrade;
 use crate::assets;
 use crate::body::{DownBody, UpBody, Upload};
 use crate::claim::Claim;
+use crate::exhausted::EXHAUSTED;
 use crate::headers;
 use crate::pin::{PIN_HEADER, verify};
 use crate::pool::{self, Conn, KEEP_IDLE, SendFailure};
@@ -91,6 +92,11 @@ pub(crate) async fn forward(
                     answered = assets::ask_others(&router, &wish.service, &asset, answered).await;
                 }
                 return answer(answered, client, &sending);
+            }
+            Attempt::Unsent(_, EXHAUSTED) => {
+                // No other target could be reached either.
+                claim.excuse();
+                return lost(claim.fail(EXHAUSTED));
             }
             Attempt::Unsent(again, reason) => {
                 request = *again;

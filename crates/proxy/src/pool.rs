@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use crate::body::UpBody;
 use crate::cells::{ConnState, TargetCell};
+use crate::exhausted;
 
 /// Longest time a connection is kept idle: shorter than the idle timeout of any server we know.
 pub(crate) const KEEP_IDLE: Duration = Duration::from_secs(2);
@@ -83,7 +84,20 @@ pub(crate) fn checkout(target: &Rc<TargetCell>, strict: bool) -> Option<Conn> {
 
 /// Opens a connection; the error is the machine-readable reason.
 pub(crate) async fn connect(target: &Rc<TargetCell>) -> Result<Conn, &'static str> {
-    let opened = timeout(CONNECT_TIMEOUT, open(target)).await;
+    let begun = Instant::now();
+    let opened = loop {
+        match timeout(CONNECT_TIMEOUT, open(target)).await {
+            Ok(Err(error)) if exhausted::is_exhausted(&error) => {
+                if begun.elapsed() >= exhausted::WAIT {
+                    return Err(exhausted::EXHAUSTED);
+                }
+                // What is idle here holds two each.
+                target.purge();
+                tokio::time::sleep(exhausted::AGAIN).await;
+            }
+            opened => break opened,
+        }
+    };
     let reason = match opened {
         Ok(Ok(conn)) => return Ok(conn),
         Ok(Err(error)) => match error.kind() {
@@ -145,7 +159,7 @@ impl Conn {
 
     /// Keeps the connection for the next request, if it can be used again and its target still wants requests.
     pub(crate) fn give_back(mut self, keep: Duration) {
-        if keep.is_zero() || self.state.killed.get() || self.sender.is_closed() {
+        if keep.is_zero() || exhausted::is_pressed() || self.state.killed.get() || self.sender.is_closed() {
             return;
         }
         if self.sender.is_ready() {

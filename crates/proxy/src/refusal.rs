@@ -5,6 +5,7 @@ use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 
 use crate::body::DownBody;
+use crate::exhausted::EXHAUSTED;
 use crate::route::Router;
 
 /// Response header that says why the proxy itself answered.
@@ -26,11 +27,13 @@ impl Refusal {
 
 pub(crate) fn lost(reason: &'static str) -> Response<DownBody> {
     let status = match reason {
+        EXHAUSTED => StatusCode::SERVICE_UNAVAILABLE,
         "connect-timeout" | "response-timeout" | "drain-deadline" => StatusCode::GATEWAY_TIMEOUT,
         "connect-refused" | "connect-unreachable" | "connect-failed" => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::BAD_GATEWAY,
     };
     let text = match reason {
+        EXHAUSTED => "the proxy is out of descriptors",
         "connect-refused" => "no target accepted a connection",
         "connect-unreachable" | "connect-failed" => "no target could be reached",
         "connect-timeout" => "no target accepted a connection in time",

@@ -21,6 +21,7 @@ use crate::body::SERVING;
 use crate::compiled::Compiled;
 use crate::count::Counts;
 use crate::drain::{Drain, Drained, What};
+use crate::exhausted;
 use crate::forward::{From, forward};
 use crate::pool;
 use crate::protocol::{ArmObservation, RevisionObservation};
@@ -97,6 +98,9 @@ async fn obey(mut commands: mpsc::Receiver<Command>) {
             biased;
             command = commands.recv() => command,
             _ = sweep.tick() => {
+                if exhausted::is_pressed() {
+                    router.targets.borrow().values().for_each(|target| target.purge());
+                }
                 router.targets.borrow().values().for_each(|target| pool::sweep(target));
                 router.forget();
                 continue;
@@ -196,6 +200,8 @@ async fn accept(
         let accepted = tokio::select! {
             biased;
             _ = quitting.changed() => return,
+            // A client more would take what a request under way needs to reach its target.
+            () = tokio::time::sleep(exhausted::AGAIN), if exhausted::is_pressed() => continue,
             accepted = listener.accept() => accepted,
         };
         match accepted {
@@ -205,17 +211,13 @@ async fn accept(
                 tokio::task::spawn_local(serve(stream, from, connected, quitting.clone()));
             }
             // Out of descriptors, mostly: connections wait in the kernel's queue meanwhile.
-            Err(error) if is_exhausted(&error) => tokio::time::sleep(Duration::from_millis(50)).await,
+            Err(error) if exhausted::is_exhausted(&error) => {
+                tokio::time::sleep(Duration::from_millis(50)).await
+            }
             // The client went away while it was queued.
             Err(_) => {}
         }
     }
-}
-
-fn is_exhausted(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
-    error.raw_os_error().is_some_and(|code| exhausted.iter().any(|errno| errno.raw_os_error() == code))
 }
 
 /// Counts a connection as long as it lives, however it ends.

@@ -20,6 +20,7 @@ mod owners;
 mod points;
 mod processes;
 mod reboot;
+mod resources;
 mod service;
 mod stopped;
 mod strategies;

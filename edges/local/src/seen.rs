@@ -72,9 +72,13 @@ impl Seen {
 }
 
 fn routed(handle: &Handle, worker: ObservedWorker) -> Option<ObservedInstance> {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, handle.status.borrow().port?));
+    let (port, ended) = {
+        let status = handle.status.borrow();
+        (status.port?, status.ended.clone())
+    };
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let ObservedWorker { id, pid, state, restarts, why, log } = worker;
-    Some(ObservedInstance { id, address, pid, state, restarts, why, log })
+    Some(ObservedInstance { id, address, pid, state, restarts, why, ended, log })
 }
 
 fn worker(handle: &Handle) -> ObservedWorker {

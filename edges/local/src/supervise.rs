@@ -59,6 +59,8 @@ pub(crate) struct Status {
     pub(crate) state: InstanceState,
     pub(crate) restarts: u32,
     pub(crate) why: String,
+    /// Why it ended the last time since it is supervised.
+    pub(crate) ended: String,
     /// It was tried to start at least once, or adopted.
     pub(crate) tried: bool,
     /// Why the last start failed before anything ran.
@@ -85,7 +87,9 @@ impl Handle {
             false => (InstanceState::Restarting, "being started"),
         };
         let (port, restarts, why) = (record.port, record.restarts, why.to_string());
-        let status = Status { port, process, state, restarts, why, tried, start_fault: None, gone: false };
+        let ended = String::new();
+        let status =
+            Status { port, process, state, restarts, why, ended, tried, start_fault: None, gone: false };
         let (report, status) = watch::channel(status);
         let (stop, asked) = watch::channel(record.stopping);
         let log = shared.records.log(&record);
@@ -290,6 +294,7 @@ impl Supervisor {
             status.process = None;
             status.state = if looping { InstanceState::CrashLoop } else { InstanceState::Restarting };
             status.why = why.clone();
+            status.ended = why.clone();
         });
         self.note(format!("{why}; started again in {} ms", pause.as_millis())).await;
         self.wait(None, Some(now + pause)).await

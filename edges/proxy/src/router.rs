@@ -306,6 +306,8 @@ impl Router for ProxyRouter {
         }) {
             all.merge(&arm.counts);
         }
+        // What the proxy itself could not do is no verdict on the candidate.
+        all.failed.remove(cutover_proxy::EXHAUSTED);
         let sums = Sums::of(&all);
         Ok(Counts {
             requests: sums.requests,

@@ -60,6 +60,10 @@ impl FileErrors {
     pub(super) fn new(name: &str, source: &str, mut errors: Vec<FileError>) -> Self {
         for error in &mut errors {
             error.place = source::inside(error.place, source);
+            // What is quoted from the file must not act on the terminal that shows it.
+            for text in [&mut error.what, &mut error.hint] {
+                *text = text.chars().map(|c| if c == '\n' { c } else { visible(c) }).collect();
+            }
         }
         errors.sort_by_key(|error| error.place);
         errors.truncate(MOST_MISTAKES);

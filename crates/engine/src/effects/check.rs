@@ -114,6 +114,21 @@ async fn look(act: &Act, revision: &RevisionId) -> Result<Vec<ObservedInstance>,
     Ok(mine.map(|seen| seen.instances).unwrap_or_default())
 }
 
+/// Returns what instances of the revision ended of by themselves; empty where none did.
+pub(super) async fn ended(act: &Act, revision: &RevisionId) -> String {
+    // It only explains: nothing waits for it that could not do without.
+    let instances = look(act, revision).await.unwrap_or_default();
+    let ended = instances.iter().filter(|instance| !instance.ended.is_empty());
+    let lines: Vec<String> = ended
+        .map(|instance| {
+            let times =
+                if instance.restarts > 1 { format!(" {} times", instance.restarts) } else { String::new() };
+            format!("instance {} fell over{times}: {}", instance.id, instance.ended)
+        })
+        .collect();
+    lines.join("; ")
+}
+
 /// Returns once an instance fell over: an instance that exits needs no check to be found bad.
 async fn fallen(act: &Act, revision: &RevisionId, restarts: &BTreeMap<InstanceId, u32>) -> Fault {
     loop {

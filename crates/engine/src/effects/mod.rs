@@ -136,15 +136,20 @@ impl Act {
                 let (router, within) = (&self.edges().router, within.duration());
                 fenced(&self.service, |fence| router.drain(fence, name, revision, within)).await
             }
-            Effect::Retire { revision } => self.retire(revision).await,
+            Effect::Retire { revision } => {
+                // With its instances goes what they ended of.
+                let ended = match key.step {
+                    StepKey::Back(_) => check::ended(self, revision).await,
+                    StepKey::Forward(_) => String::new(),
+                };
+                self.retire(revision).await.map(|()| note(ended))
+            }
         }
     }
 
-    async fn retire(&self, revision: &RevisionId) -> Outcome {
+    async fn retire(&self, revision: &RevisionId) -> Result<(), Fault> {
         let platform = &self.edges().platform;
-        let retired =
-            fenced(&self.service, |fence| platform.retire(fence, &self.service.name, revision)).await;
-        retired.map(|()| Evidence::Plain)
+        fenced(&self.service, |fence| platform.retire(fence, &self.service.name, revision)).await
     }
 
     fn spec(&self) -> RevisionSpec {

@@ -240,6 +240,7 @@ impl State {
             pid: None,
             state,
             restarts: instance.restarts,
+            ended: why.clone(),
             why,
             log,
         }
