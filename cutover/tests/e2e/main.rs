@@ -22,4 +22,5 @@ mod reboot;
 mod resources;
 mod service;
 mod stopped;
+mod storms;
 mod strategies;
