@@ -20,6 +20,7 @@ mod owners;
 mod points;
 mod reboot;
 mod resources;
+mod secrets;
 mod service;
 mod stopped;
 mod storms;
