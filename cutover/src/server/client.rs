@@ -168,6 +168,28 @@ impl Failure {
     }
 }
 
+/// What of the command's environment a server in the background keeps. Nothing else: the command may have been given
+/// secrets, which are not for the server, its proxy and its gates to keep for as long as they live.
+const KEPT: [&str; 12] = [
+    "PATH",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "TZ",
+    "USER",
+    "LOGNAME",
+    "TMPDIR",
+    "XDG_STATE_HOME",
+    "RUST_LOG",
+    "CUTOVER_STATE",
+    super::place::VARIABLE,
+];
+
+fn kept(name: &std::ffi::OsStr) -> bool {
+    let name = name.to_string_lossy();
+    KEPT.contains(&&*name) || (cfg!(debug_assertions) && name.starts_with("CUTOVER_TEST_"))
+}
+
 /// Starts `cutover server` in a session of its own, so that neither Ctrl-C nor a closed terminal ends it.
 fn spawn_background(state: &StateDir) -> Result<std::process::Child, Failure> {
     let failed = |error: std::io::Error| Failure::own(format!("failed to start a server: {error}"));
@@ -176,6 +198,8 @@ fn spawn_background(state: &StateDir) -> Result<std::process::Child, Failure> {
     command
         .args(["server", "--background", "--state"])
         .arg(state.path())
+        .env_clear()
+        .envs(std::env::vars_os().filter(|(name, _)| kept(name)))
         .stdin(Stdio::null())
         .stdout(log.try_clone().map_err(failed)?)
         .stderr(log)

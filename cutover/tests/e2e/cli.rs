@@ -156,44 +156,6 @@ fn rollback_is_a_weight_change_and_its_revision_is_refused_after() {
 }
 
 #[test]
-fn secrets_are_in_no_file_log_journal_argument_or_answer() {
-    if !crate::harness::python_there("secrets_are_in_no_file_log_journal_argument_or_answer") {
-        return;
-    }
-    let scratch = Scratch::new();
-    let secret = "hunter2-very-secret-value";
-    scratch.file(
-        "command: [sh, -c, 'test -n \"$TOKEN\" && exec python3 -m http.server $PORT'], secrets: [TOKEN]",
-        "",
-    );
-    assert!(scratch.run(&["deploy"]).expect(2).err.contains("TOKEN is not set"));
-    let output = scratch.command(&["deploy", "--output", "json"]).env("TOKEN", secret).output().unwrap();
-    let said: crate::harness::Said = output.into();
-    let said = said.expect(0);
-    assert!(!said.out.contains(secret) && !said.err.contains(secret));
-    let status = scratch.run(&["status", "--output", "json"]).out + &scratch.run(&["show", "shop-1"]).out;
-    assert!(!status.contains(secret));
-    let mut holders = Vec::new();
-    let mut stack = vec![scratch.state()];
-    while let Some(folder) = stack.pop() {
-        for entry in fs::read_dir(folder).unwrap().flatten() {
-            let kind = entry.file_type().unwrap();
-            if kind.is_dir() {
-                stack.push(entry.path());
-            } else if kind.is_file()
-                && String::from_utf8_lossy(&fs::read(entry.path()).unwrap()).contains(secret)
-            {
-                use std::os::unix::fs::PermissionsExt;
-                holders.push((entry.path(), entry.metadata().unwrap().permissions().mode() & 0o777));
-            }
-        }
-    }
-    assert!(holders.iter().all(|(_, mode)| *mode == 0o600), "{holders:?}");
-    assert_eq!(holders.len(), 1, "only the sealed file: {holders:?}");
-    assert!(scratch.processes().iter().all(|(_, command)| !command.contains(secret)));
-}
-
-#[test]
 fn the_schema_that_is_checked_in_is_the_one_of_the_types() {
     let scratch = Scratch::new();
     let now = scratch.run(&["schema"]).expect(0).out;

@@ -21,6 +21,8 @@ mod points;
 mod processes;
 mod reboot;
 mod resources;
+mod secrets;
 mod service;
 mod stopped;
+mod storms;
 mod strategies;

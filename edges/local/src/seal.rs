@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use cutover_core::{Fault, RevisionId};
+use cutover_core::{Fault, RevisionId, ServiceName};
 use cutover_ports::Secret;
 use hmac::{Hmac, Mac};
 use serde::{Deserialize, Serialize};
@@ -25,6 +25,9 @@ pub(crate) struct Vault {
 struct Sealed {
     schema: u32,
     revision: RevisionId,
+    /// Whose it is; files of before this was written down say nothing.
+    #[serde(default)]
+    service: Option<ServiceName>,
     /// The hash of everything else the revision is made from.
     content: String,
     values: Values,
@@ -60,19 +63,44 @@ impl Vault {
     }
 
     /// Seals the values for the revision; there already is a no-op.
-    pub(crate) fn seal(&self, revision: &RevisionId, content: &str, values: &Values) -> Result<(), Fault> {
+    pub(crate) fn seal(
+        &self,
+        service: &ServiceName,
+        revision: &RevisionId,
+        content: &str,
+        values: &Values,
+    ) -> Result<(), Fault> {
         let path = self.path(revision);
         if values.is_empty() || path.exists() {
             return Ok(());
         }
-        let sealed =
-            Sealed { schema: 1, revision: revision.clone(), content: content.into(), values: values.clone() };
+        let sealed = Sealed {
+            schema: 1,
+            revision: revision.clone(),
+            service: Some(service.clone()),
+            content: content.into(),
+            values: values.clone(),
+        };
         disk::write_json(&path, &sealed)
     }
 
     /// Returns the sealed values of the revision, `None` where it has none.
     pub(crate) fn values(&self, revision: &RevisionId) -> Result<Option<Values>, Fault> {
         Ok(disk::read_json::<Sealed>(&self.path(revision))?.map(|sealed| sealed.values))
+    }
+
+    /// Returns the revisions of the service that have sealed values.
+    pub(crate) fn of(&self, service: &ServiceName) -> Result<Vec<RevisionId>, Fault> {
+        let mut found = Vec::new();
+        for name in disk::names(&self.folder)?.iter().filter(|name| name.ends_with(".json")) {
+            // One that cannot be read belongs to nobody: it stays for a person to look at.
+            if let Ok(Some(sealed)) = disk::read_json::<Sealed>(&self.folder.join(name))
+                && sealed.service.as_ref() == Some(service)
+            {
+                found.push(sealed.revision);
+            }
+        }
+        Ok(found)
     }
 
     /// Forgets the values of the revision.

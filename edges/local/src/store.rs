@@ -122,7 +122,7 @@ impl Store {
         let content = content(spec, artifact)?;
         let values = self.values(spec, &content)?;
         let revision = self.name(&content, &values)?;
-        self.vault.seal(&revision, &content, &values)?;
+        self.vault.seal(&spec.service, &revision, &content, &values)?;
         Ok(revision)
     }
 
@@ -161,14 +161,19 @@ impl Store {
         })
     }
 
-    /// Returns the service's revisions. One that cannot be read belongs to nobody: it stays for a person to look at.
+    /// Returns the service's revisions, also those of which there is nothing but sealed values: they were named, and
+    /// never built. One that cannot be read belongs to nobody: it stays for a person to look at.
     pub(crate) fn list(&self, service: &ServiceName) -> Result<Vec<RevisionId>, Fault> {
         let revisions = disk::names(&self.folder)?.into_iter().map(RevisionId::new);
         let mine = |revision: &RevisionId| {
             self.manifest(revision)
                 .is_ok_and(|found| found.is_some_and(|manifest| manifest.service == *service))
         };
-        Ok(revisions.filter(mine).collect())
+        let mut all: Vec<RevisionId> = revisions.filter(mine).collect();
+        let named = self.vault.of(service)?.into_iter();
+        all.extend(named.filter(|revision| !self.folder.join(revision.as_str()).exists()));
+        all.sort();
+        Ok(all)
     }
 
     /// Takes a revision of the service out of the store, with its secrets. Returns the folder that is left to remove:
@@ -178,10 +183,14 @@ impl Store {
         service: &ServiceName,
         revision: &RevisionId,
     ) -> Result<Option<PathBuf>, Fault> {
+        let home = self.folder.join(revision.as_str());
+        if !home.exists() && self.vault.of(service)?.contains(revision) {
+            self.vault.forget(revision)?;
+            return Ok(None);
+        }
         if self.manifest(revision)?.is_none_or(|manifest| manifest.service != *service) {
             return Ok(None);
         }
-        let home = self.folder.join(revision.as_str());
         let random = disk::random_hex(4).map_err(|error| disk::fault("rename", &home, &error))?;
         let gone = self.folder.join(format!(".gone-{revision}-{random}"));
         fs::rename(&home, &gone)
@@ -299,7 +308,7 @@ impl Store {
             return Err(Fault::new(Blame::Configuration, After::Retry, what)
                 .hint("Wait until nothing writes to the artifact, then deploy again."));
         }
-        self.vault.seal(revision, &content, &values)?;
+        self.vault.seal(&spec.service, revision, &content, &values)?;
         let manifest = Manifest {
             schema: SCHEMA,
             revision: revision.clone(),
