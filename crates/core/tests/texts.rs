@@ -157,7 +157,7 @@ fn a_plan_says_when_which_processes_run() {
          4  check        every instance passes its checks                           about 1.2s
                          way back: stop r-2; it never had traffic
                          if cutover dies here: its instances run on without traffic; the next server goes on from the journal
-         5  processes    ends clock of r-1: never two revisions at once             at most its stop grace
+         5  processes    ends clock of r-1: never two revisions at once             at most 30s
                          way back: stop r-2; it never had traffic; r-1 runs clock again
                          if cutover dies here: nobody does the work of clock until the next server goes on
          6  processes    clock and 2 × worker of r-2 run beside it                  under 1s
@@ -176,7 +176,7 @@ fn a_plan_says_when_which_processes_run() {
                          way back: all traffic to r-1, a weight change, at once; the processes of r-2 stop; r-1 runs clock again
                          if cutover dies here: before it is journaled: the router gives all traffic to r-1 when the lease of 10s lapses; the processes of r-2 run on; after: nothing changes
             ── the release is decided: exit code 0, the service is free for the next one ──
-        11  processes    ends worker of r-1; all its work is r-2's now              at most its stop grace
+        11  processes    ends worker of r-1; all its work is r-2's now              at most 30s
                          way back: cutover rollback: a weight change, at once; then the processes of r-1
                          if cutover dies here: traffic stays on r-2; the next server goes on from the journal
         12  warm         r-1 stays ready                                            10m
@@ -195,6 +195,18 @@ fn a_plan_says_when_which_processes_run() {
           - clock: two revisions of it never run at once, so nobody does its work from the old one's end to the new one's start; the same on the way back
 
         If it is not decided within 2h, it goes back by itself."#]].assert_eq(&plan_text(&plan, Some(Span::from_secs(10))));
+}
+
+/// What made room has ended: nothing is left to be ended after promote.
+#[test]
+fn a_clock_alone_is_handed_over_once() {
+    let mut clock = with_processes("");
+    for processes in [&mut clock.release.file.processes, &mut clock.observed.stable_processes] {
+        processes.retain(|_, process| !process.overlap);
+    }
+    let steps: Vec<String> = clock.plan().steps.iter().map(cutover_core::Step::name).collect();
+    let steps = steps.join(", ");
+    expect!["preflight, build, provision, check, processes, processes, steady, shift 100%, bake, promote, warm, drain, retire"].assert_eq(&steps);
 }
 
 /// Users first: in a rollback the processes follow the traffic.
