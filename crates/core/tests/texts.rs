@@ -197,6 +197,18 @@ fn a_plan_says_when_which_processes_run() {
         If it is not decided within 2h, it goes back by itself."#]].assert_eq(&plan_text(&plan, Some(Span::from_secs(10))));
 }
 
+/// What made room has ended: nothing is left to be ended after promote.
+#[test]
+fn a_clock_alone_is_handed_over_once() {
+    let mut clock = with_processes("");
+    for processes in [&mut clock.release.file.processes, &mut clock.observed.stable_processes] {
+        processes.retain(|_, process| !process.overlap);
+    }
+    let steps: Vec<String> = clock.plan().steps.iter().map(cutover_core::Step::name).collect();
+    let steps = steps.join(", ");
+    expect!["preflight, build, provision, check, processes, processes, steady, shift 100%, bake, promote, warm, drain, retire"].assert_eq(&steps);
+}
+
 /// Users first: in a rollback the processes follow the traffic.
 #[test]
 fn a_rollback_moves_traffic_before_processes() {

@@ -109,10 +109,11 @@ impl Staff {
         steps
     }
 
-    /// The step that ends the processes of the predecessor.
+    /// The step that ends the processes of the predecessor; none where all of them have made room already.
     pub(super) fn leave(&self) -> Option<Step> {
-        let run = ProcessCounts::new();
-        (!self.stable.is_empty()).then_some(Step::Processes { of: Track::Stable, run })
+        let handed = self.handed_over();
+        let left = self.stable.keys().any(|name| !handed.contains(name));
+        left.then(|| Step::Processes { of: Track::Stable, run: ProcessCounts::new() })
     }
 
     /// What the change of processes costs, each a sentence.
