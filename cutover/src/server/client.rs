@@ -1,6 +1,6 @@
 //! The command line's side: finds the server of a state folder, starts one where none answers.
 
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt, Full};
@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
+use super::lock::ServerLock;
 use super::protocol::{Hello, PROTOCOL};
 use crate::failure::Failure;
 use crate::state::StateDir;
@@ -53,27 +54,34 @@ impl Client {
             return Ok(client);
         }
         state.create()?;
-        let mut child = spawn_background(state)?;
+        let mut child = None;
         let begun = Instant::now();
         loop {
             if let Ok(Some(client)) = Client::connect(state).await {
-                eprintln!(
-                    "started a server in the background (pid {}, state {})",
-                    child.id(),
-                    state.path().display()
-                );
                 let hello: Hello = client.get("/v1/hello").await?;
-                if let Some(group) = hello.shared_cgroup {
+                if let Some(child) = &child {
+                    let (pid, state) = (Child::id(child), state.path().display());
+                    eprintln!("started a server in the background (pid {pid}, state {state})");
+                }
+                if let (Some(group), Some(_)) = (hello.shared_cgroup, child) {
                     eprintln!("warning: {}", super::place::warning(&group));
                 }
                 return Ok(client);
             }
-            let ended = child.try_wait().ok().flatten();
-            // Another command may have started one at the same moment; then ours gave way, and theirs answers.
-            if let (Some(status), Ok(None)) = (ended, Client::connect(state).await) {
-                return Err(Failure::own(format!("failed to start a server: it ended with {status}"))
-                    .hint(format!("its log: {}", state.server_log().display()))
-                    .with_lines(last_lines(state)));
+            // One that starts or stops just now holds the lock and does not answer: it is waited for.
+            if ServerLock::owner(state).is_none() {
+                match child.as_mut().map(Child::try_wait) {
+                    None => child = Some(spawn_background(state)?),
+                    // It may have given way to another, whose turn is over meanwhile.
+                    Some(Ok(Some(status))) if !matches!(Client::connect(state).await, Ok(Some(_))) => {
+                        return Err(Failure::own(format!(
+                            "failed to start a server: it ended with {status}"
+                        ))
+                        .hint(format!("its log: {}", state.server_log().display()))
+                        .with_lines(last_lines(state)));
+                    }
+                    Some(_) => {}
+                }
             }
             if begun.elapsed() > START_LIMIT {
                 return Err(Failure::own(format!(
@@ -147,7 +155,7 @@ impl Client {
 
     /// It has its socket and says nothing: stopped by a signal, or starved.
     fn silent(&self) -> Failure {
-        let pid = super::lock::ServerLock::owner(&self.state);
+        let pid = ServerLock::owner(&self.state);
         let pid = pid.map_or("unknown".into(), |pid| pid.to_string());
         Failure::own(format!(
             "the server (pid {pid}) does not answer within {HELLO_LIMIT:?}; traffic goes on"
@@ -191,7 +199,7 @@ fn kept(name: &std::ffi::OsStr) -> bool {
 }
 
 /// Starts `cutover server` in a session of its own, so that neither Ctrl-C nor a closed terminal ends it.
-fn spawn_background(state: &StateDir) -> Result<std::process::Child, Failure> {
+fn spawn_background(state: &StateDir) -> Result<Child, Failure> {
     let failed = |error: std::io::Error| Failure::own(format!("failed to start a server: {error}"));
     let log = StateDir::open_log(&state.server_log()).map_err(failed)?;
     let mut command = std::process::Command::new(std::env::current_exe().map_err(failed)?);

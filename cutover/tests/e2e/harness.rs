@@ -110,6 +110,12 @@ impl Scratch {
         fs::read_to_string(self.state().join("server.lock")).unwrap().trim().parse().unwrap()
     }
 
+    /// Returns the pid of the server that answers, without any verb, which would start one where none does.
+    pub(crate) fn server_answers(&self) -> Option<i32> {
+        std::os::unix::net::UnixStream::connect(self.state().join("server.sock")).ok()?;
+        Some(self.server_pid())
+    }
+
     /// Returns holder and worker.
     pub(crate) fn proxy_pids(&self) -> (i32, i32) {
         let seen = self.run(&["proxy", "status", "--output", "json"]).expect(0).json();
