@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::gate::Gate;
-use crate::table::{ServiceTable, Table, Target, normal_hosts};
+use crate::table::{ServiceTable, Table, Target, TargetProtocol, normal_hosts};
 
 /// Shared by all threads, immutable.
 #[derive(Debug, Default)]
@@ -42,6 +42,7 @@ pub(crate) struct CompiledService {
 pub(crate) struct CompiledTrack {
     pub(crate) revision: Arc<str>,
     pub(crate) targets: Vec<Target>,
+    pub(crate) http2: bool,
 }
 
 /// What the control thread knows beside the table.
@@ -118,6 +119,7 @@ impl CompiledService {
                 .map(|track| CompiledTrack {
                     revision: track.revision.as_str().into(),
                     targets: track.targets.clone(),
+                    http2: track.protocol == TargetProtocol::H2c,
                 })
                 .collect(),
             weights: effective(service, live.suspended),

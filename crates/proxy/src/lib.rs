@@ -31,6 +31,7 @@ mod headers;
 mod holder;
 mod http2;
 mod lock;
+mod multiplex;
 mod pin;
 mod pool;
 mod protocol;
@@ -57,5 +58,7 @@ pub use protocol::{
     RevisionObservation, ServiceObservation, SetReply,
 };
 pub use refusal::REASON_HEADER;
-pub use table::{CandidateLease, Guard, PinKey, SCHEMA, ServiceTable, Table, Target, Track, WHOLE};
+pub use table::{
+    CandidateLease, Guard, PinKey, SCHEMA, ServiceTable, Table, Target, TargetProtocol, Track, WHOLE,
+};
 pub use worker::{WorkerOptions, run_worker};

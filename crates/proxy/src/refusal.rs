@@ -40,6 +40,7 @@ pub(crate) fn lost(reason: &'static str) -> Response<DownBody> {
         "response-timeout" => "the target did not answer in time",
         "drain-deadline" => "the target was drained and its deadline passed before it answered",
         "bad-response" => "the target's response could not be understood",
+        "target-reset" => "the target gave the request up before it answered; it may have had its effect",
         _ => "the target closed the connection before it answered; the request may have had its effect",
     };
     refuse(status, reason, text)

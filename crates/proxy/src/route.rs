@@ -89,6 +89,9 @@ impl Router {
                         Rc::new(TargetCell::new(target.address, revision.clone(), self.changed.clone()))
                     });
                     cell.gone.set(false);
+                    if cell.http2.replace(track.http2) != track.http2 {
+                        cell.purge();
+                    }
                     if !revision.draining.get() {
                         cell.cutting.set(false);
                     }

@@ -9,6 +9,7 @@ mod suite {
     mod control;
     mod drain;
     mod h2_client;
+    mod h2_target;
     mod harness;
     mod http;
     mod http2;

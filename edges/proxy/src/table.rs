@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use cutover_core::{Lease, RevisionId, Shift, file};
 use cutover_ports::Target;
-use cutover_proxy::{CandidateLease, Guard, PinKey, ServiceTable, Track};
+use cutover_proxy::{CandidateLease, Guard, PinKey, ServiceTable, TargetProtocol, Track};
 
 /// Makes the table that `shift` asks for, keeping what it does not speak of from `before`.
 pub(crate) fn wanted(
@@ -34,6 +34,10 @@ pub(crate) fn wanted(
             revision: revision.to_string(),
             weight_bp: shift.weight_of(revision).bp(),
             targets: targets_of(revision, targets),
+            protocol: before
+                .and_then(|before| before.track(revision.as_str()))
+                .map(|track| track.protocol)
+                .unwrap_or_default(),
         })
         .collect();
     table.candidate = shift.lease.as_ref().map(|lease| CandidateLease {
@@ -80,6 +84,26 @@ pub(crate) fn assets(routes: &[file::Route]) -> Vec<String> {
     prefixes
 }
 
+/// Lets the candidate, and what is new in the table, be spoken to as the routes say; revisions that were there before may
+/// speak something else.
+pub(crate) fn speak(
+    table: &mut ServiceTable,
+    before: Option<&ServiceTable>,
+    candidate: Option<&RevisionId>,
+    routes: &[file::Route],
+) {
+    let protocol = match file::TargetProtocol::of(routes) {
+        file::TargetProtocol::Http1 => TargetProtocol::Http1,
+        file::TargetProtocol::H2c => TargetProtocol::H2c,
+    };
+    for track in &mut table.tracks {
+        let known = before.is_some_and(|before| before.track(&track.revision).is_some());
+        if !known || candidate.is_some_and(|candidate| candidate.as_str() == track.revision) {
+            track.protocol = protocol;
+        }
+    }
+}
+
 /// Returns the proxy's targets of one revision.
 pub(crate) fn targets_of(revision: &RevisionId, targets: &[Target]) -> Vec<cutover_proxy::Target> {
     targets
@@ -99,5 +123,37 @@ fn guard(guard: &file::Guard) -> Guard {
         max_error_bp: Some(guard.success.rest().bp()),
         max_mean_ms: guard.mean.map(|span| span.ms()),
         max_p95_ms: guard.p95.map(|span| span.ms()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn routes(protocol: &str) -> Vec<file::Route> {
+        let text = format!(r#"[{{"proxy": {{"listen": "127.0.0.1:1", "target_protocol": "{protocol}"}}}}]"#);
+        serde_json::from_str(&text).expect("a list of routes")
+    }
+
+    #[test]
+    fn a_revision_keeps_its_protocol_while_the_candidate_speaks_another() {
+        let track = |revision: &str| Track {
+            revision: revision.into(),
+            weight_bp: 0,
+            targets: Vec::new(),
+            protocol: TargetProtocol::Http1,
+        };
+        let before = ServiceTable { tracks: vec![track("v1")], ..ServiceTable::default() };
+        let mut table = ServiceTable { tracks: vec![track("v1"), track("v2")], ..ServiceTable::default() };
+        let protocols = |table: &ServiceTable| {
+            table.tracks.iter().map(|track| track.protocol == TargetProtocol::H2c).collect::<Vec<_>>()
+        };
+        speak(&mut table, Some(&before), Some(&RevisionId::new("v2")), &routes("h2c"));
+        assert_eq!(protocols(&table), [false, true]);
+        // Stable on its own, and again after the proxy has lost its table.
+        speak(&mut table, Some(&before), None, &routes("h2c"));
+        assert_eq!(protocols(&table), [false, true]);
+        speak(&mut table, None, None, &routes("h2c"));
+        assert_eq!(protocols(&table), [true, true]);
     }
 }

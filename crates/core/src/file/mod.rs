@@ -11,6 +11,7 @@ mod guess;
 mod misfit;
 mod overlay;
 mod processes;
+mod protocols;
 mod read;
 #[cfg(feature = "schema")]
 mod reference;
@@ -32,6 +33,7 @@ pub use checks::{Check, Checks, Expect, StatusRange};
 pub use document::{Checked, Document};
 pub use error::{FileError, FileErrors};
 pub use processes::Process;
+pub use protocols::TargetProtocol;
 #[cfg(feature = "schema")]
 pub use reference::release_file_reference;
 #[cfg(feature = "schema")]
@@ -210,6 +212,9 @@ pub struct ProxyRoute {
     /// while they run: pages of one revision ask for their files while requests go to another.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub assets: Vec<String>,
+    /// What the instances speak; the same for all routes.
+    #[serde(default, skip_serializing_if = "TargetProtocol::is_default")]
+    pub target_protocol: TargetProtocol,
 }
 
 /// What the candidate's live traffic must hold while it bakes; broken means rollback.
