@@ -128,6 +128,7 @@ fn table(revisions: &[Revision; 2], active: usize) -> ServiceTable {
         revision: revision.version.into(),
         weight_bp: if index == active { WHOLE } else { 0 },
         targets: targets(revision),
+        checks: None,
     };
     let tracks = revisions.iter().enumerate().map(track).collect();
     ServiceTable { hosts: vec![HOST.into()], tracks, ..ServiceTable::default() }

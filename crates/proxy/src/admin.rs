@@ -219,6 +219,7 @@ async fn observe(worker: &Worker, only: Option<&str>) -> Result<Observation, Pro
         let live = state.live.get(name);
         let suspended = live.is_some_and(|live| live.suspended);
         let weights = effective(table, suspended);
+        let targets = control.health.observe(name, table);
         let mut table = table.clone();
         table.pin_key = None;
         let service = ServiceObservation {
@@ -237,6 +238,7 @@ async fn observe(worker: &Worker, only: Option<&str>) -> Result<Observation, Pro
             guard: live.and_then(|live| live.gate.as_ref()).map(|gate| gate.numbers()),
             revisions: BTreeMap::new(),
             arms: Vec::new(),
+            targets,
         };
         seen.services.insert(name.clone(), service);
     }

@@ -59,6 +59,8 @@ pub(crate) struct TargetCell {
     pub(crate) suspect_until: Cell<Option<Instant>>,
     /// Has not answered since the worker's boot.
     pub(crate) unverified: Cell<bool>,
+    /// Failed its checks.
+    pub(crate) down: Cell<bool>,
     /// Was seen to keep an idle connection open for a while.
     pub(crate) keeps: Cell<bool>,
     /// Closes idle connections without saying so beforehand.
@@ -81,13 +83,14 @@ impl TargetCell {
             changed,
             suspect_until: Cell::new(None),
             unverified: Cell::new(false),
+            down: Cell::new(false),
             keeps: Cell::new(false),
             closes_silently: Cell::new(false),
         }
     }
 
     pub(crate) fn is_suspect(&self, now: Instant) -> bool {
-        self.unverified.get() || self.suspect_until.get().is_some_and(|until| now < until)
+        self.unverified.get() || self.down.get() || self.suspect_until.get().is_some_and(|until| now < until)
     }
 
     /// Takes no new requests: its revision is drained, or it left the table. Returned connections are closed.

@@ -36,6 +36,8 @@ pub(crate) struct CompiledService {
     pub(crate) response_timeout_ms: Option<u64>,
     pub(crate) trust_forwarded: bool,
     pub(crate) assets: Vec<String>,
+    /// Targets that failed their checks: asked only when no other of their track is left.
+    pub(crate) down: BTreeSet<SocketAddr>,
 }
 
 #[derive(Debug)]
@@ -49,6 +51,8 @@ pub(crate) struct Live {
     pub(crate) gate: Option<Arc<Gate>>,
     /// The candidate waits for the first renewal since boot.
     pub(crate) suspended: bool,
+    /// Targets that failed their checks.
+    pub(crate) down: BTreeSet<SocketAddr>,
 }
 
 impl Compiled {
@@ -130,6 +134,7 @@ impl CompiledService {
             response_timeout_ms: service.response_timeout_ms,
             trust_forwarded: service.trust_forwarded,
             assets: service.assets.clone(),
+            down: live.down,
         }
     }
 }

@@ -12,6 +12,7 @@ mod admin;
 mod assets;
 mod body;
 mod cells;
+mod checks;
 mod claim;
 mod client;
 mod compat;
@@ -41,6 +42,7 @@ mod thread;
 mod tunnel;
 mod worker;
 
+pub use checks::TargetChecks;
 pub use client::Client;
 pub use compat::{OLDEST_PROTOCOL, PROTOCOL};
 pub use count::{Arm, Counts, Histogram};
@@ -51,7 +53,7 @@ pub use holder::{HolderOptions, run_holder};
 pub use pin::{PIN_HEADER, sign_pin};
 pub use protocol::{
     ArmObservation, DrainReply, Event, EventKind, GuardNumbers, Hello, Observation, RenewReply,
-    RevisionObservation, ServiceObservation, SetReply,
+    RevisionObservation, ServiceObservation, SetReply, TargetObservation,
 };
 pub use refusal::REASON_HEADER;
 pub use table::{CandidateLease, Guard, PinKey, SCHEMA, ServiceTable, Table, Target, Track, WHOLE};

@@ -93,6 +93,7 @@ impl Router {
                         cell.cutting.set(false);
                     }
                     cell.unverified.set(compiled.unverified.contains(&target.address));
+                    cell.down.set(service.down.contains(&target.address));
                     (cell.clone(), target.ready)
                 });
                 let cells = cells.collect();

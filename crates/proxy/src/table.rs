@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::checks::TargetChecks;
 use crate::error::{ErrorKind, ProxyError};
 
 /// Schema version of the table on disk and on the admin socket.
@@ -81,6 +82,9 @@ pub struct Track {
     /// Where its instances listen.
     #[serde(default)]
     pub targets: Vec<Target>,
+    /// What they are asked all the time; none: nothing, they count as up.
+    #[serde(default)]
+    pub checks: Option<TargetChecks>,
 }
 
 /// Address of one instance.
@@ -243,6 +247,9 @@ pub(crate) fn validate(name: &str, service: &ServiceTable, rest: &Table) -> Resu
         if let Some(twice) = track.targets.iter().find(|target| !seen.insert(target.address)) {
             return invalid(format!("revision \"{}\" lists target {} twice", track.revision, twice.address));
         }
+        if let Some(mistake) = track.checks.as_ref().and_then(TargetChecks::mistake) {
+            return invalid(format!("revision \"{}\": {mistake}", track.revision));
+        }
         sum += u32::from(track.weight_bp);
     }
     if sum != 0 && sum != u32::from(WHOLE) {
@@ -321,6 +328,7 @@ mod tests {
             revision: revision.into(),
             weight_bp,
             targets: vec![Target { instance: "a".into(), address, ready: true }],
+            checks: None,
         }
     }
 

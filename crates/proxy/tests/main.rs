@@ -9,6 +9,7 @@ mod suite {
     mod control;
     mod drain;
     mod harness;
+    mod health;
     mod http;
     mod load;
     mod processes;

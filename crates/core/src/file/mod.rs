@@ -19,6 +19,7 @@ mod schema;
 mod source;
 mod strategy;
 mod syntax;
+mod targets;
 mod tree;
 mod validate;
 mod yaml;
@@ -37,6 +38,7 @@ pub use reference::release_file_reference;
 #[cfg(feature = "schema")]
 pub use schema::release_file_schema;
 pub use strategy::{BlueGreen, Canary, Rolling, Strategy};
+pub use targets::RouteChecks;
 
 use crate::ids::{ProcessName, ServiceName};
 use crate::units::{Cores, Size, Span, Weight};
@@ -210,6 +212,9 @@ pub struct ProxyRoute {
     /// while they run: pages of one revision ask for their files while requests go to another.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub assets: Vec<String>,
+    /// What the proxy asks each target all the time; the same for all routes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checks: Option<RouteChecks>,
 }
 
 /// What the candidate's live traffic must hold while it bakes; broken means rollback.

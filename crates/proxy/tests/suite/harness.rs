@@ -164,7 +164,7 @@ pub(crate) fn track(revision: &str, weight_bp: u16, addresses: &[SocketAddr]) ->
         address: *address,
         ready: true,
     });
-    Track { revision: revision.into(), weight_bp, targets: targets.collect() }
+    Track { revision: revision.into(), weight_bp, targets: targets.collect(), checks: None }
 }
 
 pub(crate) fn table(tracks: Vec<Track>) -> ServiceTable {
