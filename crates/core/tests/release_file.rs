@@ -368,7 +368,7 @@ fn checks_of_targets_are_possible() {
               5 |   - proxy: {listen: "127.0.0.1:8080", checks: {path: up, tcp: true, interval: 1ms, fall: 0}}
                 |                                                                                          ^
               hint: give 1 to 1000
-            cutover.yaml:6:47: two routes ask the same targets in different ways
+            cutover.yaml:6:47: two routes to the same targets differ in `checks`
               6 |   - proxy: {listen: "127.0.0.1:8081", checks: {expect: {status: 204}, timeout: 0s}}
                 |                                               ^
               hint: leave `checks` to one of the routes

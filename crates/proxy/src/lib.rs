@@ -10,6 +10,7 @@
 
 mod admin;
 mod assets;
+mod balance;
 mod body;
 mod cells;
 mod checks;
@@ -39,6 +40,7 @@ mod store;
 mod supervise;
 mod table;
 mod thread;
+mod trust;
 mod tunnel;
 mod worker;
 
@@ -57,4 +59,5 @@ pub use protocol::{
 };
 pub use refusal::REASON_HEADER;
 pub use table::{CandidateLease, Guard, PinKey, SCHEMA, ServiceTable, Table, Target, Track, WHOLE};
+pub use trust::Balance;
 pub use worker::{WorkerOptions, run_worker};

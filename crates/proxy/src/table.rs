@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::checks::TargetChecks;
 use crate::error::{ErrorKind, ProxyError};
+use crate::trust::Balance;
 
 /// Schema version of the table on disk and on the admin socket.
 pub const SCHEMA: u32 = 1;
@@ -70,6 +71,9 @@ pub struct ServiceTable {
     /// Path prefixes of static files: what one revision answers with 404 is asked of the others in the table.
     #[serde(default)]
     pub assets: Vec<String>,
+    /// How requests are spread over the targets of a track.
+    #[serde(default)]
+    pub balance: Balance,
 }
 
 /// One revision of a service and where it runs.

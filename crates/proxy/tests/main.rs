@@ -4,6 +4,7 @@
 
 mod suite {
     mod assets;
+    mod balance;
     mod boot;
     mod compat;
     mod control;

@@ -18,7 +18,7 @@ use cutover_proxy::{
 };
 
 use crate::faults::fault;
-use crate::table::{assets, check, targets_of, wanted};
+use crate::table::{assets, balance, check, targets_of, wanted};
 
 /// How long a candidate keeps its weight without a living driver, in milliseconds.
 pub const LEASE_MS: u64 = 10_000;
@@ -172,6 +172,7 @@ impl Router for ProxyRouter {
             wanted(seen.as_ref().map(|seen| &seen.table), &bound, shift, targets, LEASE_MS, &self.pin_key);
         if !routes.is_empty() {
             table.assets = assets(routes);
+            table.balance = balance(routes);
             check(&mut table.tracks, routes);
         }
         self.swap(fence, service, seen.as_ref(), &table).await

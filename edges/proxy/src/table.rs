@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use cutover_core::{Lease, RevisionId, Shift, file};
 use cutover_ports::Target;
-use cutover_proxy::{CandidateLease, Guard, PinKey, ServiceTable, TargetChecks, Track};
+use cutover_proxy::{Balance, CandidateLease, Guard, PinKey, ServiceTable, TargetChecks, Track};
 
 /// Makes the table that `shift` asks for, keeping what it does not speak of from `before`.
 pub(crate) fn wanted(
@@ -105,6 +105,13 @@ pub(crate) fn check(tracks: &mut [Track], routes: &[file::Route]) {
         }
         track.checks = (asked.interval_ms > 0).then_some(asked);
     }
+}
+
+/// Returns how the routes want requests spread, all of which say the same.
+pub(crate) fn balance(routes: &[file::Route]) -> Balance {
+    let said = routes.iter().find_map(|file::Route::Proxy(route)| route.balance);
+    let said = said.unwrap_or_default();
+    Balance { eject_after: said.eject_after, slow_start_ms: said.slow_start.ms() }
 }
 
 /// Returns the proxy's targets of one revision.

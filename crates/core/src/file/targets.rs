@@ -1,9 +1,9 @@
-//! How the proxy treats the targets of a service: what it asks them all the time.
+//! How the proxy treats the targets of a service: what it asks them all the time, how it chooses between them.
 
 use serde::{Deserialize, Serialize};
 
 use super::validate::Mistake;
-use super::{Check, Expect, ReleaseFile, Route};
+use super::{Check, Expect, ProxyRoute, ReleaseFile, Route};
 use crate::units::Span;
 
 /// What the proxy asks each target all the time, released or at rest. A target that fails gets no requests until it
@@ -71,6 +71,33 @@ const fn default_rise() -> u32 {
     2
 }
 
+/// How requests are spread over the targets of a revision. It is never the revision that changes by this: what is given to
+/// it stays with it as long as one of its targets can be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct RouteBalance {
+    /// How many requests in a row must fail at a target, as one thread of the proxy sees them, until it is left out: for a
+    /// second, and twice as long each time that it fails again, up to 16 s. A failure is a connection that is refused,
+    /// broken off or too slow; an answer, whatever it says, is none. `0`: never.
+    #[serde(default = "default_eject_after")]
+    pub eject_after: u32,
+    /// How long a target that joins others, or comes back, gets a share that grows from a tenth to a whole one. All targets
+    /// of a candidate are new together and share its weight evenly. `0s`: a whole share at once.
+    #[serde(default)]
+    pub slow_start: Span,
+}
+
+impl Default for RouteBalance {
+    fn default() -> Self {
+        RouteBalance { eject_after: default_eject_after(), slow_start: Span::default() }
+    }
+}
+
+const fn default_eject_after() -> u32 {
+    3
+}
+
 impl ReleaseFile {
     /// Returns the routes with the checks that they leave to the rest of the file.
     pub fn routes(&self) -> Vec<Route> {
@@ -95,24 +122,38 @@ impl ReleaseFile {
     }
 }
 
-/// Says what is wrong with the checks of the routes.
+/// Says what is wrong with what the routes say of their targets.
 pub(super) fn mistakes(routes: &[Route]) -> Vec<Mistake> {
-    let mut found = Vec::new();
-    let mut first: Option<&RouteChecks> = None;
+    let mut found = check_mistakes(routes);
+    found.extend(differing(routes, "balance", |route| route.balance.as_ref()));
+    found
+}
+
+/// Finds routes that say different things of the targets that they share.
+fn differing<T: PartialEq>(
+    routes: &[Route],
+    key: &str,
+    say: impl Fn(&ProxyRoute) -> Option<&T>,
+) -> Vec<Mistake> {
+    let said = routes.iter().enumerate().filter_map(|(i, Route::Proxy(route))| Some((i, say(route)?)));
+    let said: Vec<(usize, &T)> = said.collect();
+    let differs = said.iter().filter(|(_, value)| *value != said[0].1);
+    differs
+        .map(|(i, _)| Mistake {
+            path: format!("route[{i}].proxy.{key}"),
+            what: format!("two routes to the same targets differ in `{key}`"),
+            hint: format!("leave `{key}` to one of the routes"),
+        })
+        .collect()
+}
+
+fn check_mistakes(routes: &[Route]) -> Vec<Mistake> {
+    let mut found = differing(routes, "checks", |route| route.checks.as_ref());
     for (i, Route::Proxy(route)) in routes.iter().enumerate() {
         let Some(checks) = &route.checks else { continue };
         let mut say = |key: &str, what: String, hint: &str| {
             found.push(Mistake { path: format!("route[{i}].proxy.checks{key}"), what, hint: hint.into() });
         };
-        match first {
-            // All routes lead to the same targets.
-            Some(first) if first != checks => say(
-                "",
-                "two routes ask the same targets in different ways".into(),
-                "leave `checks` to one of the routes",
-            ),
-            _ => first = Some(checks),
-        }
         if checks.path.is_some() && checks.tcp {
             say("", "a check is either `path` or `tcp: true`".into(), "remove one of them");
         }
