@@ -8,8 +8,10 @@ mod suite {
     mod compat;
     mod control;
     mod drain;
+    mod h2_client;
     mod harness;
     mod http;
+    mod http2;
     mod load;
     mod processes;
     mod retain;
