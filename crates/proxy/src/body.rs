@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use http::Version;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
@@ -37,6 +38,8 @@ pub(crate) enum UpBody {
 pub(crate) struct Upstreaming {
     body: Option<Incoming>,
     upload: Rc<Upload>,
+    /// The connection carries nothing else meanwhile. A stream of HTTP/2 is reset instead.
+    linger: bool,
 }
 
 /// How long the rest of an unwanted body is read.
@@ -50,7 +53,7 @@ thread_local! {
 impl Drop for Upstreaming {
     fn drop(&mut self) {
         let Some(body) = self.body.take() else { return };
-        if body.is_end_stream() || self.upload.failed.get() || !SERVING.get() {
+        if !self.linger || body.is_end_stream() || self.upload.failed.get() || !SERVING.get() {
             return;
         }
         tokio::task::spawn_local(async move {
@@ -65,12 +68,13 @@ impl Drop for Upstreaming {
 }
 
 impl UpBody {
-    pub(crate) fn new(body: Incoming) -> (Self, Option<Rc<Upload>>) {
+    pub(crate) fn new(body: Incoming, version: Version) -> (Self, Option<Rc<Upload>>) {
         if body.is_end_stream() {
             return (Self::Empty, None);
         }
         let upload = Rc::new(Upload { failed: Cell::new(false), moved: Cell::new(Instant::now()) });
-        (Self::Stream(Upstreaming { body: Some(body), upload: upload.clone() }), Some(upload))
+        let linger = version < Version::HTTP_2;
+        (Self::Stream(Upstreaming { body: Some(body), upload: upload.clone(), linger }), Some(upload))
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -88,7 +92,7 @@ impl Body for UpBody {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
-            Self::Stream(Upstreaming { body: Some(body), upload }) => {
+            Self::Stream(Upstreaming { body: Some(body), upload, .. }) => {
                 let polled = Pin::new(body).poll_frame(cx);
                 match &polled {
                     Poll::Ready(Some(Err(_))) => upload.failed.set(true),

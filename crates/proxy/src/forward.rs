@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::header::{CONNECTION, HOST, HeaderName, HeaderValue};
+use http::header::{CONNECTION, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -66,15 +66,16 @@ pub(crate) async fn forward(
         Ok(admitted) => admitted,
         Err(refusal) => {
             // Dropped as the body it would have been, so that the client can send it and then read the refusal.
-            drop(UpBody::new(request.into_body()));
+            let version = request.version();
+            drop(UpBody::new(request.into_body(), version));
             return refusal.count(&router);
         }
     };
     let upgrade = headers::upgrade_of(request.headers()).filter(|_| request.version() == Version::HTTP_11);
     let client = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
     let (mut head, body) = request.into_parts();
+    let (body, upload) = UpBody::new(body, head.version);
     headers::to_target(&mut head, from.peer, upgrade.as_ref(), plan.trust_forwarded);
-    let (body, upload) = UpBody::new(body);
     let sending = Sending {
         upload,
         repeatable: body.is_empty() && upgrade.is_none() && headers::is_idempotent(&head.method),
@@ -145,9 +146,9 @@ fn admit(
     if request.method() == Method::CONNECT {
         return Err(bad(StatusCode::NOT_IMPLEMENTED, "connect-method", "this is not a proxy for CONNECT"));
     }
-    if request.headers().get_all(HOST).iter().nth(1).is_some() {
+    if headers::names_two_hosts(request) {
         // We and the target could take different ones for the service.
-        return Err(bad(StatusCode::BAD_REQUEST, "two-hosts", "the request has more than one host header"));
+        return Err(bad(StatusCode::BAD_REQUEST, "two-hosts", "the request names more than one host"));
     }
     let host = headers::host_of(request.uri(), request.headers());
     let Some(at) = compiled.find(host, from.listener) else {

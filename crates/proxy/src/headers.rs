@@ -3,14 +3,15 @@
 use std::net::SocketAddr;
 
 use http::header::{
-    CONNECTION, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
+    CONNECTION, COOKIE, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
     PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
-use http::{Method, Uri, request};
+use http::{Method, Request, Uri, Version, request};
 use std::time::Duration;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -28,13 +29,39 @@ pub(crate) fn host_of<'request>(uri: &'request Uri, headers: &'request HeaderMap
     bare.trim_end_matches('.')
 }
 
-/// Returns the protocol a request wants to upgrade to.
+/// Tells whether we and the target could take different hosts for the service.
+pub(crate) fn names_two_hosts<B>(request: &Request<B>) -> bool {
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let (first, second) = (hosts.next(), hosts.next());
+    if second.is_some() {
+        return true;
+    }
+    // In HTTP/1 the target of the request counts, whatever the header says (RFC 9112, 3.2.2); in HTTP/2 both must be
+    // the same (RFC 9113, 8.3.1).
+    match (first, request.uri().authority()) {
+        (Some(host), Some(authority)) if request.version() == Version::HTTP_2 => {
+            !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes())
+        }
+        _ => false,
+    }
+}
+
+/// Returns the protocol a request wants to upgrade to. HTTP/2 is none: a target that took it would get requests that
+/// nobody has routed; clients use prior knowledge instead (RFC 9113, 3.1).
 pub(crate) fn upgrade_of(headers: &HeaderMap) -> Option<HeaderValue> {
-    let wanted = headers.get(UPGRADE)?;
+    let wanted = headers.get(UPGRADE).filter(|wanted| !offers_http2(wanted))?;
     let named = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
     let asks =
         named.flat_map(|value| value.split(',')).any(|token| token.trim().eq_ignore_ascii_case("upgrade"));
     asks.then(|| wanted.clone())
+}
+
+fn offers_http2(wanted: &HeaderValue) -> bool {
+    let mut offered = wanted.as_bytes().split(|byte| *byte == b',');
+    offered.any(|protocol| {
+        let protocol = protocol.trim_ascii();
+        protocol.eq_ignore_ascii_case(b"h2c") || protocol.eq_ignore_ascii_case(b"h2")
+    })
 }
 
 /// Tells whether a request may be sent twice without its effect happening twice (RFC 9110, 9.2.2).
@@ -76,7 +103,7 @@ pub(crate) fn to_target(
         te.to_str().is_ok_and(|te| te.split(',').any(|token| token.trim().eq_ignore_ascii_case("trailers")))
     });
     strip_hop_by_hop(&mut head.headers);
-    for name in [TE, PROXY_AUTHORIZATION] {
+    for name in [TE, PROXY_AUTHORIZATION, HTTP2_SETTINGS] {
         head.headers.remove(name);
     }
     // The client gets its "100 Continue" when the target's connection asks for the body.
@@ -91,10 +118,24 @@ pub(crate) fn to_target(
     if let Some(host) = head.uri.authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok()) {
         head.headers.insert(HOST, host);
     }
+    if head.version == Version::HTTP_2 {
+        join_cookies(&mut head.headers);
+    }
     let path = head.uri.path_and_query().cloned();
     head.uri = path.map_or_else(Uri::default, Uri::from);
-    head.version = http::Version::HTTP_11;
+    head.version = Version::HTTP_11;
     forwarded(&mut head.headers, peer, trust_forwarded);
+}
+
+/// HTTP/2 may cut the cookies into fields of their own; HTTP/1 knows one field only (RFC 9113, 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    if headers.get_all(COOKIE).iter().nth(1).is_none() {
+        return;
+    }
+    let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(whole) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
+        headers.insert(COOKIE, whole);
+    }
 }
 
 fn forwarded(headers: &mut HeaderMap, peer: SocketAddr, trust: bool) {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -23,12 +23,13 @@ use crate::count::Counts;
 use crate::drain::{Drain, Drained, What};
 use crate::exhausted;
 use crate::forward::{From, forward};
+use crate::greet::greet;
 use crate::pool;
 use crate::protocol::{ArmObservation, RevisionObservation};
 use crate::route::Router;
 
 /// How long a client may take to send a head, and how long it may idle between requests.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
+pub(crate) const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
 const SWEEP: Duration = Duration::from_millis(250);
 
 /// What the control thread asks of a data thread.
@@ -145,7 +146,7 @@ async fn obey(mut commands: mpsc::Receiver<Command>) {
 
 /// How far a thread is on its way out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+pub(crate) enum Phase {
     Open,
     /// No new connections; responses ask clients to go.
     Leaving,
@@ -208,7 +209,7 @@ async fn accept(
             Ok((stream, peer)) => {
                 let from = From { peer, listener: address };
                 let connected = Connected::new(router.clone());
-                tokio::task::spawn_local(serve(stream, from, connected, quitting.clone()));
+                tokio::task::spawn_local(greet(stream, from, connected, quitting.clone()));
             }
             // Out of descriptors, mostly: connections wait in the kernel's queue meanwhile.
             Err(error) if exhausted::is_exhausted(&error) => {
@@ -221,7 +222,7 @@ async fn accept(
 }
 
 /// Counts a connection as long as it lives, however it ends.
-struct Connected(Rc<Router>);
+pub(crate) struct Connected(pub(crate) Rc<Router>);
 
 impl Connected {
     fn new(router: Rc<Router>) -> Self {
@@ -236,10 +237,11 @@ impl Drop for Connected {
     }
 }
 
-async fn serve(stream: TcpStream, from: From, connected: Connected, mut quitting: watch::Receiver<Phase>) {
-    let router = connected.0.clone();
-    // Fails when the client is gone already; the connection's own read says so next.
-    let _ = stream.set_nodelay(true);
+/// Serves one connection of HTTP/1.
+pub(crate) async fn serve<I>(io: I, router: Rc<Router>, from: From, mut quitting: watch::Receiver<Phase>)
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let leaving = Rc::new(Cell::new(*quitting.borrow() != Phase::Open));
     let own = leaving.clone();
     let service = service_fn(move |request| {
@@ -257,7 +259,7 @@ async fn serve(stream: TcpStream, from: From, connected: Connected, mut quitting
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .pipeline_flush(true)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(io), service)
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);
     loop {

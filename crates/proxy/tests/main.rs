@@ -9,9 +9,11 @@ mod suite {
     mod compat;
     mod control;
     mod drain;
+    mod h2_client;
     mod harness;
     mod health;
     mod http;
+    mod http2;
     mod load;
     mod processes;
     mod retain;

@@ -123,6 +123,17 @@ async fn answer(mut request: Request<Incoming>, shared: Arc<Shared>) -> Result<R
             Response::new(full(format!("{} {}\n{}", request.method(), request.uri(), lines.join("\n"))))
         }
         "echo" => Response::new(request.into_body().boxed()),
+        "trailers" => match request.into_body().collect().await {
+            Ok(body) => {
+                let trailers = body.trailers().cloned().unwrap_or_default();
+                let mut text = String::from_utf8_lossy(&body.to_bytes()).into_owned();
+                for (name, value) in &trailers {
+                    text.push_str(&format!(" {name}: {}", value.to_str().unwrap()));
+                }
+                Response::new(full(text))
+            }
+            Err(_) => Response::new(full("broken")),
+        },
         "stream" => Response::new(stream(argument)),
         "post" => match request.into_body().collect().await {
             Ok(body) => {
