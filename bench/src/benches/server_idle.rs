@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use cutover_proxy::Client;
+use cutover_proxy::{Client, TargetObservation};
 use serde_json::{Value, json};
 
 use super::release_time::free_address;
@@ -21,9 +21,8 @@ const CORE_PERCENT: f64 = 1.0;
 const MEMORY_MIB: f64 = 60.0;
 /// What the releases left to do, journals and pools of threads, is over by then.
 const CALM: Duration = Duration::from_secs(12);
-/// The server makes no difference between ready targets and others that the proxy would have found out by itself.
-const NO_CHECKS: &str =
-    "the proxy does not check ready targets by itself yet: nothing of that is in these numbers";
+/// Each instance is asked by the proxy this often.
+const CHECK_EVERY: Duration = Duration::from_secs(10);
 
 /// A process over the window.
 struct Idle {
@@ -45,11 +44,13 @@ pub(super) async fn run(setting: &Setting) -> Result<Outcome> {
     );
     ensure!(scratch.calm(Duration::from_secs(30))?, "the tails of the releases do not end");
     tokio::time::sleep(CALM).await;
-    let hello = Client::new(scratch.state().join("proxy")).hello().await?;
+    let client = Client::new(scratch.state().join("proxy"));
+    let hello = client.hello().await?;
     let server = std::fs::read_to_string(scratch.state().join("server.lock"))?;
     let server = server.trim().parse().context("server.lock names the server's process")?;
     let holder = hello.holder_pid.context("the proxy has a holder")?;
     let processes = [("server", server), ("proxy's holder", holder), ("proxy's worker", hello.worker_pid)];
+    let asked_before = asked(&client).await?;
     let before = processes.iter().map(|(_, pid)| Usage::of(*pid)).collect::<Result<Vec<_>>>()?;
     let watched = Instant::now();
     tokio::time::sleep(window).await;
@@ -65,9 +66,36 @@ pub(super) async fn run(setting: &Setting) -> Result<Outcome> {
             at_end,
         });
     }
+    let checks = Checks::between(&asked_before, &asked(&client).await?);
+    // Each target once per interval, give or take the ends of the window.
+    let least =
+        SERVICES as u64 * REPLICAS as u64 * ((seconds / CHECK_EVERY.as_secs_f64()) as u64).max(1) * 9 / 10;
+    ensure!(checks.asked >= least, "the proxy asked {} times, at least {least} were due", checks.asked);
+    ensure!(checks.down == 0, "{} targets are down by their checks", checks.down);
     let running = running(&scratch)?;
     ensure!(running == SERVICES * REPLICAS, "{running} instances run at the end, not all");
-    Ok(tell(&idle, seconds))
+    Ok(tell(&idle, seconds, &checks))
+}
+
+/// What the proxy asked over the window.
+struct Checks {
+    asked: u64,
+    down: usize,
+}
+
+impl Checks {
+    fn between(before: &[TargetObservation], after: &[TargetObservation]) -> Checks {
+        let sum = |targets: &[TargetObservation]| targets.iter().map(|target| target.asked).sum::<u64>();
+        Checks {
+            asked: sum(after).saturating_sub(sum(before)),
+            down: after.iter().filter(|target| !target.up).count(),
+        }
+    }
+}
+
+async fn asked(client: &Client) -> Result<Vec<TargetObservation>> {
+    let seen = client.observe().await?;
+    Ok(seen.services.into_values().flat_map(|service| service.targets).collect())
 }
 
 /// Releases every service, a few at a time.
@@ -81,10 +109,11 @@ fn release_all(scratch: &Scratch) -> Result<()> {
             "service: {name}\n\
              platform:\n  local:\n    command: [\"{}\", service]\n    replicas: {REPLICAS}\n    stop_grace: 10s\n    \
              env: {{VERSION: \"1\"}}\n\
-             route:\n  - proxy: {{listen: \"{listen}\", host: {name}.test}}\n\
+             route:\n  - proxy: {{listen: \"{listen}\", host: {name}.test, checks: {{interval: {}s}}}}\n\
              checks: {{health: [{{path: /health}}]}}\n\
              bake: 0s\nkeep_warm: 0s\ndrain: 2s\n",
             program.display(),
+            CHECK_EVERY.as_secs(),
         );
         let path = scratch.path().join(format!("{name}.yaml"));
         std::fs::write(&path, text)?;
@@ -120,7 +149,7 @@ fn running(scratch: &Scratch) -> Result<usize> {
     Ok(instances.filter(|instance| instance["state"] == "running").count())
 }
 
-fn tell(idle: &[Idle], seconds: f64) -> Outcome {
+fn tell(idle: &[Idle], seconds: f64, checks: &Checks) -> Outcome {
     println!(
         "\n  {:<16} {:>12} {:>12} {:>9} {:>9} {:>9}",
         format!("{seconds:.0} s idle"),
@@ -137,7 +166,7 @@ fn tell(idle: &[Idle], seconds: f64) -> Outcome {
             one.name, one.core_percent, one.wakes_per_s, at.pss_mib, at.rss_mib, at.threads
         );
     }
-    println!("  {NO_CHECKS}");
+    println!("  meanwhile the proxy asked {} times: each instance every {CHECK_EVERY:?}", checks.asked);
     let [server, rest @ ..] = idle else { unreachable!("the server is measured first") };
     let numbers = |one: &Idle| -> Value {
         let round = |number: f64| (number * 100.0).round() / 100.0;
@@ -158,7 +187,7 @@ fn tell(idle: &[Idle], seconds: f64) -> Outcome {
             "seconds": seconds.round(),
             "server": numbers(server),
             "proxy": Value::Object(proxy),
-            "checks_by_the_proxy": false,
+            "checks_by_the_proxy": checks.asked,
         }),
         peers: json!({}),
         // By the limit: there is no peer.

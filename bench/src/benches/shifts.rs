@@ -130,6 +130,7 @@ fn table(revisions: &[Revision; 2], active: usize) -> ServiceTable {
         weight_bp: if index == active { WHOLE } else { 0 },
         targets: targets(revision),
         protocol: TargetProtocol::Http1,
+        checks: None,
     };
     let tracks = revisions.iter().enumerate().map(track).collect();
     ServiceTable { hosts: vec![HOST.into()], tracks, ..ServiceTable::default() }

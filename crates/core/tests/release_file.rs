@@ -363,6 +363,79 @@ fn targets_are_spoken_to_in_one_protocol() {
 }
 
 #[test]
+fn checks_of_targets_are_possible() {
+    check(
+        &with(
+            "8080\"}",
+            "8080\", checks: {path: /up, expect: {status: 200}, interval: 5s, timeout: 1s, fall: 2, rise: 1}}",
+        ),
+        &expect![[r#"
+            ok
+        "#]],
+    );
+    check(
+        &with(
+            "8080\"}",
+            "8080\", checks: {path: up, tcp: true, interval: 1ms, fall: 0}}\n  - proxy: {listen: \"127.0.0.1:8081\", \
+             checks: {expect: {status: 204}, timeout: 0s}}",
+        ),
+        &expect![[r#"
+            cutover.yaml:5:47: a check is either `path` or `tcp: true`
+              5 |   - proxy: {listen: "127.0.0.1:8080", checks: {path: up, tcp: true, interval: 1ms, fall: 0}}
+                |                                               ^
+              hint: remove one of them
+            cutover.yaml:5:54: the path must begin with / and have no spaces
+              5 |   - proxy: {listen: "127.0.0.1:8080", checks: {path: up, tcp: true, interval: 1ms, fall: 0}}
+                |                                                      ^
+              hint: such as `path: /health`
+            cutover.yaml:5:79: checks every 1ms would be a load of their own
+              5 |   - proxy: {listen: "127.0.0.1:8080", checks: {path: up, tcp: true, interval: 1ms, fall: 0}}
+                |                                                                               ^
+              hint: give at least `100ms`, or `0s` for no checks
+            cutover.yaml:5:90: 0 checks in a row are not possible
+              5 |   - proxy: {listen: "127.0.0.1:8080", checks: {path: up, tcp: true, interval: 1ms, fall: 0}}
+                |                                                                                          ^
+              hint: give 1 to 1000
+            cutover.yaml:6:47: two routes to the same targets differ in `checks`
+              6 |   - proxy: {listen: "127.0.0.1:8081", checks: {expect: {status: 204}, timeout: 0s}}
+                |                                               ^
+              hint: leave `checks` to one of the routes
+            cutover.yaml:6:56: only a check with `path` has an answer to expect
+              6 |   - proxy: {listen: "127.0.0.1:8081", checks: {expect: {status: 204}, timeout: 0s}}
+                |                                                        ^
+              hint: remove `expect`, or give a `path`
+            cutover.yaml:6:80: a check needs some time
+              6 |   - proxy: {listen: "127.0.0.1:8081", checks: {expect: {status: 204}, timeout: 0s}}
+                |                                                                                ^
+              hint: such as `timeout: 2s`
+        "#]],
+    );
+}
+
+/// What the proxy is told to ask, for a file that ends so.
+fn asked(rest: &str) -> String {
+    let file = ReleaseFile::read("cutover.yaml", &format!("{GOOD}{rest}")).unwrap();
+    let cutover_core::file::Route::Proxy(route) = file.routes().remove(0);
+    let checks = route.checks.unwrap();
+    let what = checks.path.unwrap_or_else(|| format!("tcp {}", checks.tcp));
+    format!(
+        "{what} expects {} every {}, of the revision: {}",
+        checks.expect.status, checks.interval, checks.of_revision
+    )
+}
+
+#[test]
+fn targets_are_asked_what_let_them_in_unless_the_route_says_otherwise() {
+    assert_eq!(asked(""), "tcp true expects 200-399 every 10s, of the revision: true");
+    let health = "checks: {health: [{run: ./check.sh}, {tcp: true}, {path: /up, expect: {status: 204}}]}\n";
+    assert_eq!(asked(health), "/up expects 204 every 10s, of the revision: true");
+    assert_eq!(
+        asked("checks: {health: [{run: ./check.sh}]}\n"),
+        "tcp true expects 200-399 every 10s, of the revision: true"
+    );
+}
+
+#[test]
 fn assets_are_named_by_their_folders() {
     check(
         &with("8080\"}", "8080\", assets: [/assets/, /static/app/]}"),

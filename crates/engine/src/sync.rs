@@ -258,7 +258,8 @@ async fn restore(shared: &Shared, service: &Arc<Service>) -> Result<(), String> 
     }
     error!(service = %service.name, %stable, "the router did not give stable its traffic: stable gets all traffic again");
     let shift = Shift { weights: vec![(stable.clone(), Weight::FULL)], lease: None };
-    let call = shift_now(service, &shared.edges, &release.file.route, &shift);
+    let routes = release.file.routes();
+    let call = shift_now(service, &shared.edges, &routes, &shift);
     match timeout(shared.options.timeouts.shift, call).await {
         Ok(answer) => answer.map(|_| ()).map_err(|fault| fault.what),
         Err(_) => Err("the router did not answer".into()),

@@ -41,6 +41,9 @@ pub struct RevisionSpec {
     pub platform: file::Platform,
     /// What it runs beside the routed process.
     pub processes: BTreeMap<ProcessName, file::Process>,
+    /// How it is run and reached, as text: how many instances, which routes. It is nothing that an instance could see, and
+    /// yet makes another revision: a change of it has to be released to come true.
+    pub settings: String,
     /// The folder that its relative paths start from.
     pub base: PathBuf,
     /// The values of the secrets it names. Empty where the revision is sealed already.

@@ -33,6 +33,7 @@ impl PlatformFixture for Fake {
             service: service.clone(),
             platform,
             processes: Default::default(),
+            settings: String::new(),
             base: PathBuf::from("/"),
             secrets: Default::default(),
         }

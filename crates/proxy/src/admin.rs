@@ -13,7 +13,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use crate::compat::{self, OLDEST_PROTOCOL, PROTOCOL};
+use crate::compat::{self, OLDEST_PROTOCOL};
 use crate::compiled::effective;
 use crate::control::unknown;
 use crate::error::{ErrorKind, ProxyError};
@@ -180,7 +180,7 @@ fn window(deadline_ms: u64) -> Duration {
 fn hello(worker: &Worker) -> Hello {
     Hello {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        protocol: PROTOCOL,
+        protocol: compat::newest(),
         oldest_protocol: OLDEST_PROTOCOL,
         worker_pid: std::process::id(),
         holder_pid: worker.holder_pid.get(),
@@ -219,6 +219,7 @@ async fn observe(worker: &Worker, only: Option<&str>) -> Result<Observation, Pro
         let live = state.live.get(name);
         let suspended = live.is_some_and(|live| live.suspended);
         let weights = effective(table, suspended);
+        let targets = control.health.observe(name, table);
         let mut table = table.clone();
         table.pin_key = None;
         let service = ServiceObservation {
@@ -237,6 +238,7 @@ async fn observe(worker: &Worker, only: Option<&str>) -> Result<Observation, Pro
             guard: live.and_then(|live| live.gate.as_ref()).map(|gate| gate.numbers()),
             revisions: BTreeMap::new(),
             arms: Vec::new(),
+            targets,
         };
         seen.services.insert(name.clone(), service);
     }

@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use crate::count::{Arm, Counts};
 use crate::multiplex::{LastFailure, MAX_STREAMS, Shared};
 use crate::pool::{Idle, Needs};
+use crate::trust::{Balance, Trust};
 
 /// One revision of a service.
 #[derive(Debug)]
@@ -25,6 +26,7 @@ pub(crate) struct RevisionCell {
     /// The whole revision is being drained: nothing new is claimed for it, not even by a pin.
     pub(crate) draining: Cell<bool>,
     pub(crate) weighted: Cell<bool>,
+    pub(crate) balance: Cell<Balance>,
 }
 
 impl RevisionCell {
@@ -35,6 +37,7 @@ impl RevisionCell {
             in_flight: Cell::new(0),
             draining: Cell::new(false),
             weighted: Cell::new(false),
+            balance: Cell::new(Balance::default()),
         }
     }
 }
@@ -65,10 +68,11 @@ pub(crate) struct TargetCell {
     pub(crate) closed_tunnels: Cell<u64>,
     /// Shared by all targets of the thread: woken when something that a drain waits for may have happened.
     changed: Rc<Notify>,
-    /// Failed a moment ago: asked only when the others failed too.
-    pub(crate) suspect_until: Cell<Option<Instant>>,
+    pub(crate) trust: Trust,
     /// Has not answered since the worker's boot.
     pub(crate) unverified: Cell<bool>,
+    /// Failed its checks.
+    pub(crate) down: Cell<bool>,
     /// Was seen to keep an idle connection open for a while.
     pub(crate) keeps: Cell<bool>,
     /// Closes idle connections without saying so beforehand.
@@ -93,15 +97,17 @@ impl TargetCell {
             cut: Cell::new(0),
             closed_tunnels: Cell::new(0),
             changed,
-            suspect_until: Cell::new(None),
+            trust: Trust::default(),
             unverified: Cell::new(false),
+            down: Cell::new(false),
             keeps: Cell::new(false),
             closes_silently: Cell::new(false),
         }
     }
 
+    /// Tells whether the target is asked only when the others of its track are no better.
     pub(crate) fn is_suspect(&self, now: Instant) -> bool {
-        self.unverified.get() || self.suspect_until.get().is_some_and(|until| now < until)
+        self.unverified.get() || self.down.get() || self.trust.is_ejected(now)
     }
 
     /// Takes no new requests: its revision is drained, or it left the table. Returned connections are closed.

@@ -20,6 +20,8 @@ pub(crate) struct Claim {
     started: Instant,
     status: Option<u16>,
     settled: bool,
+    /// The proxy itself could not make the attempt.
+    excused: bool,
 }
 
 impl Claim {
@@ -42,7 +44,17 @@ impl Claim {
                 counts.adopted += 1;
             }
         }
-        Self { target, arm, revision, gate, first, started: Instant::now(), status: None, settled: false }
+        Self {
+            target,
+            arm,
+            revision,
+            gate,
+            first,
+            started: Instant::now(),
+            status: None,
+            settled: false,
+            excused: false,
+        }
     }
 
     fn latency_us(&self) -> u64 {
@@ -57,6 +69,7 @@ impl Claim {
         let latency_us = self.latency_us();
         self.status = Some(status);
         self.arm.counts.borrow_mut().latency.record(latency_us);
+        self.target.trust.took(latency_us, status >= 500, Instant::now());
         if let Some(gate) = &self.gate {
             gate.score(status >= 500, latency_us);
         }
@@ -70,6 +83,7 @@ impl Claim {
     /// Ends the claim: the response was passed on whole.
     pub(crate) fn finish(mut self) {
         self.settled = true;
+        self.target.trust.answered();
         let class = usize::from(self.status.unwrap_or(200) / 100).clamp(1, 5) - 1;
         let mut counts = self.arm.counts.borrow_mut();
         counts.finished += 1;
@@ -107,6 +121,7 @@ impl Claim {
     pub(crate) fn excuse(&mut self) {
         self.first = false;
         self.gate = None;
+        self.excused = true;
     }
 
     /// Ends this attempt: another one takes the request over.
@@ -124,6 +139,9 @@ impl Claim {
 
     /// Charges the arm that was drawn with the failure of the first attempt, whoever serves the request in the end.
     fn charge(&self) {
+        if !self.excused {
+            self.target.trust.failed(Instant::now(), self.revision.balance.get().eject_after);
+        }
         if !self.first {
             return;
         }

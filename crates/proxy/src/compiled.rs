@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::gate::Gate;
 use crate::table::{ServiceTable, Table, Target, TargetProtocol, normal_hosts};
+use crate::trust::Balance;
 
 /// Shared by all threads, immutable.
 #[derive(Debug, Default)]
@@ -36,6 +37,9 @@ pub(crate) struct CompiledService {
     pub(crate) response_timeout_ms: Option<u64>,
     pub(crate) trust_forwarded: bool,
     pub(crate) assets: Vec<String>,
+    pub(crate) balance: Balance,
+    /// Targets that failed their checks: asked only when no other of their track is left.
+    pub(crate) down: BTreeSet<SocketAddr>,
 }
 
 #[derive(Debug)]
@@ -50,6 +54,8 @@ pub(crate) struct Live {
     pub(crate) gate: Option<Arc<Gate>>,
     /// The candidate waits for the first renewal since boot.
     pub(crate) suspended: bool,
+    /// Targets that failed their checks.
+    pub(crate) down: BTreeSet<SocketAddr>,
 }
 
 impl Compiled {
@@ -132,6 +138,8 @@ impl CompiledService {
             response_timeout_ms: service.response_timeout_ms,
             trust_forwarded: service.trust_forwarded,
             assets: service.assets.clone(),
+            balance: service.balance,
+            down: live.down,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod events;
 mod fence;
+mod health;
 mod reach;
 mod trip;
 
@@ -17,6 +18,7 @@ use tokio::time::timeout;
 
 use self::fence::{fence, fenced, refuse_tripped, tripped};
 pub(crate) use self::fence::{fence_epoch, unknown};
+use self::health::Health;
 use self::reach::{reachable, ready, ready_addresses, silent};
 use self::trip::Cause;
 use crate::compiled::{Compiled, Live};
@@ -40,6 +42,7 @@ pub(crate) struct Control {
     /// Number of the last event.
     pub(crate) events_seen: watch::Sender<u64>,
     wake: mpsc::Sender<()>,
+    pub(crate) health: Health,
 }
 
 #[derive(Default)]
@@ -78,7 +81,15 @@ impl Control {
         stored.table.listeners = listeners;
         let events_seen = watch::Sender::new(log.last);
         let state = RefCell::new(State { stored, log, damage, ..State::default() });
-        Self { store, threads, state, changing: tokio::sync::Mutex::new(()), events_seen, wake }
+        Self {
+            store,
+            threads,
+            state,
+            changing: tokio::sync::Mutex::new(()),
+            events_seen,
+            wake,
+            health: Health::default(),
+        }
     }
 
     /// Makes the table of the last worker this one's: candidates wait for their lease.
@@ -121,6 +132,7 @@ impl Control {
                 self.note(Some(&name), EventKind::Alert, why.to_owned(), None);
             }
         }
+        self.health.follow(&self.state.borrow().stored.table, false);
         self.swap().await
     }
 
@@ -143,6 +155,7 @@ impl Control {
                 Live {
                     gate: live.and_then(|live| live.gate.clone()),
                     suspended: live.is_some_and(|live| live.suspended),
+                    down: self.health.down(name),
                 }
             };
             Arc::new(Compiled::build(
@@ -235,6 +248,7 @@ impl Control {
     async fn enliven(&self, name: &str, table: &ServiceTable) -> Result<(), ProxyError> {
         // Whoever sets a table vouches for its targets.
         self.state.borrow_mut().unverified.retain(|address| !ready_addresses(table).contains(address));
+        self.health.follow(&self.state.borrow().stored.table, true);
         // A candidate that was tripped has no lease to lose any more, and nothing to be judged for.
         let leased = table.candidate.as_ref().filter(|candidate| !self.is_tripped(name, &candidate.release));
         let gate = leased.and_then(|_| self.gate(table));
@@ -280,6 +294,7 @@ impl Control {
             state.stored = stored;
             state.live.remove(name);
         }
+        self.health.follow(&self.state.borrow().stored.table, true);
         self.swap().await?;
         let acknowledged_ns = nanos(received);
         Ok(SetReply { generation: expected + 1, changed: true, acknowledged_ns, persisted_ns })

@@ -10,8 +10,10 @@
 
 mod admin;
 mod assets;
+mod balance;
 mod body;
 mod cells;
+mod checks;
 mod claim;
 mod client;
 mod compat;
@@ -42,9 +44,11 @@ mod store;
 mod supervise;
 mod table;
 mod thread;
+mod trust;
 mod tunnel;
 mod worker;
 
+pub use checks::TargetChecks;
 pub use client::Client;
 pub use compat::{OLDEST_PROTOCOL, PROTOCOL};
 pub use count::{Arm, Counts, Histogram};
@@ -55,10 +59,11 @@ pub use holder::{HolderOptions, run_holder};
 pub use pin::{PIN_HEADER, sign_pin};
 pub use protocol::{
     ArmObservation, DrainReply, Event, EventKind, GuardNumbers, Hello, Observation, RenewReply,
-    RevisionObservation, ServiceObservation, SetReply,
+    RevisionObservation, ServiceObservation, SetReply, TargetObservation,
 };
 pub use refusal::REASON_HEADER;
 pub use table::{
     CandidateLease, Guard, PinKey, SCHEMA, ServiceTable, Table, Target, TargetProtocol, Track, WHOLE,
 };
+pub use trust::Balance;
 pub use worker::{WorkerOptions, run_worker};

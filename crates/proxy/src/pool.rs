@@ -27,7 +27,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_500);
 const KEPT_FOR: Duration = Duration::from_millis(50);
 /// Most idle connections a thread keeps to one target.
 const MAX_IDLE: usize = 256;
-const SUSPECT_FOR: Duration = Duration::from_secs(1);
 
 /// A connection to a target in use; dropping it closes the connection.
 #[derive(Debug)]
@@ -143,7 +142,11 @@ where
         },
         Err(_) => "connect-timeout",
     };
-    target.suspect_until.set(Some(Instant::now() + SUSPECT_FOR));
+    let now = Instant::now();
+    if target.revision.balance.get().eject_after > 0 && !target.trust.is_ejected(now) {
+        // Whoever accepts no connection is found out by one request: nothing was sent, another target takes it.
+        target.trust.eject(now);
+    }
     Err(reason)
 }
 

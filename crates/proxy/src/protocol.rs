@@ -192,6 +192,28 @@ pub struct ServiceObservation {
     pub revisions: BTreeMap<String, RevisionObservation>,
     /// Counters by arm.
     pub arms: Vec<ArmObservation>,
+    /// Targets that are checked all the time; an older proxy does not say.
+    #[serde(default)]
+    pub targets: Vec<TargetObservation>,
+}
+
+/// One target and what its checks say.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TargetObservation {
+    /// Its revision.
+    pub revision: String,
+    /// The instance.
+    pub instance: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// False: it gets requests only when no target of its revision is up.
+    pub up: bool,
+    /// What it is asked: `connect`, `GET /health`.
+    pub check: String,
+    /// Checks made by this worker.
+    pub asked: u64,
+    /// Why the last check failed; none: it passed, or none was made yet.
+    pub why: Option<String>,
 }
 
 /// One revision over all threads.

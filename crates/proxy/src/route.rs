@@ -9,11 +9,12 @@ use std::time::Instant;
 
 use tokio::sync::Notify;
 
+use crate::balance::pick;
 use crate::cells::{ArmCell, ArmKey, RevisionCell, TargetCell};
 use crate::claim::Claim;
 use crate::compiled::{Compiled, CompiledService};
 use crate::count::Arm;
-use crate::table::WHOLE;
+use crate::table::{Target, WHOLE};
 
 /// Most attempts for one request.
 pub(crate) const MAX_ATTEMPTS: usize = 4;
@@ -69,7 +70,7 @@ impl Router {
         for revision in revisions.values() {
             revision.weighted.set(false);
         }
-        let weighted = compiled.weighted();
+        let (weighted, now) = (compiled.weighted(), Instant::now());
         let mut all = Vec::with_capacity(compiled.services.len());
         for service in &compiled.services {
             let mut tracks = Vec::with_capacity(service.tracks.len());
@@ -79,14 +80,20 @@ impl Router {
                     .entry(key.clone())
                     .or_insert_with(|| Rc::new(RevisionCell::new(key.0.clone(), key.1.clone())))
                     .clone();
+                revision.balance.set(service.balance);
+                let place = |target: &Target| (key.0.clone(), key.1.clone(), target.address);
+                let joins = track.targets.iter().any(|target| targets.contains_key(&place(target)));
                 if weighted.contains(&key) {
                     revision.weighted.set(true);
                     revision.draining.set(false);
                 }
                 let cells = track.targets.iter().map(|target| {
-                    let key = (key.0.clone(), key.1.clone(), target.address);
-                    let cell = targets.entry(key).or_insert_with(|| {
-                        Rc::new(TargetCell::new(target.address, revision.clone(), self.changed.clone()))
+                    let cell = targets.entry(place(target)).or_insert_with(|| {
+                        let cell = TargetCell::new(target.address, revision.clone(), self.changed.clone());
+                        if joins {
+                            cell.trust.join(now);
+                        }
+                        Rc::new(cell)
                     });
                     cell.gone.set(false);
                     if cell.http2.replace(track.http2) != track.http2 {
@@ -96,6 +103,10 @@ impl Router {
                         cell.cutting.set(false);
                     }
                     cell.unverified.set(compiled.unverified.contains(&target.address));
+                    let down = service.down.contains(&target.address);
+                    if cell.down.replace(down) && !down {
+                        cell.trust.join(now);
+                    }
                     (cell.clone(), target.ready)
                 });
                 let cells = cells.collect();
@@ -164,7 +175,7 @@ impl Router {
             if tracks[index].revision.draining.get() {
                 return None;
             }
-            let target = pick(&tracks[index], &wish.tried, now)?;
+            let target = pick(&tracks[index].targets, &wish.tried, now)?;
             let arm = self.arm(service, &service.tracks[index].revision, Arm::Pinned);
             return Some(Claim::new(target, arm, None, first));
         }
@@ -182,7 +193,7 @@ impl Router {
         while let Some(index) = order {
             asked |= 1 << (index & 63);
             if weights[index] > 0
-                && let Some(target) = pick(&tracks[index], &wish.tried, now)
+                && let Some(target) = pick(&tracks[index].targets, &wish.tried, now)
             {
                 let judged = first && index == drawn && service.candidate == Some(index) && !closed;
                 let gate = if judged { service.gate.clone() } else { None };
@@ -212,7 +223,7 @@ impl Router {
         let mut others: Vec<usize> = (0..tracks.len()).filter(open).collect();
         others.sort_by_key(|index| std::cmp::Reverse(service.weights[*index]));
         others.into_iter().find_map(|index| {
-            let target = pick(&tracks[index], &[], now)?;
+            let target = pick(&tracks[index].targets, &[], now)?;
             let arm = self.arm(service, &service.tracks[index].revision, Arm::Bridged);
             Some(Claim::new(target, arm, None, false))
         })
@@ -228,23 +239,4 @@ fn draw(weights: &[u16]) -> Option<usize> {
         at -= weight;
     }
     None
-}
-
-/// Picks the less busy of two random targets; one that failed a moment ago only when there is no other.
-fn pick(track: &TrackCells, tried: &[SocketAddr], now: Instant) -> Option<Rc<TargetCell>> {
-    let open = || track.targets.iter().filter(|(cell, ready)| *ready && !tried.contains(&cell.address));
-    let trusted = open().filter(|(cell, _)| !cell.is_suspect(now)).count();
-    let usable = |cell: &TargetCell| trusted == 0 || !cell.is_suspect(now);
-    let count = if trusted == 0 { open().count() } else { trusted };
-    let nth = |n: usize| open().filter(|(cell, _)| usable(cell)).nth(n).map(|(cell, _)| cell);
-    match count {
-        0 => None,
-        1 => nth(0).cloned(),
-        _ => {
-            let one = fastrand::usize(0..count);
-            let other = (one + fastrand::usize(1..count)) % count;
-            let (one, other) = (nth(one)?, nth(other)?);
-            Some(if other.in_flight.get() < one.in_flight.get() { other } else { one }.clone())
-        }
-    }
 }

@@ -6,7 +6,9 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::checks::TargetChecks;
 use crate::error::{ErrorKind, ProxyError};
+use crate::trust::Balance;
 
 /// Schema version of the table on disk and on the admin socket.
 pub const SCHEMA: u32 = 1;
@@ -69,6 +71,9 @@ pub struct ServiceTable {
     /// Path prefixes of static files: what one revision answers with 404 is asked of the others in the table.
     #[serde(default)]
     pub assets: Vec<String>,
+    /// How requests are spread over the targets of a track.
+    #[serde(default)]
+    pub balance: Balance,
 }
 
 /// One revision of a service and where it runs.
@@ -81,6 +86,9 @@ pub struct Track {
     /// Where its instances listen.
     #[serde(default)]
     pub targets: Vec<Target>,
+    /// What they are asked all the time; none: nothing, they count as up.
+    #[serde(default)]
+    pub checks: Option<TargetChecks>,
     /// What they speak.
     #[serde(default, skip_serializing_if = "TargetProtocol::is_http1")]
     pub protocol: TargetProtocol,
@@ -264,6 +272,9 @@ pub(crate) fn validate(name: &str, service: &ServiceTable, rest: &Table) -> Resu
         if let Some(twice) = track.targets.iter().find(|target| !seen.insert(target.address)) {
             return invalid(format!("revision \"{}\" lists target {} twice", track.revision, twice.address));
         }
+        if let Some(mistake) = track.checks.as_ref().and_then(TargetChecks::mistake) {
+            return invalid(format!("revision \"{}\": {mistake}", track.revision));
+        }
         sum += u32::from(track.weight_bp);
     }
     if sum != 0 && sum != u32::from(WHOLE) {
@@ -343,6 +354,7 @@ mod tests {
             weight_bp,
             targets: vec![Target { instance: "a".into(), address, ready: true }],
             protocol: TargetProtocol::Http1,
+            checks: None,
         }
     }
 

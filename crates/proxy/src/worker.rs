@@ -111,6 +111,8 @@ async fn work(mut options: WorkerOptions) -> Result<(), ProxyError> {
     ask(&*worker.holder.lock().await, &Ask::Ready).await?;
     tracing::info!(threads = worker.options.threads, "worker serves");
     tokio::task::spawn_local(admin::accept(admin, worker.clone()));
+    // Not joined: it waits for nothing but the next check, and ends with the process.
+    tokio::task::spawn_local(control.clone().watch_targets());
     let listen = |kind| signal(kind).map_err(|source| system("cannot listen for signals", source));
     let (mut term, mut int) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
     let mut tick = tokio::time::interval(TICK);

@@ -4,6 +4,7 @@
 
 mod suite {
     mod assets;
+    mod balance;
     mod boot;
     mod compat;
     mod control;
@@ -11,6 +12,7 @@ mod suite {
     mod h2_client;
     mod h2_target;
     mod harness;
+    mod health;
     mod http;
     mod http2;
     mod load;

@@ -2,6 +2,7 @@
 //!
 //! `CUTOVER_TEST_DIE=before:N` (or `after:N`) kills this process before (after) its N-th append is written;
 //! `CUTOVER_TEST_STOP` stops it there, until SIGCONT: a test then does what it likes to others, at that very place.
+//! With `each` for N it happens at all of them.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,8 +25,8 @@ pub(super) fn wrap(store: Store) -> Store {
         (None, None) => return store,
     };
     let (when, number) = text.split_once(':').unwrap_or(("after", "0"));
-    let left = AtomicI64::new(number.parse().unwrap_or(0));
-    Store::new(Arc::new(Hit { journal: store.journal(), left, before: when == "before", signal }))
+    let (left, each) = (AtomicI64::new(number.parse().unwrap_or(0)), number == "each");
+    Store::new(Arc::new(Hit { journal: store.journal(), left, each, before: when == "before", signal }))
 }
 
 /// The clock that the environment asks for.
@@ -53,13 +54,14 @@ impl Clock for Stepped {
 struct Hit {
     journal: Arc<dyn Journal>,
     left: AtomicI64,
+    each: bool,
     before: bool,
     signal: Signal,
 }
 
 impl Hit {
     async fn at<T>(&self, write: impl Future<Output = T>) -> T {
-        let now = self.left.fetch_sub(1, Ordering::SeqCst) == 0;
+        let now = self.each || self.left.fetch_sub(1, Ordering::SeqCst) == 0;
         if now && self.before {
             self.hit();
         }

@@ -23,6 +23,40 @@ fn a_first_release_works_and_a_second_says_up_to_date() {
 }
 
 #[test]
+fn more_instances_and_other_hosts_are_released_though_the_program_is_the_same() {
+    if !crate::harness::python_there(
+        "more_instances_and_other_hosts_are_released_though_the_program_is_the_same",
+    ) {
+        return;
+    }
+    let scratch = Scratch::new();
+    fs::write(scratch.path().join("index.html"), "v1\n").unwrap();
+    scratch.file(PYTHON, "bake: 0s\nkeep_warm: 0s");
+    scratch.deploy().expect(0);
+    scratch.file(&format!("{PYTHON}, replicas: 2"), "bake: 0s\nkeep_warm: 0s");
+    assert_eq!(scratch.deploy().expect(0).report()["outcome"], "released");
+    crate::service::settled(&scratch, 2);
+    let text = fs::read_to_string(scratch.path().join("cutover.yaml")).unwrap();
+    let listen = format!("listen: '{}'", scratch.address);
+    fs::write(
+        scratch.path().join("cutover.yaml"),
+        text.replace(&listen, &format!("{listen}, host: shop.test")),
+    )
+    .unwrap();
+    assert_eq!(scratch.deploy().expect(0).report()["outcome"], "released");
+    let (status, body) = get(scratch.address, "/").unwrap();
+    assert_eq!(status, 404, "the other host is routed no more: {body}");
+    // How releases go is not what runs: it holds from the next release on.
+    fs::write(
+        scratch.path().join("cutover.yaml"),
+        fs::read_to_string(scratch.path().join("cutover.yaml")).unwrap() + "drain: 7s\n",
+    )
+    .unwrap();
+    let again = scratch.run(&["deploy"]).expect(0);
+    assert!(again.out.contains("shop is up to date"), "{}", again.out);
+}
+
+#[test]
 fn a_bad_file_is_exit_code_2_with_its_place() {
     let scratch = Scratch::new();
     scratch.file("comand: [x]", "");

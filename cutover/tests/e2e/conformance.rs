@@ -32,6 +32,7 @@ impl Local {
             service: service.clone(),
             platform,
             processes: BTreeMap::new(),
+            settings: String::new(),
             base: self.scratch.path().to_path_buf(),
             secrets: BTreeMap::new(),
         }

@@ -1,8 +1,12 @@
-//! SIGKILL of each process of a release at chosen points of its journal, for each strategy, under mixed load.
+//! SIGKILL of each process of a release at the points of its journal, for each strategy, under mixed load.
 //!
 //! The server stops itself at the point (`CUTOVER_TEST_STOP`), the victim is killed, the server goes on: so the moment is
-//! exact on any machine. Every run begins at another point; it is printed, and `CUTOVER_TEST_POINT` chooses it again.
+//! exact on any machine. Server, holder and worker die at every point of one release. An instance dies once in a release,
+//! which would else be about nothing but instances that die; each run begins at another point, which is printed, and
+//! `CUTOVER_TEST_POINT` chooses it again.
 
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::process::{Child, Stdio};
 
 use cutover_bench::load::{Kind, Report};
@@ -14,8 +18,11 @@ use crate::service::{Shop, finish, load, pids, whole};
 const CANARY: &str = "strategy: {canary: {weights: [25%, 100%], bake: 300ms}}";
 const ROLLING: &str = "strategy: {rolling: {max_surge: 1, max_unavailable: 0, bake: 300ms}}";
 const MORE: &str = "bake: 300ms\nguard: {success: 95%}\nkeep_warm: 200ms\ndrain: 8s";
-/// From one chosen point to the next: a release has about thirty.
-const STRIDE: usize = 8;
+const BLUE_GREEN: &str = "strategy: {blue_green: {}}";
+/// From one chosen point to the next, where instances die: a release has about thirty.
+const STRIDE: usize = 6;
+/// A release that dies and dies and never ends is none.
+const MOST_DEATHS: usize = 300;
 /// Clients of the load: so many requests may be in flight at a time.
 const CLIENTS: u64 = 10;
 
@@ -51,36 +58,49 @@ impl Run {
         Shop { version: &version, replicas: 3, more: &more, ..Shop::default() }.file(&self.scratch);
     }
 
-    /// Kills the victim at that point of the next release; tells whether the release came that far.
-    fn at(&mut self, victim: Victim, point: usize) -> bool {
-        let scratch = &self.scratch;
-        scratch.run(&["server", "stop"]).expect(0);
-        let when = if point.is_multiple_of(2) { "before" } else { "after" };
-        let variable = if victim == Victim::Server { "CUTOVER_TEST_DIE" } else { "CUTOVER_TEST_STOP" };
-        let mut server = scratch.command(&["server"]);
-        server.env(variable, format!("{when}:{point}")).stdout(Stdio::null()).stderr(Stdio::null());
+    /// Starts a server with this variable in its environment, where none runs.
+    fn server(&self, variable: &str, value: &str) -> Child {
+        let mut server = self.scratch.command(&["server"]);
+        server.env(variable, value).stdout(Stdio::null()).stderr(Stdio::null());
         let mut server = server.spawn().unwrap();
-        wait("the server to listen", || scratch.state().join("server.sock").exists().then_some(()));
-        let stable = get(scratch.address, "/").unwrap().1.trim().to_string();
+        wait("the server to listen, or to be dead", || {
+            (self.scratch.server_answers() == Some(server.id().cast_signed())
+                || server.try_wait().unwrap().is_some())
+            .then_some(())
+        });
+        server
+    }
+
+    fn next(&mut self) {
         self.version += 1;
         self.file();
-        let scratch = &self.scratch;
-        let mut deploy = scratch.spawn(&["deploy"]);
-        let hit = stops(scratch, server.id().cast_signed(), &mut deploy);
-        if hit && victim != Victim::Server {
-            for pid in victims(scratch, victim, &stable, &format!("v{}", self.version)) {
-                kill(pid, Signal::KILL);
-                wait("the victim to be dead", || (!alive(pid)).then_some(()));
-                self.killed += 1;
-            }
+    }
+
+    fn kill(&mut self, victims: Vec<i32>) {
+        for pid in victims {
+            kill(pid, Signal::KILL);
+            wait("the victim to be dead", || (!alive(pid)).then_some(()));
+            self.killed += 1;
+        }
+    }
+
+    /// Kills the victim at that point of the next release; tells whether the release came that far.
+    fn at(&mut self, victim: Victim, point: usize) -> bool {
+        self.scratch.run(&["server", "stop"]).expect(0);
+        let when = if point.is_multiple_of(2) { "before" } else { "after" };
+        let mut server = self.server("CUTOVER_TEST_STOP", &format!("{when}:{point}"));
+        let stable = get(self.scratch.address, "/").unwrap().1.trim().to_string();
+        self.next();
+        let mut deploy = self.scratch.spawn(&["deploy"]);
+        let hit = stops(&self.scratch, server.id().cast_signed(), &mut deploy);
+        if hit {
+            self.kill(victims(&self.scratch, victim, &stable, &format!("v{}", self.version)));
             kill(server.id().cast_signed(), Signal::CONT);
         }
         let said: Said = deploy.wait_with_output().unwrap().into();
-        // Released, refused, taken back: all of them leave the service whole. With the server the question dies too.
-        let fine =
-            [0, 3, 4].contains(&said.code) || (victim == Victim::Server && [1, 8].contains(&said.code));
-        assert!(fine, "{victim:?} {when}:{point}: {said:?}");
-        whole(scratch, 3);
+        // Released, refused, taken back: all of them leave the service whole.
+        assert!([0, 3, 4].contains(&said.code), "{victim:?} {when}:{point}: {said:?}");
+        whole(&self.scratch, 3);
         if hit {
             println!("{victim:?} {when}:{point}: exit code {}", said.code);
         }
@@ -88,6 +108,74 @@ impl Run {
         server.wait().unwrap();
         hit
     }
+
+    /// Kills the victim at every point of the next release; returns at how many.
+    fn at_each(&mut self, victim: Victim, when: &str) -> usize {
+        self.scratch.run(&["server", "stop"]).expect(0);
+        let mut server = self.server("CUTOVER_TEST_STOP", &format!("{when}:each"));
+        let pid = server.id().cast_signed();
+        self.next();
+        let mut deploy = self.scratch.spawn(&["deploy"]);
+        let mut points = 0;
+        while stops(&self.scratch, pid, &mut deploy) {
+            points += 1;
+            assert!(points < MOST_DEATHS, "{victim:?} {when}: the release never ends");
+            self.kill(victims(&self.scratch, victim, "", ""));
+            kill(pid, Signal::CONT);
+            wait("the server to go on", || (state(pid) != 'T').then_some(()));
+        }
+        let said: Said = deploy.wait_with_output().unwrap().into();
+        assert!([0, 3, 4].contains(&said.code), "{victim:?} {when}: {said:?}");
+        println!("{victim:?} died {when} each of {points} points: exit code {}", said.code);
+        whole(&self.scratch, 3);
+        kill(pid, Signal::TERM);
+        server.wait().unwrap();
+        points
+    }
+
+    /// Kills the server at every point of the next release, in the life of the server that comes to it; returns how often.
+    fn of_the_server(&mut self) -> usize {
+        self.scratch.run(&["server", "stop"]).expect(0);
+        self.next();
+        let mut server = self.server("CUTOVER_TEST_STOP", "after:0");
+        let mut deploy = self.scratch.spawn(&["deploy", "--detach"]);
+        wait("the release to be begun", || (state(server.id().cast_signed()) == 'T').then_some(()));
+        // Before the server: a command that loses it starts another.
+        for child in [&mut deploy, &mut server] {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        for deaths in 1..MOST_DEATHS {
+            // The first entry may be that of the recovery: a server that always dies there comes to nothing.
+            let (when, point) = (["before", "after"][deaths % 2], deaths / 2 % 3);
+            let mut server = self.server("CUTOVER_TEST_DIE", &format!("{when}:{point}"));
+            let over = wait("the server to die, or to have nothing left to do", || {
+                if server.try_wait().unwrap().is_some() {
+                    return Some(false);
+                }
+                over(&self.scratch)?.then_some(true)
+            });
+            if over {
+                println!("the server died {deaths} times in one release");
+                whole(&self.scratch, 3);
+                kill(server.id().cast_signed(), Signal::TERM);
+                server.wait().unwrap();
+                return deaths;
+            }
+        }
+        panic!("the release never ends");
+    }
+}
+
+/// Tells whether a release was begun and is over, tail and all, without any verb: it would start another server.
+fn over(scratch: &Scratch) -> Option<bool> {
+    let mut stream = UnixStream::connect(scratch.state().join("server.sock")).ok()?;
+    stream.write_all(b"GET /v1/status HTTP/1.1\r\nhost: cutover\r\nconnection: close\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let status: serde_json::Value = serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()?;
+    let service = &status["services"][0]["service"];
+    Some(service["current"].is_null() && service["tails"].as_array()?.is_empty())
 }
 
 /// Waits until the server stops or dies at its point; false: the release came to its end, tail and all, without.
@@ -103,6 +191,7 @@ fn stops(scratch: &Scratch, server: i32, deploy: &mut Child) -> bool {
             return Some(true);
         }
         deploy.try_wait().unwrap()?;
+        // What is asked of a server that stops in the middle of it is asked by a child that can be ended.
         let child = asked.get_or_insert_with(|| scratch.spawn(&["status", "--output", "json"]));
         child.try_wait().unwrap()?;
         let said: Said = asked.take()?.wait_with_output().unwrap().into();
@@ -128,36 +217,52 @@ fn victims(scratch: &Scratch, victim: Victim, stable: &str, candidate: &str) -> 
     }
 }
 
-/// Kills the victim at every `STRIDE`th point of releases of both strategies. Returns what the clients saw, and how many
-/// died.
-fn everywhere(victim: Victim) -> Vec<(Report, u64)> {
+/// One service for each strategy, under load; returns what the clients saw, and how many died.
+fn each_strategy(victim: Victim, kills: impl Fn(&mut Run)) -> Vec<(Report, u64)> {
     if !servers_wanted(&format!("points: {victim:?}")) {
         return Vec::new();
     }
-    let first = std::env::var("CUTOVER_TEST_POINT").ok().and_then(|point| point.parse().ok());
-    let first = first.unwrap_or_else(|| fastrand::usize(..STRIDE));
-    println!("{victim:?}: points {first} and every {STRIDE}th after it");
-    let each = [CANARY, ROLLING].map(|strategy| {
+    let each = [BLUE_GREEN, CANARY, ROLLING].map(|strategy| {
         let mut run = Run::new(strategy);
         let load = load(&run.scratch);
-        let reached = (0..20).take_while(|n| run.at(victim, first + n * STRIDE)).count();
-        assert!(reached >= 2, "{strategy}: a release has more than {reached} such points");
+        kills(&mut run);
         let report = finish(&run.scratch, load);
-        println!("{victim:?}: {} died", run.killed);
+        println!("{strategy}: {victim:?}: {} died", run.killed);
         (report, run.killed)
     });
     each.into()
 }
 
-fn nothing_failed(victim: Victim) {
-    for (report, _) in everywhere(victim) {
+/// Kills the victim at every point of releases of each strategy.
+fn at_every_point(victim: Victim, sides: &[&str]) -> Vec<(Report, u64)> {
+    each_strategy(victim, |run| {
+        for when in sides {
+            let points = run.at_each(victim, when);
+            assert!(points >= 12, "a release has more than {points} points");
+        }
+    })
+}
+
+/// Kills the instance at every `STRIDE`th point of releases of each strategy.
+fn at_some_points(victim: Victim) -> Vec<(Report, u64)> {
+    let first = std::env::var("CUTOVER_TEST_POINT").ok().and_then(|point| point.parse().ok());
+    let first = first.unwrap_or_else(|| fastrand::usize(..STRIDE));
+    println!("{victim:?}: points {first} and every {STRIDE}th after it");
+    each_strategy(victim, |run| {
+        let reached = (0..20).take_while(|n| run.at(victim, first + n * STRIDE)).count();
+        assert!(reached >= 2, "a release has more than {reached} such points");
+    })
+}
+
+fn nothing_failed(seen: Vec<(Report, u64)>) {
+    for (report, _) in seen {
         assert_eq!(report.failed(), 0, "{report}");
     }
 }
 
 /// Only what was in flight on what died may fail: nothing is refused, no POST lost or doubled.
-fn only_in_flight(victim: Victim) {
-    for (report, killed) in everywhere(victim) {
+fn only_in_flight(seen: Vec<(Report, u64)>) {
+    for (report, killed) in seen {
         assert!(report.failed() <= killed * CLIENTS, "{report}");
         let receipts = report.receipts.unwrap();
         assert_eq!((receipts.twice, receipts.never), (0, 0), "{report}");
@@ -171,25 +276,29 @@ fn only_in_flight(victim: Victim) {
 
 #[test]
 fn the_server() {
-    nothing_failed(Victim::Server);
+    nothing_failed(each_strategy(Victim::Server, |run| {
+        let deaths = run.of_the_server();
+        assert!(deaths >= 12, "a release has more than {deaths} points");
+    }));
 }
 
 #[test]
 fn the_holder() {
-    nothing_failed(Victim::Holder);
+    nothing_failed(at_every_point(Victim::Holder, &["before", "after"]));
 }
 
 #[test]
 fn the_worker() {
-    only_in_flight(Victim::Worker);
+    // One side: its holder waits longer and longer before it starts one that dies and dies.
+    only_in_flight(at_every_point(Victim::Worker, &["after"]));
 }
 
 #[test]
 fn an_instance_of_stable() {
-    only_in_flight(Victim::Stable);
+    only_in_flight(at_some_points(Victim::Stable));
 }
 
 #[test]
 fn an_instance_of_the_candidate() {
-    only_in_flight(Victim::Candidate);
+    only_in_flight(at_some_points(Victim::Candidate));
 }

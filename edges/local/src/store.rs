@@ -69,6 +69,8 @@ struct Content<'a> {
     service: &'a ServiceName,
     command: &'a [String],
     env: &'a std::collections::BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    settings: &'a str,
     secrets: Vec<&'a String>,
     user: &'a Option<String>,
     stop_signal: file::StopSignal,
@@ -156,6 +158,7 @@ impl Store {
             service: manifest.service,
             platform: file::Platform::Local(manifest.platform),
             processes: manifest.processes,
+            settings: String::new(),
             base: manifest.base,
             secrets: Values::new(),
         })
@@ -398,6 +401,7 @@ fn content(spec: &RevisionSpec, artifact: Option<String>) -> Result<String, Faul
         service: &spec.service,
         command: &local.command,
         env: &local.env,
+        settings: &spec.settings,
         secrets,
         user: &local.user,
         stop_signal: local.stop_signal,

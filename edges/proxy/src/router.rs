@@ -13,11 +13,12 @@ use cutover_core::{
 };
 use cutover_ports::{LeaseSupport, Router, RouterView, Target, TrackView, Trip};
 use cutover_proxy::{
-    Arm, Client, DrainReply, ErrorKind, EventKind, ProxyError, ServiceObservation, ServiceTable, Track,
+    Arm, Client, DrainReply, ErrorKind, EventKind, ProxyError, ServiceObservation, ServiceTable,
+    TargetObservation, Track,
 };
 
 use crate::faults::fault;
-use crate::table::{assets, speak, targets_of, wanted};
+use crate::table::{assets, balance, check, speak, targets_of, wanted};
 
 /// How long a candidate keeps its weight without a living driver, in milliseconds.
 pub const LEASE_MS: u64 = 10_000;
@@ -173,6 +174,8 @@ impl Router for ProxyRouter {
             table.assets = assets(routes);
             let candidate = shift.lease.as_ref().map(|lease| &lease.candidate);
             speak(&mut table, seen.as_ref().map(|seen| &seen.table), candidate, routes);
+            table.balance = balance(routes);
+            check(&mut table.tracks, routes);
         }
         self.swap(fence, service, seen.as_ref(), &table).await
     }
@@ -220,6 +223,7 @@ impl Router for ProxyRouter {
                 "the proxy was restarted: the candidate has no weight until its lease is renewed".into(),
             );
         }
+        view.notes.extend(sick(it));
         view.notes.extend(it.tripped.iter().map(|release| format!("the candidate of {release} was tripped")));
         view.tracks = it.table.tracks.iter().map(|track| track_view(it, track)).collect();
         Ok(view)
@@ -360,6 +364,22 @@ impl Router for ProxyRouter {
             _ => Ok(()),
         }
     }
+}
+
+/// Says which targets fail their checks, and what that means.
+fn sick(seen: &ServiceObservation) -> Vec<String> {
+    let down = seen.targets.iter().filter(|target| !target.up);
+    let say = |target: &TargetObservation| {
+        let others = seen.targets.iter().any(|other| other.revision == target.revision && other.up);
+        let but = if others {
+            "it gets no requests until it passes again"
+        } else {
+            "so do all targets of its revision, which keep their requests"
+        };
+        let why = target.why.as_deref().unwrap_or("it passes again, but not often enough yet");
+        format!("{} fails its checks ({} at {}: {why}): {but}", target.instance, target.check, target.address)
+    };
+    down.map(say).collect()
 }
 
 /// What a set of counters comes to.

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 
 use cutover_core::{Lease, RevisionId, Shift, file};
 use cutover_ports::Target;
-use cutover_proxy::{CandidateLease, Guard, PinKey, ServiceTable, TargetProtocol, Track};
+use cutover_proxy::{
+    Balance, CandidateLease, Guard, PinKey, ServiceTable, TargetChecks, TargetProtocol, Track,
+};
 
 /// Makes the table that `shift` asks for, keeping what it does not speak of from `before`.
 pub(crate) fn wanted(
@@ -38,6 +40,9 @@ pub(crate) fn wanted(
                 .and_then(|before| before.track(revision.as_str()))
                 .map(|track| track.protocol)
                 .unwrap_or_default(),
+            checks: before
+                .and_then(|before| before.track(revision.as_str()))
+                .and_then(|track| track.checks.clone()),
         })
         .collect();
     table.candidate = shift.lease.as_ref().map(|lease| CandidateLease {
@@ -104,6 +109,37 @@ pub(crate) fn speak(
     }
 }
 
+/// Lets the proxy ask every target what the routes say, all of which say the same. The question of a revision's own health
+/// checks is asked of its own targets only: the one before may not know the path.
+pub(crate) fn check(tracks: &mut [Track], routes: &[file::Route]) {
+    let Some(checks) = routes.iter().find_map(|file::Route::Proxy(route)| route.checks.as_ref()) else {
+        return;
+    };
+    for track in tracks {
+        let own = track.checks.take().filter(|_| checks.of_revision);
+        let mut asked = TargetChecks {
+            path: checks.path.clone(),
+            status: (checks.expect.status.from, checks.expect.status.to),
+            body: checks.expect.body.clone(),
+            interval_ms: checks.interval.ms(),
+            timeout_ms: checks.timeout.ms(),
+            fall: checks.fall,
+            rise: checks.rise,
+        };
+        if let Some(own) = own {
+            (asked.path, asked.status, asked.body) = (own.path, own.status, own.body);
+        }
+        track.checks = (asked.interval_ms > 0).then_some(asked);
+    }
+}
+
+/// Returns how the routes want requests spread, all of which say the same.
+pub(crate) fn balance(routes: &[file::Route]) -> Balance {
+    let said = routes.iter().find_map(|file::Route::Proxy(route)| route.balance);
+    let said = said.unwrap_or_default();
+    Balance { eject_after: said.eject_after, slow_start_ms: said.slow_start.ms() }
+}
+
 /// Returns the proxy's targets of one revision.
 pub(crate) fn targets_of(revision: &RevisionId, targets: &[Target]) -> Vec<cutover_proxy::Target> {
     targets
@@ -142,6 +178,7 @@ mod tests {
             weight_bp: 0,
             targets: Vec::new(),
             protocol: TargetProtocol::Http1,
+            checks: None,
         };
         let before = ServiceTable { tracks: vec![track("v1")], ..ServiceTable::default() };
         let mut table = ServiceTable { tracks: vec![track("v1"), track("v2")], ..ServiceTable::default() };
@@ -155,5 +192,45 @@ mod tests {
         assert_eq!(protocols(&table), [false, true]);
         speak(&mut table, None, None, &routes("h2c"));
         assert_eq!(protocols(&table), [true, true]);
+    }
+
+    fn track(revision: &str, path: Option<&str>) -> Track {
+        let checks = path.map(|path| TargetChecks {
+            path: Some(path.into()),
+            status: (200, 399),
+            body: None,
+            interval_ms: 1,
+            timeout_ms: 1,
+            fall: 1,
+            rise: 1,
+        });
+        Track {
+            revision: revision.into(),
+            weight_bp: 0,
+            targets: Vec::new(),
+            checks,
+            protocol: TargetProtocol::Http1,
+        }
+    }
+
+    fn asked(route: &str, of_revision: bool) -> Vec<(Option<String>, u64)> {
+        let mut checks: file::RouteChecks = serde_json::from_str(route).expect("checks of a route");
+        checks.of_revision = of_revision;
+        let route: file::Route =
+            serde_json::from_str(r#"{"proxy": {"listen": "127.0.0.1:1"}}"#).expect("a route");
+        let file::Route::Proxy(mut proxy) = route;
+        proxy.checks = Some(checks);
+        let mut tracks = [track("v1", Some("/old")), track("v2", None)];
+        check(&mut tracks, &[file::Route::Proxy(proxy)]);
+        let asked = tracks.into_iter().filter_map(|track| track.checks);
+        asked.map(|checks| (checks.path, checks.interval_ms)).collect()
+    }
+
+    #[test]
+    fn the_question_of_a_revision_stays_with_it_and_that_of_a_route_is_everyones() {
+        let path = |path: &str| Some(path.to_owned());
+        assert_eq!(asked(r#"{"path": "/new"}"#, true), [(path("/old"), 10_000), (path("/new"), 10_000)]);
+        assert_eq!(asked(r#"{"path": "/new"}"#, false), [(path("/new"), 10_000), (path("/new"), 10_000)]);
+        assert_eq!(asked(r#"{"path": "/new", "interval": "0s"}"#, false), [], "0s: no checks");
     }
 }

@@ -20,6 +20,7 @@ mod schema;
 mod source;
 mod strategy;
 mod syntax;
+mod targets;
 mod tree;
 mod validate;
 mod yaml;
@@ -39,6 +40,7 @@ pub use reference::release_file_reference;
 #[cfg(feature = "schema")]
 pub use schema::release_file_schema;
 pub use strategy::{BlueGreen, Canary, Rolling, Strategy};
+pub use targets::{RouteBalance, RouteChecks};
 
 use crate::ids::{ProcessName, ServiceName};
 use crate::units::{Cores, Size, Span, Weight};
@@ -215,6 +217,12 @@ pub struct ProxyRoute {
     /// What the instances speak; the same for all routes.
     #[serde(default, skip_serializing_if = "TargetProtocol::is_default")]
     pub target_protocol: TargetProtocol,
+    /// What the proxy asks each target all the time; the same for all routes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checks: Option<RouteChecks>,
+    /// How requests are spread over the targets of a revision; the same for all routes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balance: Option<RouteBalance>,
 }
 
 /// What the candidate's live traffic must hold while it bakes; broken means rollback.

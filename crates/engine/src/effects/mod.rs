@@ -14,10 +14,11 @@ use std::time::Duration;
 
 use cutover_core::effect::BackStage;
 use cutover_core::{
-    After, Effect, EffectKey, EffectName, Event, Evidence, Fault, Fence, Outcome, Release, RevisionId,
-    ServiceName, StepKey, file,
+    After, Effect, EffectKey, EffectName, Event, Evidence, Fault, Fence, Outcome, Release, ReleaseFile,
+    RevisionId, ServiceName, StepKey, file,
 };
 use cutover_ports::{Edges, RevisionSpec, Secret};
+use serde_json::json;
 
 use crate::engine::Shared;
 use crate::options::Timeouts;
@@ -163,9 +164,16 @@ pub(crate) fn spec_of(release: &Release, secrets: BTreeMap<String, Secret>) -> R
         service: release.service.clone(),
         platform: release.file.platform.clone(),
         processes: release.file.processes.clone(),
+        settings: settings_of(&release.file),
         base: PathBuf::from(&release.base),
         secrets,
     }
+}
+
+fn settings_of(file: &ReleaseFile) -> String {
+    let beside: BTreeMap<_, _> =
+        file.processes.iter().map(|(name, process)| (name, process.replicas)).collect();
+    json!({ "replicas": file.platform.replicas(), "processes": beside, "route": file.route }).to_string()
 }
 
 /// Calls an edge with a fence. Where a later call of this engine arrived first, the call is repeated with a higher

@@ -17,7 +17,7 @@ const RENEW_AGAIN: Duration = Duration::from_millis(500);
 const PERSISTENT: Duration = Duration::from_secs(10);
 
 pub(super) async fn shift(act: &Act, shift: &Shift) -> Outcome {
-    shift_now(&act.service, act.edges(), &act.release.file.route, shift).await
+    shift_now(&act.service, act.edges(), &act.release.file.routes(), shift).await
 }
 
 /// The way back: where the candidate has less weight than that already, it does not get more.
@@ -27,7 +27,7 @@ pub(super) async fn lower(act: &Act, shift: &Shift) -> Outcome {
     let has = view.tracks.iter().find(|track| &track.revision == candidate);
     let has = has.map_or(Weight::ZERO, |track| track.weight);
     // A trip in between makes the router refuse a raise; the effect is then tried again.
-    shift_now(&act.service, act.edges(), &act.release.file.route, &shift.capped(candidate, has)).await
+    shift_now(&act.service, act.edges(), &act.release.file.routes(), &shift.capped(candidate, has)).await
 }
 
 /// Lets the router split traffic so, over the instances that run. Revisions that run beside them, a warm predecessor

@@ -17,8 +17,8 @@ impl Platform for FakePlatform {
     async fn identify(&self, spec: &RevisionSpec) -> Result<RevisionId, Fault> {
         let file::Platform::Local(local) = &spec.platform;
         let name = local.env.get("REVISION").cloned().unwrap_or_else(|| {
-            let text =
-                format!("{:?} {:?} {:?} {:?}", local.command, local.artifact, local.env, spec.processes);
+            let own = format!("{:?} {:?} {:?}", local.command, local.artifact, local.env);
+            let text = format!("{own} {:?} {}", spec.processes, spec.settings);
             // FNV-1a: enough to tell the revisions of a test apart.
             let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
                 (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)

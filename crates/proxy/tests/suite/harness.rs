@@ -165,8 +165,8 @@ pub(crate) fn track(revision: &str, weight_bp: u16, addresses: &[SocketAddr]) ->
         address: *address,
         ready: true,
     });
-    let protocol = TargetProtocol::Http1;
-    Track { revision: revision.into(), weight_bp, targets: targets.collect(), protocol }
+    let (protocol, checks) = (TargetProtocol::Http1, None);
+    Track { revision: revision.into(), weight_bp, targets: targets.collect(), checks, protocol }
 }
 
 pub(crate) fn table(tracks: Vec<Track>) -> ServiceTable {

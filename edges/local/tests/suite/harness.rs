@@ -48,6 +48,7 @@ impl World {
             service: shop(),
             platform,
             processes: Default::default(),
+            settings: String::new(),
             base: self.base(),
             secrets: Default::default(),
         }
