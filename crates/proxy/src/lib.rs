@@ -13,6 +13,7 @@ mod assets;
 mod balance;
 mod body;
 mod cells;
+mod certificate;
 mod checks;
 mod claim;
 mod client;
@@ -37,6 +38,7 @@ mod multiplex;
 mod pin;
 mod pool;
 mod protocol;
+mod redirect;
 mod refusal;
 mod rewind;
 mod route;
@@ -44,9 +46,11 @@ mod store;
 mod supervise;
 mod table;
 mod thread;
+mod tls;
 mod trust;
 mod tunnel;
 mod worker;
+mod x509;
 
 pub use checks::TargetChecks;
 pub use client::Client;
@@ -65,5 +69,6 @@ pub use refusal::REASON_HEADER;
 pub use table::{
     CandidateLease, Guard, PinKey, SCHEMA, ServiceTable, Table, Target, TargetProtocol, Track, WHOLE,
 };
+pub use tls::{CertificateObservation, TlsRoute};
 pub use trust::Balance;
 pub use worker::{WorkerOptions, run_worker};

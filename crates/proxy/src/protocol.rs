@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::count::{Arm, Counts};
 use crate::error::ErrorKind;
 use crate::table::ServiceTable;
+use crate::tls::CertificateObservation;
 
 /// Longest line of the admin protocol; more is refused.
 pub(crate) const MAX_LINE: usize = 16 << 20;
@@ -186,6 +187,9 @@ pub struct ServiceObservation {
     pub lease_left_ms: Option<u64>,
     /// Releases whose candidate gets no more traffic than it has.
     pub tripped: Vec<String>,
+    /// Certificates, when some listener speaks TLS.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<CertificateObservation>,
     /// Numbers of the guard since the last `set`.
     pub guard: Option<GuardNumbers>,
     /// Revisions that are routed, drained, or still hold something.

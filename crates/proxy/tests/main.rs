@@ -20,6 +20,8 @@ mod suite {
     mod retain;
     mod retry;
     mod targets;
+    mod tls;
+    mod tls_client;
     mod upstream;
     mod websocket;
 }
