@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::gate::Gate;
+use crate::limits::Limits;
 use crate::retries::Retries;
+use crate::room::{ServiceRoom, TrackRoom};
 use crate::table::{ServiceTable, Table, Target, normal_hosts};
 use crate::trust::Balance;
 
@@ -40,6 +42,8 @@ pub(crate) struct CompiledService {
     pub(crate) assets: Vec<String>,
     pub(crate) balance: Balance,
     pub(crate) retries: Retries,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) room: Arc<ServiceRoom>,
     /// Targets that failed their checks: asked only when no other of their track is left.
     pub(crate) down: BTreeSet<SocketAddr>,
 }
@@ -48,6 +52,7 @@ pub(crate) struct CompiledService {
 pub(crate) struct CompiledTrack {
     pub(crate) revision: Arc<str>,
     pub(crate) targets: Vec<Target>,
+    pub(crate) room: Arc<TrackRoom>,
 }
 
 /// What the control thread knows beside the table.
@@ -57,6 +62,7 @@ pub(crate) struct Live {
     pub(crate) suspended: bool,
     /// Targets that failed their checks.
     pub(crate) down: BTreeSet<SocketAddr>,
+    pub(crate) room: Arc<ServiceRoom>,
 }
 
 impl Compiled {
@@ -126,6 +132,7 @@ impl CompiledService {
                 .map(|track| CompiledTrack {
                     revision: track.revision.as_str().into(),
                     targets: track.targets.clone(),
+                    room: live.room.track(&track.revision),
                 })
                 .collect(),
             weights: effective(service, live.suspended),
@@ -140,6 +147,8 @@ impl CompiledService {
             assets: service.assets.clone(),
             balance: service.balance,
             retries: service.retries,
+            limits: Arc::new(service.limits.clone()),
+            room: live.room.clone(),
             down: live.down,
         }
     }

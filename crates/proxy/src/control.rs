@@ -4,6 +4,7 @@ mod events;
 mod fence;
 mod health;
 mod reach;
+mod traffic;
 mod trip;
 
 use std::cell::RefCell;
@@ -20,6 +21,7 @@ use self::fence::{fence, fenced, refuse_tripped, tripped};
 pub(crate) use self::fence::{fence_epoch, unknown};
 use self::health::Health;
 use self::reach::{reachable, ready, ready_addresses, silent};
+pub(crate) use self::traffic::Rooms;
 use self::trip::Cause;
 use crate::compiled::{Compiled, Live};
 use crate::error::{ErrorKind, ProxyError};
@@ -28,6 +30,7 @@ use crate::protocol::{EventKind, RenewReply, SetReply};
 use crate::store::{EventLog, Store, Stored, boot_ms};
 use crate::table::{ServiceTable, validate};
 use crate::thread::{Command, ThreadHandle};
+use crate::traffic::Traffic;
 
 /// A thread that does not acknowledge within this is reported.
 const ACKNOWLEDGE: Duration = Duration::from_secs(2);
@@ -43,6 +46,7 @@ pub(crate) struct Control {
     pub(crate) events_seen: watch::Sender<u64>,
     wake: mpsc::Sender<()>,
     pub(crate) health: Health,
+    pub(crate) rooms: Rooms,
 }
 
 #[derive(Default)]
@@ -89,6 +93,7 @@ impl Control {
             events_seen,
             wake,
             health: Health::default(),
+            rooms: Rooms::default(),
         }
     }
 
@@ -133,6 +138,7 @@ impl Control {
             }
         }
         self.health.follow(&self.state.borrow().stored.table, false);
+        self.rooms.follow(&self.state.borrow().stored.traffic);
         self.swap().await
     }
 
@@ -156,6 +162,7 @@ impl Control {
                     gate: live.and_then(|live| live.gate.clone()),
                     suspended: live.is_some_and(|live| live.suspended),
                     down: self.health.down(name),
+                    room: self.rooms.of(name),
                 }
             };
             Arc::new(Compiled::build(
@@ -287,6 +294,7 @@ impl Control {
         }
         stored.removed.insert(name.to_owned(), (expected + 1, epoch));
         stored.trips.remove(name);
+        stored.traffic.remove(name);
         self.store.save(&stored)?;
         let persisted_ns = nanos(received);
         {
@@ -294,6 +302,7 @@ impl Control {
             state.stored = stored;
             state.live.remove(name);
         }
+        self.rooms.of(name).keep(&Traffic::Open);
         self.health.follow(&self.state.borrow().stored.table, true);
         self.swap().await?;
         let acknowledged_ns = nanos(received);

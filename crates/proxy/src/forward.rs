@@ -17,8 +17,9 @@ use crate::headers;
 use crate::pin::{PIN_HEADER, verify};
 use crate::pool::{self, Conn, KEEP_IDLE, SendFailure};
 use crate::refusal::{Refusal, lost, refuse};
-use crate::route::{MAX_ATTEMPTS, Router, Wish};
+use crate::route::{MAX_ATTEMPTS, Router, Tried, Wish};
 use crate::tunnel;
+use crate::wait;
 
 /// Response header of an asset that came from another revision than the one that the request was given to.
 pub const BRIDGED_HEADER: &str = "x-cutover-bridged";
@@ -62,7 +63,12 @@ pub(crate) async fn forward(
     mut request: Request<Incoming>,
     from: From,
 ) -> Response<DownBody> {
-    let (mut claim, mut wish, plan) = match admit(&router, &mut request, from) {
+    let admitted = match admit(&router, &mut request, from) {
+        // Nothing was read of the body: who waits costs no more than its head.
+        Ok((mut wish, plan)) => wait::claim(&router, &mut wish).await.map(|claim| (claim, wish, plan)),
+        Err(refusal) => Err(refusal.into()),
+    };
+    let (mut claim, mut wish, plan) = match admitted {
         Ok(admitted) => admitted,
         Err(refusal) => {
             // Dropped as the body it would have been, so that the client can send it and then read the refusal.
@@ -122,10 +128,18 @@ pub(crate) async fn forward(
         };
         wish.tried.push(claim.target.address);
         wish.last = Some(claim.revision.revision.clone());
-        let next = (wish.tried.len() < MAX_ATTEMPTS).then(|| router.claim(&wish)).flatten();
+        let next = if wish.tried.len() < MAX_ATTEMPTS { router.claim(&wish) } else { Tried::Nobody };
         match next {
-            Some(next) => std::mem::replace(&mut claim, next).hand_on(),
-            None => return lost(claim.fail(reason)),
+            Tried::Claimed(next) => std::mem::replace(&mut claim, next).hand_on(),
+            Tried::Nobody => return lost(claim.fail(reason)),
+            Tried::Full(..) => {
+                // It holds nothing while it waits: a drain must not wait for what nobody has.
+                claim.hand_on();
+                claim = match wait::claim(&router, &mut wish).await {
+                    Ok(next) => next,
+                    Err(refused) => return refused.count(&router),
+                };
+            }
         }
     }
 }
@@ -138,11 +152,7 @@ struct Plan {
     asset: bool,
 }
 
-fn admit(
-    router: &Router,
-    request: &mut Request<Incoming>,
-    from: From,
-) -> Result<(Claim, Wish, Plan), Refusal> {
+fn admit(router: &Router, request: &mut Request<Incoming>, from: From) -> Result<(Wish, Plan), Refusal> {
     let compiled = router.compiled.borrow();
     let unavailable =
         |reason, text: String| Refusal { status: StatusCode::SERVICE_UNAVAILABLE, reason, text };
@@ -179,16 +189,14 @@ fn admit(
     let asset = pinned.is_none() && assets::is_asset(request.method(), request.uri(), &service.assets);
     let no_target = || unavailable("no-target", format!("service \"{}\" has no ready target", service.name));
     let cell = router.service(at).ok_or_else(no_target)?;
-    let wish = Wish { service: cell, pinned, tried: Vec::new(), last: None };
+    cell.request(std::time::Instant::now());
+    let wish = Wish::new(cell, at, pinned);
     let plan = Plan {
         trust_forwarded: service.trust_forwarded,
         response_timeout: service.response_timeout_ms.map(Duration::from_millis),
         asset,
     };
-    match router.claim_at(&compiled, at, &wish) {
-        Some(claim) => Ok((claim, wish, plan)),
-        None => Err(no_target()),
-    }
+    Ok((wish, plan))
 }
 
 /// Copies a request that has no body.

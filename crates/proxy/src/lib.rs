@@ -32,6 +32,7 @@ mod greet;
 mod headers;
 mod holder;
 mod http2;
+mod limits;
 mod lock;
 mod pin;
 mod pool;
@@ -39,14 +40,17 @@ mod protocol;
 mod refusal;
 mod retries;
 mod rewind;
+mod room;
 mod route;
 mod service;
 mod store;
 mod supervise;
 mod table;
 mod thread;
+mod traffic;
 mod trust;
 mod tunnel;
+mod wait;
 mod worker;
 
 pub use checks::TargetChecks;
@@ -57,6 +61,7 @@ pub use error::{ErrorKind, ProxyError};
 pub use exhausted::EXHAUSTED;
 pub use forward::BRIDGED_HEADER;
 pub use holder::{HolderOptions, run_holder};
+pub use limits::Limits;
 pub use pin::{PIN_HEADER, sign_pin};
 pub use protocol::{
     ArmObservation, DrainReply, Event, EventKind, GuardNumbers, Hello, Observation, RenewReply,
@@ -65,5 +70,6 @@ pub use protocol::{
 pub use refusal::{BLAME_HEADER, REASON_HEADER, REASONS, Reason};
 pub use retries::Retries;
 pub use table::{CandidateLease, Guard, PinKey, SCHEMA, ServiceTable, Table, Target, Track, WHOLE};
+pub use traffic::{MAX_PAGE, Traffic, Waiting};
 pub use trust::Balance;
 pub use worker::{WorkerOptions, run_worker};

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::count::{Arm, Counts};
 use crate::error::ErrorKind;
 use crate::table::ServiceTable;
+use crate::traffic::Traffic;
 
 /// Longest line of the admin protocol; more is refused.
 pub(crate) const MAX_LINE: usize = 16 << 20;
@@ -57,6 +58,11 @@ pub(crate) enum Request {
     Back {
         service: String,
         why: String,
+    },
+    /// What requests do from now on.
+    Traffic {
+        service: String,
+        traffic: Box<Traffic>,
     },
     RemoveService {
         service: String,
@@ -195,6 +201,12 @@ pub struct ServiceObservation {
     /// Targets that are checked all the time; an older proxy does not say.
     #[serde(default)]
     pub targets: Vec<TargetObservation>,
+    /// What an operator lets the requests do.
+    #[serde(default)]
+    pub traffic: Traffic,
+    /// Requests that wait, for the operator or for a target.
+    #[serde(default)]
+    pub waiting: u32,
 }
 
 /// One target and what its checks say.

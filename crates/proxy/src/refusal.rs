@@ -1,5 +1,7 @@
 //! Answers of the proxy itself: why a request was not served, and who is to blame.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
@@ -7,6 +9,7 @@ use http::{Response, StatusCode};
 use crate::body::DownBody;
 use crate::exhausted::EXHAUSTED;
 use crate::route::Router;
+use crate::traffic::Traffic;
 
 /// Response header that says why the proxy itself answered; one of [`REASONS`].
 pub const REASON_HEADER: &str = "x-cutover-reason";
@@ -37,6 +40,15 @@ pub const REASONS: &[Reason] = &[
     reason("client-aborted", 400, "client", "the request body broke off"),
     reason("no-service", 404, "operator", "no service is routed for the host"),
     reason("maintenance", 503, "operator", "the service is closed for maintenance"),
+    reason("queue-full", 503, "operator", "the operator holds the requests, and no more may wait"),
+    reason("queue-timeout", 503, "operator", "the operator held the request for as long as it may wait"),
+    reason(
+        "targets-full",
+        503,
+        "target",
+        "all targets have as many requests as they may, and no more may wait",
+    ),
+    reason("targets-busy", 503, "target", "no target had room for the request for as long as it may wait"),
     reason("no-target", 503, "operator", "the service has no ready target"),
     reason("table-damaged", 503, "proxy", "the proxy lost its table"),
     reason(EXHAUSTED, 503, "proxy", "the proxy is out of descriptors"),
@@ -71,6 +83,43 @@ impl Refusal {
     pub(crate) fn count(self, router: &Router) -> Response<DownBody> {
         *router.unrouted.borrow_mut().entry(self.reason).or_default() += 1;
         refuse(self.status, self.reason, &self.text)
+    }
+}
+
+/// A refusal, or the page of an operator.
+pub(crate) enum Refused {
+    Plain(Refusal),
+    Page(Arc<Traffic>),
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Self::Plain(refusal)
+    }
+}
+
+impl Refused {
+    pub(crate) fn count(self, router: &Router) -> Response<DownBody> {
+        let traffic = match self {
+            Self::Plain(refusal) => return refusal.count(router),
+            Self::Page(traffic) => traffic,
+        };
+        let closed = Refusal {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            reason: "maintenance",
+            text: "the service is closed for maintenance".to_owned(),
+        };
+        let mut response = closed.count(router);
+        if let Traffic::Maintenance { page, content_type, retry_after_s } = &*traffic {
+            *response.body_mut() = DownBody::Own(Some(Bytes::copy_from_slice(page.as_bytes())));
+            let headers = response.headers_mut();
+            headers.insert(RETRY_AFTER, HeaderValue::from(*retry_after_s));
+            // Looked at when it was set.
+            if let Ok(content_type) = HeaderValue::from_str(content_type) {
+                headers.insert(CONTENT_TYPE, content_type);
+            }
+        }
+        response
     }
 }
 

@@ -20,5 +20,6 @@ mod suite {
     mod retry;
     mod targets;
     mod upstream;
+    mod waiting;
     mod websocket;
 }

@@ -14,11 +14,11 @@ use cutover_core::{
 use cutover_ports::{LeaseSupport, Router, RouterView, Target, TrackView, Trip};
 use cutover_proxy::{
     Arm, Client, DrainReply, ErrorKind, EventKind, ProxyError, ServiceObservation, ServiceTable,
-    TargetObservation, Track,
+    TargetObservation, Track, Traffic,
 };
 
 use crate::faults::fault;
-use crate::table::{assets, balance, check, retries, targets_of, wanted};
+use crate::table::{assets, balance, check, limits, retries, targets_of, wanted};
 
 /// How long a candidate keeps its weight without a living driver, in milliseconds.
 pub const LEASE_MS: u64 = 10_000;
@@ -174,6 +174,7 @@ impl Router for ProxyRouter {
             table.assets = assets(routes);
             table.balance = balance(routes);
             table.retries = retries(routes);
+            table.limits = limits(routes);
             check(&mut table.tracks, routes);
         }
         self.swap(fence, service, seen.as_ref(), &table).await
@@ -222,6 +223,7 @@ impl Router for ProxyRouter {
                 "the proxy was restarted: the candidate has no weight until its lease is renewed".into(),
             );
         }
+        view.notes.extend(kept(it));
         view.notes.extend(sick(it));
         view.notes.extend(it.tripped.iter().map(|release| format!("the candidate of {release} was tripped")));
         view.tracks = it.table.tracks.iter().map(|track| track_view(it, track)).collect();
@@ -363,6 +365,19 @@ impl Router for ProxyRouter {
             _ => Ok(()),
         }
     }
+}
+
+/// Says what an operator lets the requests do, unless they pass.
+fn kept(seen: &ServiceObservation) -> Option<String> {
+    let what = match &seen.traffic {
+        Traffic::Open => return None,
+        Traffic::Queue(_) => format!("requests are held, {} wait", seen.waiting),
+        Traffic::Flow { per_second, .. } => {
+            format!("{per_second} requests a second are let through, {} wait", seen.waiting)
+        }
+        Traffic::Maintenance { .. } => "requests are answered with the maintenance page".to_owned(),
+    };
+    Some(format!("{what}; let them pass: cutover traffic open"))
 }
 
 /// Says which targets fail their checks, and what that means.

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 
 use cutover_core::{Lease, RevisionId, Shift, file};
 use cutover_ports::Target;
-use cutover_proxy::{Balance, CandidateLease, Guard, PinKey, Retries, ServiceTable, TargetChecks, Track};
+use cutover_proxy::{
+    Balance, CandidateLease, Guard, Limits, PinKey, Retries, ServiceTable, TargetChecks, Track, Waiting,
+};
 
 /// Makes the table that `shift` asks for, keeping what it does not speak of from `before`.
 pub(crate) fn wanted(
@@ -119,6 +121,14 @@ pub(crate) fn retries(routes: &[file::Route]) -> Retries {
     let said = routes.iter().find_map(|file::Route::Proxy(route)| route.retries);
     let said = said.unwrap_or_default();
     Retries { budget_bp: said.budget.bp(), floor: said.floor }
+}
+
+/// Returns what the service takes at most, as all routes say.
+pub(crate) fn limits(routes: &[file::Route]) -> Limits {
+    let said = routes.iter().find_map(|file::Route::Proxy(route)| route.limits.clone());
+    let said = said.unwrap_or_default();
+    let waiting = |queue: file::RouteQueue| Waiting { limit: queue.limit, wait_ms: queue.wait.ms() };
+    Limits { per_target: said.per_target, queue: said.queue.map(waiting) }
 }
 
 /// Returns the proxy's targets of one revision.

@@ -8,6 +8,7 @@ mod decode;
 mod document;
 mod error;
 mod guess;
+mod limits;
 mod misfit;
 mod overlay;
 mod processes;
@@ -32,6 +33,7 @@ use serde::{Deserialize, Serialize};
 pub use checks::{Check, Checks, Expect, StatusRange};
 pub use document::{Checked, Document};
 pub use error::{FileError, FileErrors};
+pub use limits::{RouteLimits, RouteQueue};
 pub use processes::Process;
 #[cfg(feature = "schema")]
 pub use reference::release_file_reference;
@@ -221,6 +223,9 @@ pub struct ProxyRoute {
     /// How many requests may be sent twice; the same for all routes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retries: Option<RouteRetries>,
+    /// What the service takes at most; the same for all routes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<RouteLimits>,
 }
 
 /// What the candidate's live traffic must hold while it bakes; broken means rollback.

@@ -160,7 +160,7 @@ pub(super) fn mistakes(routes: &[Route]) -> Vec<Mistake> {
 }
 
 /// Finds routes that say different things of the targets that they share.
-fn differing<T: PartialEq>(
+pub(super) fn differing<T: PartialEq>(
     routes: &[Route],
     key: &str,
     say: impl Fn(&ProxyRoute) -> Option<&T>,
