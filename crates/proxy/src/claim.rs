@@ -80,6 +80,11 @@ impl Claim {
         self.arm.counts.borrow_mut().reconnected += 1;
     }
 
+    /// Records that the request is not sent again for want of a budget.
+    pub(crate) fn not_retried(&self) {
+        self.arm.counts.borrow_mut().not_retried += 1;
+    }
+
     /// Ends the claim: the response was passed on whole.
     pub(crate) fn finish(mut self) {
         self.settled = true;

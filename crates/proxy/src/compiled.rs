@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::gate::Gate;
+use crate::retries::Retries;
 use crate::table::{ServiceTable, Table, Target, normal_hosts};
 use crate::trust::Balance;
 
@@ -38,6 +39,7 @@ pub(crate) struct CompiledService {
     pub(crate) trust_forwarded: bool,
     pub(crate) assets: Vec<String>,
     pub(crate) balance: Balance,
+    pub(crate) retries: Retries,
     /// Targets that failed their checks: asked only when no other of their track is left.
     pub(crate) down: BTreeSet<SocketAddr>,
 }
@@ -137,6 +139,7 @@ impl CompiledService {
             trust_forwarded: service.trust_forwarded,
             assets: service.assets.clone(),
             balance: service.balance,
+            retries: service.retries,
             down: live.down,
         }
     }

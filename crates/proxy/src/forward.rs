@@ -90,7 +90,7 @@ pub(crate) async fn forward(
             Attempt::Answered(response, conn) => {
                 let mut answered = Answered { response, conn, claim, bridged: false };
                 if let Some(asset) = asset.filter(|_| assets::is_missing(&answered.response)) {
-                    answered = assets::ask_others(&router, &wish.service, &asset, answered).await;
+                    answered = assets::ask_others(&router, &wish.service.name, &asset, answered).await;
                 }
                 return answer(answered, client, &sending);
             }
@@ -110,6 +110,10 @@ pub(crate) async fn forward(
             }
             Attempt::Lost(reason) => match spare.take() {
                 Some(again) if reason != "response-timeout" && !claim.target.cutting.get() => {
+                    if !wish.service.may_retry() {
+                        claim.not_retried();
+                        return lost(claim.fail(reason));
+                    }
                     request = again;
                     reason
                 }
@@ -173,7 +177,9 @@ fn admit(
     }
     // Who pins a revision wants to know what that one says.
     let asset = pinned.is_none() && assets::is_asset(request.method(), request.uri(), &service.assets);
-    let wish = Wish { service: service.name.clone(), pinned, tried: Vec::new(), last: None };
+    let no_target = || unavailable("no-target", format!("service \"{}\" has no ready target", service.name));
+    let cell = router.service(at).ok_or_else(no_target)?;
+    let wish = Wish { service: cell, pinned, tried: Vec::new(), last: None };
     let plan = Plan {
         trust_forwarded: service.trust_forwarded,
         response_timeout: service.response_timeout_ms.map(Duration::from_millis),
@@ -181,7 +187,7 @@ fn admit(
     };
     match router.claim_at(&compiled, at, &wish) {
         Some(claim) => Ok((claim, wish, plan)),
-        None => Err(unavailable("no-target", format!("service \"{}\" has no ready target", service.name))),
+        None => Err(no_target()),
     }
 }
 

@@ -37,8 +37,10 @@ mod pin;
 mod pool;
 mod protocol;
 mod refusal;
+mod retries;
 mod rewind;
 mod route;
+mod service;
 mod store;
 mod supervise;
 mod table;
@@ -60,7 +62,8 @@ pub use protocol::{
     ArmObservation, DrainReply, Event, EventKind, GuardNumbers, Hello, Observation, RenewReply,
     RevisionObservation, ServiceObservation, SetReply, TargetObservation,
 };
-pub use refusal::REASON_HEADER;
+pub use refusal::{BLAME_HEADER, REASON_HEADER, REASONS, Reason};
+pub use retries::Retries;
 pub use table::{CandidateLease, Guard, PinKey, SCHEMA, ServiceTable, Table, Target, Track, WHOLE};
 pub use trust::Balance;
 pub use worker::{WorkerOptions, run_worker};

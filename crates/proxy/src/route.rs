@@ -14,6 +14,7 @@ use crate::cells::{ArmCell, ArmKey, RevisionCell, TargetCell};
 use crate::claim::Claim;
 use crate::compiled::{Compiled, CompiledService};
 use crate::count::Arm;
+use crate::service::{self, ServiceCell};
 use crate::table::{Target, WHOLE};
 
 /// Most attempts for one request.
@@ -32,6 +33,8 @@ pub(crate) struct Router {
     pub(crate) compiled: RefCell<Arc<Compiled>>,
     /// Tracks of each compiled service, same order.
     tracks: RefCell<Vec<Vec<TrackCells>>>,
+    /// Cells of each compiled service, same order.
+    services: RefCell<Vec<Rc<ServiceCell>>>,
     pub(crate) revisions: RefCell<HashMap<RevisionKey, Rc<RevisionCell>>>,
     pub(crate) targets: RefCell<HashMap<TargetKey, Rc<TargetCell>>>,
     pub(crate) arms: RefCell<HashMap<ArmKey, Rc<ArmCell>>>,
@@ -50,7 +53,7 @@ struct TrackCells {
 
 /// What is known about a request before a target is chosen.
 pub(crate) struct Wish {
-    pub(crate) service: Arc<str>,
+    pub(crate) service: Rc<ServiceCell>,
     /// Revision of a valid pin header.
     pub(crate) pinned: Option<String>,
     /// Targets that failed, in the order they were asked.
@@ -116,6 +119,8 @@ impl Router {
         for target in targets.values().filter(|target| target.gone.get()) {
             target.purge();
         }
+        let services = service::follow(&self.services.borrow(), &compiled);
+        *self.services.borrow_mut() = services;
         *self.tracks.borrow_mut() = all;
         *self.compiled.borrow_mut() = compiled;
         drop((targets, revisions));
@@ -154,10 +159,15 @@ impl Router {
         }
     }
 
+    /// Returns the cell of a compiled service.
+    pub(crate) fn service(&self, at: usize) -> Option<Rc<ServiceCell>> {
+        self.services.borrow().get(at).cloned()
+    }
+
     /// Chooses and claims a target; None: nobody can take the request.
     pub(crate) fn claim(&self, wish: &Wish) -> Option<Claim> {
         let compiled = self.compiled.borrow();
-        let at = compiled.services.iter().position(|service| service.name == wish.service)?;
+        let at = compiled.services.iter().position(|service| service.name == wish.service.name)?;
         self.claim_at(&compiled, at, wish)
     }
 
@@ -167,6 +177,9 @@ impl Router {
         let tracks = tracks.get(at)?;
         let now = Instant::now();
         let first = wish.tried.is_empty();
+        if first {
+            wish.service.request(now);
+        }
         if let Some(pinned) = &wish.pinned {
             let index = service.tracks.iter().position(|track| *track.revision == **pinned)?;
             if tracks[index].revision.draining.get() {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::checks::TargetChecks;
 use crate::error::{ErrorKind, ProxyError};
+use crate::retries::Retries;
 use crate::trust::Balance;
 
 /// Schema version of the table on disk and on the admin socket.
@@ -74,6 +75,9 @@ pub struct ServiceTable {
     /// How requests are spread over the targets of a track.
     #[serde(default)]
     pub balance: Balance,
+    /// How many requests may be sent twice.
+    #[serde(default)]
+    pub retries: Retries,
 }
 
 /// One revision of a service and where it runs.

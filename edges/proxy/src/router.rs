@@ -18,7 +18,7 @@ use cutover_proxy::{
 };
 
 use crate::faults::fault;
-use crate::table::{assets, balance, check, targets_of, wanted};
+use crate::table::{assets, balance, check, retries, targets_of, wanted};
 
 /// How long a candidate keeps its weight without a living driver, in milliseconds.
 pub const LEASE_MS: u64 = 10_000;
@@ -173,6 +173,7 @@ impl Router for ProxyRouter {
         if !routes.is_empty() {
             table.assets = assets(routes);
             table.balance = balance(routes);
+            table.retries = retries(routes);
             check(&mut table.tracks, routes);
         }
         self.swap(fence, service, seen.as_ref(), &table).await

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use cutover_core::{Lease, RevisionId, Shift, file};
 use cutover_ports::Target;
-use cutover_proxy::{Balance, CandidateLease, Guard, PinKey, ServiceTable, TargetChecks, Track};
+use cutover_proxy::{Balance, CandidateLease, Guard, PinKey, Retries, ServiceTable, TargetChecks, Track};
 
 /// Makes the table that `shift` asks for, keeping what it does not speak of from `before`.
 pub(crate) fn wanted(
@@ -112,6 +112,13 @@ pub(crate) fn balance(routes: &[file::Route]) -> Balance {
     let said = routes.iter().find_map(|file::Route::Proxy(route)| route.balance);
     let said = said.unwrap_or_default();
     Balance { eject_after: said.eject_after, slow_start_ms: said.slow_start.ms() }
+}
+
+/// Returns how many requests may be sent twice, as all routes say.
+pub(crate) fn retries(routes: &[file::Route]) -> Retries {
+    let said = routes.iter().find_map(|file::Route::Proxy(route)| route.retries);
+    let said = said.unwrap_or_default();
+    Retries { budget_bp: said.budget.bp(), floor: said.floor }
 }
 
 /// Returns the proxy's targets of one revision.

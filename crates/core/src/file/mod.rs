@@ -38,7 +38,7 @@ pub use reference::release_file_reference;
 #[cfg(feature = "schema")]
 pub use schema::release_file_schema;
 pub use strategy::{BlueGreen, Canary, Rolling, Strategy};
-pub use targets::{RouteBalance, RouteChecks};
+pub use targets::{RouteBalance, RouteChecks, RouteRetries};
 
 use crate::ids::{ProcessName, ServiceName};
 use crate::units::{Cores, Size, Span, Weight};
@@ -218,6 +218,9 @@ pub struct ProxyRoute {
     /// How requests are spread over the targets of a revision; the same for all routes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub balance: Option<RouteBalance>,
+    /// How many requests may be sent twice; the same for all routes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retries: Option<RouteRetries>,
 }
 
 /// What the candidate's live traffic must hold while it bakes; broken means rollback.
