@@ -13,7 +13,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use crate::compat::{self, OLDEST_PROTOCOL, PROTOCOL};
+use crate::compat::{self, OLDEST_PROTOCOL};
 use crate::compiled::effective;
 use crate::control::unknown;
 use crate::error::{ErrorKind, ProxyError};
@@ -183,7 +183,7 @@ fn window(deadline_ms: u64) -> Duration {
 fn hello(worker: &Worker) -> Hello {
     Hello {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        protocol: PROTOCOL,
+        protocol: compat::newest(),
         oldest_protocol: OLDEST_PROTOCOL,
         worker_pid: std::process::id(),
         holder_pid: worker.holder_pid.get(),

@@ -9,7 +9,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use crate::compat::{self, PROTOCOL};
+use crate::compat;
 use crate::error::{ErrorKind, ProxyError};
 use crate::holder::ADMIN_SOCKET;
 use crate::protocol::{
@@ -227,7 +227,7 @@ impl Client {
         };
         let mut line = serde_json::to_value(request)
             .and_then(|mut value| {
-                value["version"] = PROTOCOL.into();
+                value["version"] = compat::since(request).into();
                 serde_json::to_vec(&value)
             })
             .map_err(protocol)?;

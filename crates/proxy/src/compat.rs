@@ -6,13 +6,29 @@
 //! to every version, so that each side can say who the other one is.
 
 use crate::error::{ErrorKind, ProxyError};
-use crate::protocol::Hello;
+use crate::protocol::{Hello, Request};
 use crate::table::SCHEMA;
 
 /// Newest version of the admin protocol that this side speaks.
 pub const PROTOCOL: u32 = 1;
 /// Oldest version of the admin protocol that this side still understands.
 pub const OLDEST_PROTOCOL: u32 = 1;
+
+/// Returns the newest version that this side speaks. A test lets one side speak one more, as the next cutover will.
+pub(crate) fn newest() -> u32 {
+    #[cfg(debug_assertions)]
+    if std::env::var_os("CUTOVER_TEST_NEXT").is_some() {
+        return PROTOCOL + 1;
+    }
+    PROTOCOL
+}
+
+/// Returns the version that gave a request its present meaning. It is said with the request, so that every proxy
+/// from then on understands it, whatever else this side speaks.
+pub(crate) const fn since(_request: &Request) -> u32 {
+    // All verbs mean what they meant at first. Where that of one changes, it gets its own number here.
+    1
+}
 
 /// What proxies speak that do not say how far back they go.
 pub(crate) fn first() -> u32 {
@@ -21,8 +37,8 @@ pub(crate) fn first() -> u32 {
 
 /// Checks on the client's side that a version exists which both speak.
 pub(crate) fn agree(proxy: &Hello) -> Result<(), ProxyError> {
-    let (theirs, ours) = (spoken(proxy.oldest_protocol, proxy.protocol), spoken(OLDEST_PROTOCOL, PROTOCOL));
-    let what_to_do = if proxy.oldest_protocol > PROTOCOL {
+    let (theirs, ours) = (spoken(proxy.oldest_protocol, proxy.protocol), spoken(OLDEST_PROTOCOL, newest()));
+    let what_to_do = if proxy.oldest_protocol > newest() {
         format!("use cutover {} on this folder", proxy.version)
     } else if proxy.protocol < OLDEST_PROTOCOL {
         upgrade(proxy.holder_pid)
@@ -45,7 +61,7 @@ pub(crate) fn agree(proxy: &Hello) -> Result<(), ProxyError> {
 pub(crate) fn understand(version: Option<u64>, holder_pid: Option<u32>) -> Result<(), ProxyError> {
     let said =
         version.map_or_else(|| "no protocol version".to_owned(), |version| format!("protocol {version}"));
-    if version.is_some_and(|version| (OLDEST_PROTOCOL.into()..=PROTOCOL.into()).contains(&version)) {
+    if version.is_some_and(|version| (OLDEST_PROTOCOL.into()..=newest().into()).contains(&version)) {
         return Ok(());
     }
     Err(refuse(&format!("the request speaks {said}"), holder_pid))
@@ -67,7 +83,7 @@ pub(crate) fn refuse(what: &str, holder_pid: Option<u32>) -> ProxyError {
         "{what}; this proxy is of cutover {} and speaks {}; use that cutover, or for another one: {}; traffic goes on \
          as it is",
         env!("CARGO_PKG_VERSION"),
-        spoken(OLDEST_PROTOCOL, PROTOCOL),
+        spoken(OLDEST_PROTOCOL, newest()),
         upgrade(holder_pid)
     );
     ProxyError::new(ErrorKind::Protocol, text)

@@ -14,7 +14,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::time::timeout;
 
-use crate::compat::PROTOCOL;
+use crate::compat;
 use crate::error::{ErrorKind, ProxyError};
 use crate::fds::{self, MAX_FDS};
 use crate::files;
@@ -296,7 +296,8 @@ pub(crate) async fn take_over(dir: &Path) -> Result<(Holdings, Handover), ProxyE
 async fn ask_for_all(dir: &Path) -> Result<(Holdings, Handover), ProxyError> {
     let asked = timeout(TAKE_OVER, async {
         let stream = UnixStream::connect(dir.join(ADMIN_SOCKET)).await?;
-        fds::send(&stream, &Envelope { version: PROTOCOL, request: Request::Handover }, &[]).await?;
+        let request = Request::Handover;
+        fds::send(&stream, &Envelope { version: compat::since(&request), request }, &[]).await?;
         let answer = fds::receive::<Sockets>(&stream).await?;
         std::io::Result::Ok((stream, answer))
     });

@@ -26,3 +26,4 @@ mod service;
 mod stopped;
 mod storms;
 mod strategies;
+mod versions;

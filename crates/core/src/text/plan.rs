@@ -22,13 +22,12 @@ pub fn plan_text(plan: &Plan, lease: Option<Span>) -> String {
     let from = plan.stable.as_ref().map_or("nothing".to_string(), RevisionId::to_string);
     let _ = writeln!(text, "{}: {from} → {}", plan.release, plan.candidate);
     let _ = writeln!(text);
-    let mut decided = false;
     for (i, step) in plan.steps.iter().enumerate() {
         if plan.point_of_no_return() == Some(i) {
             let _ =
                 writeln!(text, "    ── point of no return: from here the way back is a release of {from} ──");
         }
-        let words = words(plan, i, decided, lease);
+        let words = words(plan, i, lease);
         let _ = writeln!(text, "{:>2}  {:<12} {:<58} {}", i + 1, step.name(), words.does, words.takes);
         if let Some(ready) = least_ready(plan, i) {
             let _ = writeln!(text, "                 ready at least: {ready}");
@@ -36,7 +35,6 @@ pub fn plan_text(plan: &Plan, lease: Option<Span>) -> String {
         let _ = writeln!(text, "                 way back: {}", words.way_back);
         let _ = writeln!(text, "                 if cutover dies here: {}", words.dies);
         if matches!(step, Step::Promote) {
-            decided = true;
             let _ = writeln!(
                 text,
                 "    ── the release is decided: exit code 0, the service is free for the next one ──"
@@ -111,24 +109,48 @@ fn back_words(plan: &Plan, at: usize) -> String {
     format!("{first}the batches reversed: {stable} starts, is checked, takes its share; {batches}, {time}")
 }
 
-fn words(plan: &Plan, at: usize, decided: bool, lease: Option<Span>) -> Words {
-    let step = &plan.steps[at];
+/// What the steps of one moment have in common.
+#[derive(Clone)]
+struct Around {
+    stable: String,
+    /// The way back where traffic moved, and in short.
+    back_to: String,
+    back: String,
+    /// What becomes of traffic that moved if cutover dies, and in short.
+    taken_back: String,
+    untouched: String,
+}
+
+const GOES_ON: &str = "the next server goes on from the journal";
+
+impl Around {
+    fn of(plan: &Plan, at: usize, lease: Option<Span>) -> Around {
+        let candidate = &plan.candidate;
+        let stable = plan.stable.as_ref().map_or("no one".to_string(), RevisionId::to_string);
+        let processes = back_processes(plan, at);
+        let back_to = back_words(plan, at) + &processes;
+        let moved = plan.weight_at(at).is_some();
+        // Before traffic moved nobody needs a way back but the candidate's own instances.
+        let back = if moved || plan.stable_at(at) < plan.replicas {
+            back_to.clone()
+        } else {
+            format!("stop {candidate}; it never had traffic{processes}")
+        };
+        let taken_back = taken_back(plan, at, lease);
+        let untouched = if moved {
+            taken_back.clone()
+        } else {
+            format!("its instances run on without traffic; {GOES_ON}")
+        };
+        Around { stable, back_to, back, taken_back, untouched }
+    }
+}
+
+/// What becomes of the candidate's traffic if cutover dies.
+fn taken_back(plan: &Plan, at: usize, lease: Option<Span>) -> String {
     let candidate = &plan.candidate;
-    let stable = plan.stable.as_ref().map_or("no one".to_string(), RevisionId::to_string);
-    let goes_on = "the next server goes on from the journal";
-    let ready =
-        plan.ready_ms.map_or("unknown until first run".into(), |ms| format!("about {}", super::elapsed(ms)));
-    let processes = back_processes(plan, at);
-    let back_to = back_words(plan, at) + &processes;
-    let moved = plan.weight_at(at).is_some();
-    // Before traffic moved nobody needs a way back but the candidate's own instances.
-    let back = if moved || plan.stable_at(at) < plan.replicas {
-        back_to.clone()
-    } else {
-        format!("stop {candidate}; it never had traffic{processes}")
-    };
     let keeps = plan.retained_at(at);
-    let taken_back = match (lease, &plan.stable) {
+    let traffic = match (lease, &plan.stable) {
         (Some(lease), Some(stable)) if keeps == Weight::ZERO => {
             format!("the router gives all traffic to {stable} when the lease of {lease} lapses")
         }
@@ -136,33 +158,44 @@ fn words(plan: &Plan, at: usize, decided: bool, lease: Option<Span>) -> Words {
             "the router leaves {candidate} at most {keeps} when the lease of {lease} lapses, as {stable} carries the rest"
         ),
         (None, Some(_)) => "the weights stay as they are until the next server decides".into(),
-        (_, None) => format!("{candidate} keeps the traffic; {goes_on}"),
+        (_, None) => format!("{candidate} keeps the traffic; {GOES_ON}"),
     };
     // Processes are no traffic: no lease takes them back.
-    let taken_back = match plan.candidate_processes_at(at).is_empty() || plan.stable.is_none() {
-        true => taken_back,
-        false => format!("{taken_back}; the processes of {candidate} run on"),
-    };
-    let untouched =
-        if moved { taken_back.clone() } else { format!("its instances run on without traffic; {goes_on}") };
-    let (does, takes, way_back, dies) = match step {
+    match plan.candidate_processes_at(at).is_empty() || plan.stable.is_none() {
+        true => traffic,
+        false => format!("{traffic}; the processes of {candidate} run on"),
+    }
+}
+
+fn words(plan: &Plan, at: usize, lease: Option<Span>) -> Words {
+    let around = Around::of(plan, at, lease);
+    let words = words_until_decided(plan, at, &around).or_else(|| words_from_promote(plan, at, &around));
+    words.expect("each step is of the one or the other part")
+}
+
+fn words_until_decided(plan: &Plan, at: usize, around: &Around) -> Option<Words> {
+    let Around { stable, back_to, back, taken_back, untouched } = around.clone();
+    let (candidate, moved) = (&plan.candidate, plan.weight_at(at).is_some());
+    let ready =
+        plan.ready_ms.map_or("unknown until first run".into(), |ms| format!("about {}", super::elapsed(ms)));
+    let (does, takes, way_back, dies) = match &plan.steps[at] {
         Step::Preflight => (
             "both revisions fit beside each other".into(),
             "under 1s".into(),
             "nothing has changed".into(),
-            goes_on.into(),
+            GOES_ON.into(),
         ),
         Step::Gate { command } => (
             format!("`{}` must exit 0", short(command)),
             "as it takes".into(),
             "nothing has changed".into(),
-            format!("{goes_on}, and runs it again"),
+            format!("{GOES_ON}, and runs it again"),
         ),
         Step::Build => (
             format!("{candidate} lies complete in the store"),
             "as the copy takes".into(),
             "nothing runs yet".into(),
-            format!("{goes_on}; half a copy is thrown away"),
+            format!("{GOES_ON}; half a copy is thrown away"),
         ),
         Step::Provision { count } => {
             let traffic = if moved { "the new ones" } else { "all" };
@@ -186,7 +219,7 @@ fn words(plan: &Plan, at: usize, decided: bool, lease: Option<Span>) -> Words {
             format!("a person approves ({})", point.name()),
             format!("until approved, at most {}", plan.deadline),
             back,
-            if moved { taken_back } else { goes_on.into() },
+            if moved { taken_back } else { GOES_ON.into() },
         ),
         Step::Shift { weight } => {
             (shift_words(plan, at, *weight, &stable), "at once".into(), back_to, taken_back)
@@ -200,14 +233,23 @@ fn words(plan: &Plan, at: usize, decided: bool, lease: Option<Span>) -> Words {
             back_to,
             taken_back,
         ),
+        Step::Promote | Step::Warm { .. } | Step::Drain | Step::Retire => return None,
+    };
+    Some(Words { does, takes, way_back, dies })
+}
+
+fn words_from_promote(plan: &Plan, at: usize, around: &Around) -> Option<Words> {
+    let Around { stable, back_to, taken_back, .. } = around;
+    let candidate = &plan.candidate;
+    let (does, takes, way_back, dies) = match &plan.steps[at] {
         Step::Promote => (
             format!("{candidate} becomes stable"),
             "at once".into(),
-            back_to,
+            back_to.clone(),
             format!("before it is journaled: {taken_back}; after: nothing changes"),
         ),
         Step::Warm { span } => (
-            format!("{} ready", stays(plan, at, &stable)),
+            format!("{} ready", stays(plan, at, stable)),
             format!("{span}"),
             match plan.stable_processes.is_empty() {
                 _ if plan.stable_at(at) < plan.replicas => {
@@ -218,30 +260,29 @@ fn words(plan: &Plan, at: usize, decided: bool, lease: Option<Span>) -> Words {
                     format!("cutover rollback: a weight change, at once; then the processes of {stable}")
                 }
             },
-            format!("traffic stays on {candidate}; {goes_on}"),
+            format!("traffic stays on {candidate}; {GOES_ON}"),
         ),
         Step::Drain => (
             format!("{stable} finishes what it has"),
             format!("at most {}", plan.drain),
             "cutover rollback: checks first, then a weight change".into(),
-            format!("traffic stays on {candidate}; {goes_on}"),
+            format!("traffic stays on {candidate}; {GOES_ON}"),
         ),
         Step::Retire => (
             format!("{stable} stops; its files stay for a rollback"),
             "at most its stop grace".into(),
             format!("cutover rollback: {stable} starts again and passes its checks first"),
-            format!("traffic stays on {candidate}; {goes_on}"),
+            format!("traffic stays on {candidate}; {GOES_ON}"),
         ),
+        _ => return None,
     };
-    debug_assert!(decided || !matches!(step, Step::Warm { .. } | Step::Retire));
-    Words { does, takes, way_back, dies }
+    Some(Words { does, takes, way_back, dies })
 }
 
 /// What a step of the processes does, how long that takes, its way back, and what happens if cutover dies there.
 fn process_words(plan: &Plan, at: usize, back: String, dies: String) -> (String, String, String, String) {
     let Step::Processes { of, run } = &plan.steps[at] else { return Default::default() };
     let stable = plan.stable.as_ref().map_or("no one".to_string(), RevisionId::to_string);
-    let goes_on = "the next server goes on from the journal";
     match of {
         Track::Candidate => {
             let does = format!("{} of {} run beside it", super::processes(run), plan.candidate);
@@ -254,7 +295,7 @@ fn process_words(plan: &Plan, at: usize, back: String, dies: String) -> (String,
                 let does = format!("ends {stopped} of {stable}; all its work is {}'s now", plan.candidate);
                 let back =
                     format!("cutover rollback: a weight change, at once; then the processes of {stable}");
-                return (does, takes, back, format!("traffic stays on {}; {goes_on}", plan.candidate));
+                return (does, takes, back, format!("traffic stays on {}; {GOES_ON}", plan.candidate));
             }
             let does = format!("ends {stopped} of {stable}: never two revisions at once");
             (does, takes, back, format!("nobody does the work of {stopped} until the next server goes on"))

@@ -7,7 +7,7 @@ use crate::event::{Command, Event, Record};
 use crate::guard::Judgement;
 use crate::ids::{Moment, RevisionId};
 use crate::machine::{Back, BackReason, Ending, Hold, HoldReason, Machine, Mode};
-use crate::plan::{Step, Track};
+use crate::plan::{Plan, Step, Track};
 use crate::units::Weight;
 
 /// One line of a story.
@@ -149,8 +149,20 @@ pub fn story_text(records: &[Record]) -> String {
 }
 
 fn done_text(before: &Machine, step: StepKey, name: EffectName, evidence: &Evidence) -> Option<String> {
-    let plan = before.plan();
-    let note = match evidence {
+    let what = match step {
+        StepKey::Back(stage) => stage_text(before.plan(), stage)?,
+        StepKey::Forward(_) => effect_text(before, name)?,
+    };
+    let note = note_text(evidence);
+    Some(match (note.is_empty(), what.ends_with(' ')) {
+        (true, _) => what.trim_end().to_string(),
+        (false, true) => format!("{what}  {note}"),
+        (false, false) => format!("{what}, {note}"),
+    })
+}
+
+fn note_text(evidence: &Evidence) -> String {
+    match evidence {
         Evidence::Note { text } => text.clone(),
         Evidence::Shifted { acknowledged_us, .. } => {
             format!(
@@ -163,49 +175,60 @@ fn done_text(before: &Machine, step: StepKey, name: EffectName, evidence: &Evide
         Evidence::Drained { cut, closed } => format!("{cut} cut at the deadline, {closed} WebSockets closed"),
         Evidence::Verdict(verdict) => verdict.to_string(),
         Evidence::Plain => String::new(),
-    };
-    let what = match (step, name) {
-        (StepKey::Back(BackStage::Traffic), _) => match &plan.stable {
+    }
+}
+
+/// What a stage of the way back came to.
+fn stage_text(plan: &Plan, stage: BackStage) -> Option<String> {
+    Some(match stage {
+        BackStage::Traffic => match &plan.stable {
             Some(stable) => format!("back        all traffic is on {stable}"),
             None => "back        the route answers 503".into(),
         },
-        (StepKey::Back(BackStage::Return { weight }), _) => {
+        BackStage::Return { weight } => {
             format!("back        {} of traffic is on {}", weight.rest(), plan.stable.as_ref()?)
         }
-        (StepKey::Back(BackStage::Yield { count }), _) => {
+        BackStage::Yield { count } => {
             format!("back        {} keeps {count}", plan.candidate)
         }
-        (StepKey::Back(BackStage::Restore { count }), _) => {
+        BackStage::Restore { count } => {
             format!("back        {count} × {}", plan.stable.as_ref()?)
         }
-        (StepKey::Back(BackStage::Recheck { .. }), _) => {
+        BackStage::Recheck { .. } => {
             format!("back        {} is checked", plan.stable.as_ref()?)
         }
-        (StepKey::Back(BackStage::Processes { of: Track::Candidate }), _) => {
+        BackStage::Processes { of: Track::Candidate } => {
             format!("back        the processes of {} stopped", plan.candidate)
         }
-        (StepKey::Back(BackStage::Processes { of: Track::Stable }), _) => {
+        BackStage::Processes { of: Track::Stable } => {
             format!(
                 "back        {} of {} run",
                 super::processes(&plan.stable_processes),
                 plan.stable.as_ref()?
             )
         }
-        (StepKey::Back(BackStage::Drain), _) => format!("drain       {} is empty", plan.candidate),
-        (StepKey::Back(BackStage::Retire), _) => format!("retire      {} is stopped", plan.candidate),
-        (_, EffectName::KeepLease) => return None,
-        (_, EffectName::Preflight) => "preflight ".into(),
-        (_, EffectName::Gate) => match before.step() {
+        BackStage::Drain => format!("drain       {} is empty", plan.candidate),
+        BackStage::Retire => format!("retire      {} is stopped", plan.candidate),
+    })
+}
+
+/// What an effect of the way forward came to; a trailing space where only its evidence says more.
+fn effect_text(before: &Machine, name: EffectName) -> Option<String> {
+    let plan = before.plan();
+    Some(match name {
+        EffectName::KeepLease => return None,
+        EffectName::Preflight => "preflight ".into(),
+        EffectName::Gate => match before.step() {
             Step::Gate { command } => format!("gate        `{command}`"),
             _ => "gate      ".into(),
         },
-        (_, EffectName::Build) => "build     ".into(),
-        (_, EffectName::Provision) => match before.step() {
+        EffectName::Build => "build     ".into(),
+        EffectName::Provision => match before.step() {
             Step::Provision { count } => format!("provision   {count} × {}", plan.candidate),
             _ => "provision ".into(),
         },
-        (_, EffectName::Check) => "check     ".into(),
-        (_, EffectName::Processes) => match before.step() {
+        EffectName::Check => "check     ".into(),
+        EffectName::Processes => match before.step() {
             Step::Processes { of: Track::Candidate, run } => {
                 format!("processes   {} of {} run", super::processes(run), plan.candidate)
             }
@@ -215,27 +238,22 @@ fn done_text(before: &Machine, step: StepKey, name: EffectName, evidence: &Evide
             }
             _ => "processes ".into(),
         },
-        (_, EffectName::Steady) => "steady    ".into(),
-        (_, EffectName::Shift) => match before.step() {
+        EffectName::Steady => "steady    ".into(),
+        EffectName::Shift => match before.step() {
             Step::Shift { weight } if *weight == Weight::FULL => {
                 format!("shift       all traffic is on {}", plan.candidate)
             }
             Step::Shift { weight } => format!("shift       {weight} of traffic is on {}", plan.candidate),
             _ => "shift     ".into(),
         },
-        (_, EffectName::Watch | EffectName::Judge) => "bake      ".into(),
-        (_, EffectName::Shrink) => match before.step() {
+        EffectName::Watch | EffectName::Judge => "bake      ".into(),
+        EffectName::Shrink => match before.step() {
             Step::Shrink { count } => format!("shrink      {} keeps {count}", plan.stable.as_ref()?),
             _ => "shrink    ".into(),
         },
-        (_, EffectName::Settle) => format!("promote     {} is stable", plan.candidate),
-        (_, EffectName::Drain) => format!("drain       {} is empty", plan.stable.as_ref()?),
-        (_, EffectName::Retire) => format!("retire      {} is stopped", plan.stable.as_ref()?),
-    };
-    Some(match (note.is_empty(), what.ends_with(' ')) {
-        (true, _) => what.trim_end().to_string(),
-        (false, true) => format!("{what}  {note}"),
-        (false, false) => format!("{what}, {note}"),
+        EffectName::Settle => format!("promote     {} is stable", plan.candidate),
+        EffectName::Drain => format!("drain       {} is empty", plan.stable.as_ref()?),
+        EffectName::Retire => format!("retire      {} is stopped", plan.stable.as_ref()?),
     })
 }
 
