@@ -34,6 +34,7 @@ mod holder;
 mod http2;
 mod limits;
 mod lock;
+mod multiplex;
 mod pin;
 mod pool;
 mod protocol;
@@ -69,7 +70,9 @@ pub use protocol::{
 };
 pub use refusal::{BLAME_HEADER, REASON_HEADER, REASONS, Reason};
 pub use retries::Retries;
-pub use table::{CandidateLease, Guard, PinKey, SCHEMA, ServiceTable, Table, Target, Track, WHOLE};
+pub use table::{
+    CandidateLease, Guard, PinKey, SCHEMA, ServiceTable, Table, Target, TargetProtocol, Track, WHOLE,
+};
 pub use traffic::{MAX_PAGE, Traffic, Waiting};
 pub use trust::Balance;
 pub use worker::{WorkerOptions, run_worker};
