@@ -35,6 +35,12 @@ enum Verb {
     /// Echo standard input byte by byte: the other end of the pipe that shifts are compared to
     #[command(hide = true)]
     PipeEcho,
+    /// The server behind the proxies that are measured: one answer to all
+    #[command(hide = true)]
+    Origin { body: usize },
+    /// The relay that proxies are compared to
+    #[command(hide = true)]
+    Copy { target: std::net::SocketAddr },
 }
 
 fn main() -> ExitCode {
@@ -43,6 +49,8 @@ fn main() -> ExitCode {
         Verb::Bench { name, quick, cutover, repository } => {
             benches::run(name, &benches::Setting { quick, cutover, repository }).map(|()| 0)
         }
+        Verb::Origin { body } => benches::origin(body).map(|()| 0),
+        Verb::Copy { target } => benches::copy(target).map(|()| 0),
         Verb::PipeEcho => benches::pipe_echo().map(|()| 0).map_err(anyhow::Error::from),
     };
     match done {

@@ -8,6 +8,8 @@ mod first_run;
 mod haproxy;
 mod nginx;
 mod numbers;
+mod proxies;
+mod proxy_cpu;
 mod release_time;
 mod releases;
 mod rollback;
@@ -18,6 +20,7 @@ mod shifts;
 mod switches;
 mod told;
 mod usage;
+mod wire;
 
 use std::path::PathBuf;
 
@@ -26,6 +29,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 pub(crate) use beside::echo as pipe_echo;
+pub(crate) use wire::{copy, origin};
 
 /// A benchmark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -40,6 +44,8 @@ pub(crate) enum Name {
     ServerIdle,
     /// How fast the candidate's traffic is gone: by its guard, and by a person
     Rollback,
+    /// Processor time of one proxied request, beside nginx, HAProxy, Caddy and a relay that copies
+    ProxyCpu,
 }
 
 /// How a benchmark is run.
@@ -79,6 +85,7 @@ pub(crate) fn run(name: Name, setting: &Setting) -> Result<()> {
         Name::ReleaseTime => release_time::run(setting)?,
         Name::FirstRun => first_run::run(setting)?,
         Name::Rollback => rollback::run(setting)?,
+        Name::ProxyCpu => runtime.block_on(proxy_cpu::run(setting))?,
         Name::ServerIdle => runtime.block_on(server_idle::run(setting))?,
     };
     println!("\ngoal: {} — {}", outcome.goal, if outcome.holds { "holds" } else { "NOT reached" });

@@ -1,11 +1,13 @@
 //! A scratch machine: a state folder, the cutover on it, and processes that end with it.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use cutover_proxy::Client;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -75,6 +77,27 @@ impl Scratch {
         command.args(arguments).arg("--state").arg(self.state()).stdin(Stdio::null()).env("NO_COLOR", "1");
         command.current_dir(self.path());
         command
+    }
+
+    /// Starts holder and worker as a newcomer's `cutover proxy` does, on a port that the system chooses.
+    pub(super) async fn start_proxy(&mut self) -> Result<(Client, SocketAddr)> {
+        let mut command = self.command(&["proxy", "--listen", "127.0.0.1:0"]);
+        let child = command.stdout(Stdio::null()).spawn().context("failed to start cutover proxy")?;
+        let mut process = Running::new(child);
+        let begun = Instant::now();
+        loop {
+            if let Ok(client) = Client::connect(self.state().join("proxy")).await
+                && let Some(listen) = client.hello().await?.listeners.first().copied()
+            {
+                self.adopt(process);
+                return Ok((client, listen));
+            }
+            if let Some(status) = process.ended() {
+                bail!("cutover proxy ended with {status}");
+            }
+            ensure!(begun.elapsed() < Duration::from_secs(20), "cutover proxy does not answer after 20 s");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// Runs a command to its end.

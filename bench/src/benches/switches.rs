@@ -2,10 +2,9 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, ensure};
 use cutover_bench::load::{Load, Mix, Options, Pace, Report};
 use cutover_proxy::Client;
 
@@ -13,7 +12,7 @@ use super::beside::Sampler;
 use super::nginx::Nginx;
 use super::numbers::Samples;
 use super::releases::{self, STRATEGIES, Strategy};
-use super::scratch::{Running, Scratch};
+use super::scratch::Scratch;
 use super::services::Revision;
 use super::shifts::{self, Shifts};
 use super::told::{Beside, OfStrategy, Told};
@@ -54,7 +53,7 @@ pub(super) async fn run(setting: &Setting) -> Result<Outcome> {
     let mut scratch = Scratch::new(setting.cutover()?)?;
     let received = scratch.path().join("received.txt");
     std::fs::write(&received, "")?;
-    let (client, listen) = start_proxy(&mut scratch).await?;
+    let (client, listen) = scratch.start_proxy().await?;
     println!(
         "cutover on {listen}: mixed load of {} GETs and POSTs a second, {} slow transfers and {} WebSockets at a time",
         extent.rate,
@@ -81,27 +80,6 @@ pub(super) async fn run(setting: &Setting) -> Result<Outcome> {
     }
     let nginx = over_reloads(&scratch, setting, &revisions, &extent, &received)?;
     Ok(Told { shifts, over_shifts, releases, beside, nginx }.outcome())
-}
-
-/// Starts holder and worker as a newcomer's `cutover proxy` does, on a port that the system chooses.
-async fn start_proxy(scratch: &mut Scratch) -> Result<(Client, SocketAddr)> {
-    let mut command = scratch.command(&["proxy", "--listen", "127.0.0.1:0"]);
-    let child = command.stdout(Stdio::null()).spawn().context("failed to start cutover proxy")?;
-    let mut process = Running::new(child);
-    let begun = Instant::now();
-    loop {
-        if let Ok(client) = Client::connect(scratch.state().join("proxy")).await
-            && let Some(listen) = client.hello().await?.listeners.first().copied()
-        {
-            scratch.adopt(process);
-            return Ok((client, listen));
-        }
-        if let Some(status) = process.ended() {
-            bail!("cutover proxy ended with {status}");
-        }
-        ensure!(begun.elapsed() < Duration::from_secs(20), "cutover proxy does not answer after 20 s");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
 }
 
 async fn over_shifts(

@@ -18,31 +18,43 @@ pub(super) struct Usage {
 }
 
 impl Usage {
+    /// Reads the processor time alone.
+    pub(super) fn cpu_of(pid: u32) -> Result<f64> {
+        cpu_us(&stat(pid)?)
+    }
+
     /// Reads it.
     pub(super) fn of(pid: u32) -> Result<Usage> {
         let read = |name: &str| {
             let path = format!("/proc/{pid}/{name}");
             fs::read_to_string(&path).with_context(|| format!("failed to read {path}"))
         };
-        let stat = read("stat")?;
-        // The program's name, in brackets, may hold anything.
-        let fields: Vec<&str> =
-            stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().collect()).unwrap_or_default();
-        let number = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok());
-        let (user, kernel) = (number(11), number(12));
-        let ticks = user.zip(kernel).map(|(user, kernel)| user + kernel);
-        let ticks = ticks.with_context(|| format!("/proc/{pid}/stat is not as it should be: {stat}"))?;
-        let per_second = rustix::param::clock_ticks_per_second() as f64;
+        let fields = stat(pid)?;
         let memory = read("smaps_rollup")?;
         let mib = |key: &str| named(&memory, key).unwrap_or(0) as f64 / 1024.0;
         Ok(Usage {
-            cpu_us: ticks as f64 / per_second * 1e6,
+            cpu_us: cpu_us(&fields)?,
             wakes: wakes(pid),
-            threads: number(17).unwrap_or(0),
+            threads: fields.get(17).copied().unwrap_or(0),
             rss_mib: mib("Rss:"),
             pss_mib: mib("Pss:"),
         })
     }
+}
+
+/// Returns the numbers of /proc/PID/stat behind the state; what is no number is 0.
+fn stat(pid: u32) -> Result<Vec<u64>> {
+    let path = format!("/proc/{pid}/stat");
+    let stat = fs::read_to_string(&path).with_context(|| format!("failed to read {path}"))?;
+    // The program's name, in brackets, may hold anything.
+    let rest = stat.rsplit_once(')').map(|(_, rest)| rest).unwrap_or_default();
+    Ok(rest.split_whitespace().map(|field| field.parse().unwrap_or(0)).collect())
+}
+
+fn cpu_us(fields: &[u64]) -> Result<f64> {
+    let ticks = fields.get(11).zip(fields.get(12)).map(|(user, kernel)| user + kernel);
+    let ticks = ticks.context("/proc/PID/stat is not as it should be")?;
+    Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64 * 1e6)
 }
 
 /// Returns the number behind a key.

@@ -412,6 +412,42 @@ fn checks_of_targets_are_possible() {
     );
 }
 
+#[test]
+fn limits_that_let_nothing_through_are_mistakes() {
+    check(
+        &with("8080\"}", "8080\", limits: {per_target: 50, queue: {limit: 100, wait: 2s}}}"),
+        &expect![[r#"
+            ok
+        "#]],
+    );
+    check(
+        &with("8080\"}", "8080\", limits: {per_target: 0, queue: {limit: 100001, wait: 0s}}}"),
+        &expect![[r#"
+            cutover.yaml:5:60: 0 requests at once let nothing through
+              5 |   - proxy: {listen: "127.0.0.1:8080", limits: {per_target: 0, queue: {limit: 100001, wait: 0s}}}
+                |                                                            ^
+              hint: leave it out for no limit
+            cutover.yaml:5:78: 100001 requests cannot wait at once
+              5 |   - proxy: {listen: "127.0.0.1:8080", limits: {per_target: 0, queue: {limit: 100001, wait: 0s}}}
+                |                                                                              ^
+              hint: give at most 100000
+            cutover.yaml:5:92: a request needs some time to wait
+              5 |   - proxy: {listen: "127.0.0.1:8080", limits: {per_target: 0, queue: {limit: 100001, wait: 0s}}}
+                |                                                                                            ^
+              hint: such as `wait: 5s`
+        "#]],
+    );
+    check(
+        &with("8080\"}", "8080\", limits: {queue: {}}}"),
+        &expect![[r#"
+        cutover.yaml:5:55: without `per_target` nobody ever waits
+          5 |   - proxy: {listen: "127.0.0.1:8080", limits: {queue: {}}}
+            |                                                       ^
+          hint: add it, or remove `queue`
+    "#]],
+    );
+}
+
 /// What the proxy is told to ask, for a file that ends so.
 fn asked(rest: &str) -> String {
     let file = ReleaseFile::read("cutover.yaml", &format!("{GOOD}{rest}")).unwrap();

@@ -147,6 +147,9 @@ async fn obey(request: Request, worker: &Worker) -> Result<Value, ProxyError> {
         Request::Back { service, why } => {
             return Ok(json!({ "generation": control.back(&service, &why).await? }));
         }
+        Request::Traffic { service, traffic } => {
+            return control.let_traffic(&service, *traffic).await.map(|()| Value::Null);
+        }
         Request::RemoveService { service, expected_generation, epoch } => {
             serde_json::to_value(control.remove(&service, expected_generation, epoch).await?)
         }
@@ -241,6 +244,8 @@ async fn observe(worker: &Worker, only: Option<&str>) -> Result<Observation, Pro
             revisions: BTreeMap::new(),
             arms: Vec::new(),
             targets,
+            traffic: (*control.rooms.of(name).traffic()).clone(),
+            waiting: control.rooms.of(name).waiting(),
         };
         seen.services.insert(name.clone(), service);
     }

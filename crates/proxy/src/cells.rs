@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use crate::count::{Arm, Counts};
 use crate::multiplex::{LastFailure, MAX_STREAMS, Shared};
 use crate::pool::{Idle, Needs};
+use crate::room::{Slot, Slots, TrackRoom};
 use crate::trust::{Balance, Trust};
 
 /// One revision of a service.
@@ -69,6 +70,8 @@ pub(crate) struct TargetCell {
     /// Shared by all targets of the thread: woken when something that a drain waits for may have happened.
     changed: Rc<Notify>,
     pub(crate) trust: Trust,
+    /// Its places, where they are limited.
+    pub(crate) places: RefCell<Option<Places>>,
     /// Has not answered since the worker's boot.
     pub(crate) unverified: Cell<bool>,
     /// Failed its checks.
@@ -98,10 +101,24 @@ impl TargetCell {
             closed_tunnels: Cell::new(0),
             changed,
             trust: Trust::default(),
+            places: RefCell::default(),
             unverified: Cell::new(false),
             down: Cell::new(false),
             keeps: Cell::new(false),
             closes_silently: Cell::new(false),
+        }
+    }
+
+    /// Tells whether it has as many requests as it may.
+    pub(crate) fn is_full(&self) -> bool {
+        self.places.borrow().as_ref().is_some_and(|places| places.slots.is_full(places.limit))
+    }
+
+    /// Takes a place, where they are limited; an error when there is none.
+    pub(crate) fn take_slot(&self) -> Result<Option<Slot>, ()> {
+        match &*self.places.borrow() {
+            None => Ok(None),
+            Some(places) => places.slots.take(places.limit, &places.track).map(Some).ok_or(()),
         }
     }
 
@@ -138,6 +155,14 @@ impl TargetCell {
             idle.retire();
         }
     }
+}
+
+/// How many requests a target may have, over all threads.
+#[derive(Debug)]
+pub(crate) struct Places {
+    pub(crate) slots: Arc<Slots>,
+    pub(crate) track: Arc<TrackRoom>,
+    pub(crate) limit: u32,
 }
 
 /// State of one connection to a target, shared by its task and its user.

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use crate::cells::{ArmCell, RevisionCell, TargetCell};
 use crate::gate::Gate;
+use crate::room::Slot;
 
 /// One attempt in flight. Dropping it undecided means that the client went away.
 #[derive(Debug)]
@@ -22,13 +23,15 @@ pub(crate) struct Claim {
     settled: bool,
     /// The proxy itself could not make the attempt.
     excused: bool,
+    /// Its place at the target, given back with it.
+    _slot: Option<Slot>,
 }
 
 impl Claim {
     /// Claims synchronously: between the look into the table and this there is no await, so that a thread that has
     /// acknowledged a table claims nothing by the one before.
     pub(crate) fn new(
-        target: Rc<TargetCell>,
+        (target, slot): (Rc<TargetCell>, Option<Slot>),
         arm: Rc<ArmCell>,
         gate: Option<Arc<Gate>>,
         first: bool,
@@ -54,6 +57,7 @@ impl Claim {
             status: None,
             settled: false,
             excused: false,
+            _slot: slot,
         }
     }
 
@@ -78,6 +82,11 @@ impl Claim {
     /// Records a request that was sent again because its kept connection had died.
     pub(crate) fn reconnected(&self) {
         self.arm.counts.borrow_mut().reconnected += 1;
+    }
+
+    /// Records that the request is not sent again for want of a budget.
+    pub(crate) fn not_retried(&self) {
+        self.arm.counts.borrow_mut().not_retried += 1;
     }
 
     /// Ends the claim: the response was passed on whole.

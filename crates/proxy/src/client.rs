@@ -16,6 +16,7 @@ use crate::protocol::{
     DrainReply, Event, Hello, MAX_LINE, Observation, RenewReply, Reply, Request, SetReply,
 };
 use crate::table::{SCHEMA, ServiceTable};
+use crate::traffic::Traffic;
 
 /// Talks to the proxy of one folder, over a new connection per call: a restarted worker is not noticed.
 #[derive(Debug, Clone)]
@@ -121,6 +122,12 @@ impl Client {
         }
         let request = Request::Back { service: service.to_owned(), why: why.to_owned() };
         Ok(self.repeat::<Back>(request).await?.generation)
+    }
+
+    /// Says what the requests of a service do from now on; kept until something else is said.
+    pub async fn traffic(&self, service: &str, traffic: &Traffic) -> Result<(), ProxyError> {
+        self.repeat(Request::Traffic { service: service.to_owned(), traffic: Box::new(traffic.clone()) })
+            .await
     }
 
     /// Removes a service.

@@ -7,6 +7,9 @@ use std::sync::Arc;
 use http::HeaderValue;
 
 use crate::gate::Gate;
+use crate::limits::Limits;
+use crate::retries::Retries;
+use crate::room::{ServiceRoom, TrackRoom};
 use crate::table::{ServiceTable, Table, Target, TargetProtocol, normal_hosts};
 use crate::tls::{Listeners, TlsRoute};
 use crate::trust::Balance;
@@ -49,6 +52,9 @@ pub(crate) struct CompiledService {
     /// What browsers are told of HTTPS, by listener.
     pub(crate) hsts: Vec<(SocketAddr, HeaderValue)>,
     pub(crate) balance: Balance,
+    pub(crate) retries: Retries,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) room: Arc<ServiceRoom>,
     /// Targets that failed their checks: asked only when no other of their track is left.
     pub(crate) down: BTreeSet<SocketAddr>,
 }
@@ -57,6 +63,7 @@ pub(crate) struct CompiledService {
 pub(crate) struct CompiledTrack {
     pub(crate) revision: Arc<str>,
     pub(crate) targets: Vec<Target>,
+    pub(crate) room: Arc<TrackRoom>,
     pub(crate) http2: bool,
 }
 
@@ -67,6 +74,7 @@ pub(crate) struct Live {
     pub(crate) suspended: bool,
     /// Targets that failed their checks.
     pub(crate) down: BTreeSet<SocketAddr>,
+    pub(crate) room: Arc<ServiceRoom>,
 }
 
 impl Compiled {
@@ -137,6 +145,7 @@ impl CompiledService {
                 .map(|track| CompiledTrack {
                     revision: track.revision.as_str().into(),
                     targets: track.targets.clone(),
+                    room: live.room.track(&track.revision),
                     http2: track.protocol == TargetProtocol::H2c,
                 })
                 .collect(),
@@ -153,6 +162,9 @@ impl CompiledService {
             redirect: redirects(service),
             hsts: service.tls.iter().filter_map(hsts).collect(),
             balance: service.balance,
+            retries: service.retries,
+            limits: Arc::new(service.limits.clone()),
+            room: live.room.clone(),
             down: live.down,
         }
     }

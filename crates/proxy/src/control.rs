@@ -4,6 +4,7 @@ mod events;
 mod fence;
 mod health;
 mod reach;
+mod traffic;
 mod trip;
 
 use std::cell::RefCell;
@@ -20,6 +21,7 @@ use self::fence::{fence, fenced, refuse_tripped, tripped};
 pub(crate) use self::fence::{fence_epoch, unknown};
 use self::health::Health;
 use self::reach::{reachable, ready, ready_addresses, silent};
+pub(crate) use self::traffic::Rooms;
 use self::trip::Cause;
 use crate::compiled::{Compiled, Live};
 use crate::error::{ErrorKind, ProxyError};
@@ -29,6 +31,7 @@ use crate::store::{EventLog, Store, Stored, boot_ms};
 use crate::table::{ServiceTable, validate};
 use crate::thread::{Command, ThreadHandle};
 use crate::tls::Certificates;
+use crate::traffic::Traffic;
 
 /// A thread that does not acknowledge within this is reported.
 const ACKNOWLEDGE: Duration = Duration::from_secs(2);
@@ -45,6 +48,7 @@ pub(crate) struct Control {
     pub(crate) events_seen: watch::Sender<u64>,
     wake: mpsc::Sender<()>,
     pub(crate) health: Health,
+    pub(crate) rooms: Rooms,
 }
 
 #[derive(Default)]
@@ -92,6 +96,7 @@ impl Control {
             wake,
             health: Health::default(),
             certificates: RefCell::default(),
+            rooms: Rooms::default(),
         }
     }
 
@@ -141,6 +146,7 @@ impl Control {
             }
         }
         self.health.follow(&self.state.borrow().stored.table, false);
+        self.rooms.follow(&self.state.borrow().stored.traffic);
         self.swap().await
     }
 
@@ -164,6 +170,7 @@ impl Control {
                     gate: live.and_then(|live| live.gate.clone()),
                     suspended: live.is_some_and(|live| live.suspended),
                     down: self.health.down(name),
+                    room: self.rooms.of(name),
                 }
             };
             let tls = self.certificates.borrow_mut().listeners(&state.stored.table);
@@ -312,6 +319,7 @@ impl Control {
         }
         stored.removed.insert(name.to_owned(), (expected + 1, epoch));
         stored.trips.remove(name);
+        stored.traffic.remove(name);
         self.store.save(&stored)?;
         let persisted_ns = nanos(received);
         {
@@ -319,6 +327,7 @@ impl Control {
             state.stored = stored;
             state.live.remove(name);
         }
+        self.rooms.of(name).keep(&Traffic::Open);
         self.health.follow(&self.state.borrow().stored.table, true);
         self.swap().await?;
         let acknowledged_ns = nanos(received);

@@ -155,6 +155,9 @@ pub struct Counts {
     /// Attempts that failed and were handed on to another target, and answers that the client did not get because
     /// another revision had the asset.
     pub retried: u64,
+    /// Failures that could have been sent again, had the budget not been used up.
+    #[serde(default)]
+    pub not_retried: u64,
     /// Requests sent again on a new connection because a kept one had died.
     pub reconnected: u64,
     /// First attempts given to this arm that failed, also when a later one succeeded.
@@ -180,6 +183,7 @@ impl Counts {
         self.cut += other.cut;
         self.aborted_by_client += other.aborted_by_client;
         self.retried += other.retried;
+        self.not_retried += other.not_retried;
         self.reconnected += other.reconnected;
         self.first_attempt_failed += other.first_attempt_failed;
         self.websockets_closed += other.websockets_closed;

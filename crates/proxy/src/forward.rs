@@ -19,8 +19,9 @@ use crate::pin::{PIN_HEADER, verify};
 use crate::pool::{self, Conn, KEEP_IDLE, Needs, SendFailure};
 use crate::redirect::redirect;
 use crate::refusal::{Refusal, lost, refuse};
-use crate::route::{MAX_ATTEMPTS, Router, Wish};
+use crate::route::{MAX_ATTEMPTS, Router, Tried, Wish};
 use crate::tunnel;
+use crate::wait;
 
 /// Response header of an asset that came from another revision than the one that the request was given to.
 pub const BRIDGED_HEADER: &str = "x-cutover-bridged";
@@ -73,7 +74,12 @@ pub(crate) async fn forward(
         drop(UpBody::new(request.into_body(), version));
         return redirect;
     }
-    let (mut claim, mut wish, plan) = match admit(&router, &mut request, from) {
+    let admitted = match admit(&router, &mut request, from) {
+        // Nothing was read of the body: who waits costs no more than its head.
+        Ok((mut wish, plan)) => wait::claim(&router, &mut wish).await.map(|claim| (claim, wish, plan)),
+        Err(refusal) => Err(refusal.into()),
+    };
+    let (mut claim, mut wish, plan) = match admitted {
         Ok(admitted) => admitted,
         Err(refusal) => {
             // Dropped as the body it would have been, so that the client can send it and then read the refusal.
@@ -102,7 +108,7 @@ pub(crate) async fn forward(
             Attempt::Answered(response, conn) => {
                 let mut answered = Answered { response, conn, claim, bridged: false };
                 if let Some(asset) = asset.filter(|_| assets::is_missing(&answered.response)) {
-                    answered = assets::ask_others(&router, &wish.service, &asset, answered).await;
+                    answered = assets::ask_others(&router, &wish.service.name, &asset, answered).await;
                 }
                 return answer(answered, client, &sending);
             }
@@ -122,6 +128,10 @@ pub(crate) async fn forward(
             }
             Attempt::Lost(reason) => match spare.take() {
                 Some(again) if reason != "response-timeout" && !claim.target.cutting.get() => {
+                    if !wish.service.may_retry() {
+                        claim.not_retried();
+                        return lost(claim.fail(reason));
+                    }
                     request = again;
                     reason
                 }
@@ -130,10 +140,18 @@ pub(crate) async fn forward(
         };
         wish.tried.push(claim.target.address);
         wish.last = Some(claim.revision.revision.clone());
-        let next = (wish.tried.len() < MAX_ATTEMPTS).then(|| router.claim(&wish)).flatten();
+        let next = if wish.tried.len() < MAX_ATTEMPTS { router.claim(&wish) } else { Tried::Nobody };
         match next {
-            Some(next) => std::mem::replace(&mut claim, next).hand_on(),
-            None => return lost(claim.fail(reason)),
+            Tried::Claimed(next) => std::mem::replace(&mut claim, next).hand_on(),
+            Tried::Nobody => return lost(claim.fail(reason)),
+            Tried::Full(..) => {
+                // It holds nothing while it waits: a drain must not wait for what nobody has.
+                claim.hand_on();
+                claim = match wait::claim(&router, &mut wish).await {
+                    Ok(next) => next,
+                    Err(refused) => return refused.count(&router),
+                };
+            }
         }
     }
 }
@@ -147,11 +165,7 @@ struct Plan {
     asset: bool,
 }
 
-fn admit(
-    router: &Router,
-    request: &mut Request<Incoming>,
-    from: From,
-) -> Result<(Claim, Wish, Plan), Refusal> {
+fn admit(router: &Router, request: &mut Request<Incoming>, from: From) -> Result<(Wish, Plan), Refusal> {
     let compiled = router.compiled.borrow();
     let unavailable =
         |reason, text: String| Refusal { status: StatusCode::SERVICE_UNAVAILABLE, reason, text };
@@ -186,7 +200,10 @@ fn admit(
     }
     // Who pins a revision wants to know what that one says.
     let asset = pinned.is_none() && assets::is_asset(request.method(), request.uri(), &service.assets);
-    let wish = Wish { service: service.name.clone(), pinned, tried: Vec::new(), last: None };
+    let no_target = || unavailable("no-target", format!("service \"{}\" has no ready target", service.name));
+    let cell = router.service(at).ok_or_else(no_target)?;
+    cell.request(std::time::Instant::now());
+    let wish = Wish::new(cell, at, pinned);
     let plan = Plan {
         trust_forwarded: service.trust_forwarded,
         response_timeout: service.response_timeout_ms.map(Duration::from_millis),
@@ -197,10 +214,7 @@ fn admit(
             .map(|(_, value)| value.clone()),
         asset,
     };
-    match router.claim_at(&compiled, at, &wish) {
-        Some(claim) => Ok((claim, wish, plan)),
-        None => Err(unavailable("no-target", format!("service \"{}\" has no ready target", service.name))),
-    }
+    Ok((wish, plan))
 }
 
 /// Copies a request that has no body.

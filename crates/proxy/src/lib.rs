@@ -33,6 +33,7 @@ mod greet;
 mod headers;
 mod holder;
 mod http2;
+mod limits;
 mod lock;
 mod multiplex;
 mod pin;
@@ -40,15 +41,20 @@ mod pool;
 mod protocol;
 mod redirect;
 mod refusal;
+mod retries;
 mod rewind;
+mod room;
 mod route;
+mod service;
 mod store;
 mod supervise;
 mod table;
 mod thread;
 mod tls;
+mod traffic;
 mod trust;
 mod tunnel;
+mod wait;
 mod worker;
 mod x509;
 
@@ -60,15 +66,18 @@ pub use error::{ErrorKind, ProxyError};
 pub use exhausted::EXHAUSTED;
 pub use forward::BRIDGED_HEADER;
 pub use holder::{HolderOptions, run_holder};
+pub use limits::Limits;
 pub use pin::{PIN_HEADER, sign_pin};
 pub use protocol::{
     ArmObservation, DrainReply, Event, EventKind, GuardNumbers, Hello, Observation, RenewReply,
     RevisionObservation, ServiceObservation, SetReply, TargetObservation,
 };
-pub use refusal::REASON_HEADER;
+pub use refusal::{BLAME_HEADER, REASON_HEADER, REASONS, Reason};
+pub use retries::Retries;
 pub use table::{
     CandidateLease, Guard, PinKey, SCHEMA, ServiceTable, Table, Target, TargetProtocol, Track, WHOLE,
 };
 pub use tls::{CertificateObservation, TlsRoute};
+pub use traffic::{MAX_PAGE, Traffic, Waiting};
 pub use trust::Balance;
 pub use worker::{WorkerOptions, run_worker};

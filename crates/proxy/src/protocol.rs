@@ -9,6 +9,7 @@ use crate::count::{Arm, Counts};
 use crate::error::ErrorKind;
 use crate::table::ServiceTable;
 use crate::tls::CertificateObservation;
+use crate::traffic::Traffic;
 
 /// Longest line of the admin protocol; more is refused.
 pub(crate) const MAX_LINE: usize = 16 << 20;
@@ -58,6 +59,11 @@ pub(crate) enum Request {
     Back {
         service: String,
         why: String,
+    },
+    /// What requests do from now on.
+    Traffic {
+        service: String,
+        traffic: Box<Traffic>,
     },
     RemoveService {
         service: String,
@@ -199,6 +205,12 @@ pub struct ServiceObservation {
     /// Targets that are checked all the time; an older proxy does not say.
     #[serde(default)]
     pub targets: Vec<TargetObservation>,
+    /// What an operator lets the requests do.
+    #[serde(default)]
+    pub traffic: Traffic,
+    /// Requests that wait, for the operator or for a target.
+    #[serde(default)]
+    pub waiting: u32,
 }
 
 /// One target and what its checks say.

@@ -1,7 +1,7 @@
 //! From HTTP to HTTPS: a listener that only says where the service is.
 
 use http::header::{HeaderValue, LOCATION};
-use http::{Method, Request, Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 
 use crate::body::DownBody;
@@ -33,11 +33,9 @@ pub(crate) fn redirect(
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
     let port = if *port == 443 { String::new() } else { format!(":{port}") };
     let location = HeaderValue::try_from(format!("https://{host}{port}{path}")).ok()?;
-    // 308 keeps the method and the body; old clients know 301 only, and GET is the same in both.
-    let safe = matches!(*request.method(), Method::GET | Method::HEAD);
-    let status = if safe { StatusCode::MOVED_PERMANENTLY } else { StatusCode::PERMANENT_REDIRECT };
     *router.unrouted.borrow_mut().entry(REASON).or_default() += 1;
-    let mut response = refuse(status, REASON, "this service is served by HTTPS");
+    // Keeps the method and the body.
+    let mut response = refuse(StatusCode::PERMANENT_REDIRECT, REASON, "this service is served by HTTPS");
     response.headers_mut().insert(LOCATION, location);
     Some(response)
 }

@@ -9,11 +9,13 @@ use std::time::Instant;
 
 use tokio::sync::Notify;
 
-use crate::balance::pick;
-use crate::cells::{ArmCell, ArmKey, RevisionCell, TargetCell};
+use crate::balance::{Picked, pick};
+use crate::cells::{ArmCell, ArmKey, Places, RevisionCell, TargetCell};
 use crate::claim::Claim;
 use crate::compiled::{Compiled, CompiledService};
 use crate::count::Arm;
+use crate::room::TrackRoom;
+use crate::service::{self, ServiceCell};
 use crate::table::{Target, WHOLE};
 
 /// Most attempts for one request.
@@ -32,11 +34,15 @@ pub(crate) struct Router {
     pub(crate) compiled: RefCell<Arc<Compiled>>,
     /// Tracks of each compiled service, same order.
     tracks: RefCell<Vec<Vec<TrackCells>>>,
+    /// Cells of each compiled service, same order.
+    services: RefCell<Vec<Rc<ServiceCell>>>,
     pub(crate) revisions: RefCell<HashMap<RevisionKey, Rc<RevisionCell>>>,
     pub(crate) targets: RefCell<HashMap<TargetKey, Rc<TargetCell>>>,
     pub(crate) arms: RefCell<HashMap<ArmKey, Rc<ArmCell>>>,
     pub(crate) unrouted: RefCell<BTreeMap<&'static str, u64>>,
     pub(crate) connections: Cell<u64>,
+    /// The thread ends: nobody waits any longer.
+    pub(crate) closing: Cell<bool>,
     /// Woken when something that a drain waits for may have happened.
     pub(crate) changed: Rc<Notify>,
 }
@@ -46,17 +52,41 @@ struct TrackCells {
     revision: Rc<RevisionCell>,
     arm: Rc<ArmCell>,
     targets: Vec<(Rc<TargetCell>, bool)>,
+    /// Who waits for one of the targets, where their places are limited.
+    room: Option<Arc<TrackRoom>>,
+}
+
+/// What asking for a target came to.
+pub(crate) enum Tried {
+    Claimed(Claim),
+    /// All targets of the revision have as many requests as they may.
+    Full(Arc<str>, Arc<TrackRoom>),
+    /// No target is there to be asked.
+    Nobody,
 }
 
 /// What is known about a request before a target is chosen.
 pub(crate) struct Wish {
-    pub(crate) service: Arc<str>,
+    pub(crate) service: Rc<ServiceCell>,
+    /// Where it was in the table.
+    pub(crate) at: usize,
+    /// It has waited: it is not behind those that wait.
+    pub(crate) in_line: bool,
+    /// The operator's flow let it through.
+    pub(crate) passed: bool,
     /// Revision of a valid pin header.
     pub(crate) pinned: Option<String>,
     /// Targets that failed, in the order they were asked.
     pub(crate) tried: Vec<SocketAddr>,
-    /// Revision of the last attempt: its other targets come first.
+    /// Revision of the last attempt, or of the draw it waits for: its targets come first.
     pub(crate) last: Option<Arc<str>>,
+}
+
+impl Wish {
+    /// Begins with the cell of a service and its place in the table.
+    pub(crate) fn new(service: Rc<ServiceCell>, at: usize, pinned: Option<String>) -> Self {
+        Self { service, at, in_line: false, passed: false, pinned, tried: Vec::new(), last: None }
+    }
 }
 
 impl Router {
@@ -103,6 +133,12 @@ impl Router {
                         cell.cutting.set(false);
                     }
                     cell.unverified.set(compiled.unverified.contains(&target.address));
+                    let limit = service.limits.per_target;
+                    *cell.places.borrow_mut() = limit.map(|limit| Places {
+                        slots: service.room.slots(target.address),
+                        track: track.room.clone(),
+                        limit,
+                    });
                     let down = service.down.contains(&target.address);
                     if cell.down.replace(down) && !down {
                         cell.trust.join(now);
@@ -112,19 +148,41 @@ impl Router {
                 let cells = cells.collect();
                 let arm = if service.candidate == Some(at) { Arm::Candidate } else { Arm::Stable };
                 let arm = self.arm(service, &track.revision, arm);
-                tracks.push(TrackCells { revision, arm, targets: cells });
+                let room = service.limits.per_target.map(|_| track.room.clone());
+                tracks.push(TrackCells { revision, arm, targets: cells, room });
             }
             all.push(tracks);
         }
         for target in targets.values().filter(|target| target.gone.get()) {
             target.purge();
         }
+        let services = service::follow(&self.services.borrow(), &compiled);
+        *self.services.borrow_mut() = services;
         *self.tracks.borrow_mut() = all;
         *self.compiled.borrow_mut() = compiled;
+        // Who waits for a target may find it elsewhere now.
+        self.wake_waiting();
         drop((targets, revisions));
         // A drain whose targets are wanted again ends.
         self.changed.notify_waiters();
         self.forget();
+    }
+
+    /// Lets everybody who waits for a target look again.
+    pub(crate) fn wake_waiting(&self) {
+        let compiled = self.compiled.borrow();
+        for track in compiled.services.iter().flat_map(|service| &service.tracks) {
+            track.room.freed.notify_waiters();
+        }
+    }
+
+    /// Lets everybody who waits for anything give up.
+    pub(crate) fn give_up_waiting(&self) {
+        self.closing.set(true);
+        self.wake_waiting();
+        for service in &self.compiled.borrow().services {
+            service.room.held.notify_waiters();
+        }
     }
 
     fn arm(&self, service: &CompiledService, revision: &Arc<str>, arm: Arm) -> Rc<ArmCell> {
@@ -157,14 +215,21 @@ impl Router {
         }
     }
 
-    /// Chooses and claims a target; None: nobody can take the request.
-    pub(crate) fn claim(&self, wish: &Wish) -> Option<Claim> {
-        let compiled = self.compiled.borrow();
-        let at = compiled.services.iter().position(|service| service.name == wish.service)?;
-        self.claim_at(&compiled, at, wish)
+    /// Returns the cell of a compiled service.
+    pub(crate) fn service(&self, at: usize) -> Option<Rc<ServiceCell>> {
+        self.services.borrow().get(at).cloned()
     }
 
-    pub(crate) fn claim_at(&self, compiled: &Compiled, at: usize, wish: &Wish) -> Option<Claim> {
+    /// Chooses and claims a target.
+    pub(crate) fn claim(&self, wish: &Wish) -> Tried {
+        let compiled = self.compiled.borrow();
+        let same = |service: &CompiledService| service.name == wish.service.name;
+        let at = Some(wish.at).filter(|at| compiled.services.get(*at).is_some_and(same));
+        let at = at.or_else(|| compiled.services.iter().position(same));
+        at.and_then(|at| self.claim_at(&compiled, at, wish)).unwrap_or(Tried::Nobody)
+    }
+
+    fn claim_at(&self, compiled: &Compiled, at: usize, wish: &Wish) -> Option<Tried> {
         let service = &compiled.services[at];
         let tracks = self.tracks.borrow();
         let tracks = tracks.get(at)?;
@@ -175,29 +240,45 @@ impl Router {
             if tracks[index].revision.draining.get() {
                 return None;
             }
-            let target = pick(&tracks[index].targets, &wish.tried, now)?;
-            let arm = self.arm(service, &service.tracks[index].revision, Arm::Pinned);
-            return Some(Claim::new(target, arm, None, first));
+            return Some(match pick(&tracks[index].targets, &wish.tried, now) {
+                Picked::Target(target, slot) => {
+                    let arm = self.arm(service, &service.tracks[index].revision, Arm::Pinned);
+                    Tried::Claimed(Claim::new((target, slot), arm, None, first))
+                }
+                Picked::Full => full(&tracks[index])?,
+                Picked::Nobody => return None,
+            });
         }
         let closed = service.gate.as_ref().is_some_and(|gate| gate.is_closed());
         let weights = match &service.fallback {
             Some(fallback) if closed => fallback,
             _ => &service.weights,
         };
-        let drawn = match &wish.last {
-            None => draw(weights)?,
-            Some(last) => service.tracks.iter().position(|track| track.revision == *last).unwrap_or(0),
-        };
+        // What was drawn once stays drawn, as long as it has weight.
+        let last = wish.last.as_ref().and_then(|last| {
+            service.tracks.iter().position(|track| track.revision == *last).filter(|at| weights[*at] > 0)
+        });
+        let drawn = last.or_else(|| draw(weights))?;
         let mut order: Option<usize> = Some(drawn);
         let mut asked = 0_u64;
         while let Some(index) = order {
             asked |= 1 << (index & 63);
-            if weights[index] > 0
-                && let Some(target) = pick(&tracks[index].targets, &wish.tried, now)
-            {
-                let judged = first && index == drawn && service.candidate == Some(index) && !closed;
-                let gate = if judged { service.gate.clone() } else { None };
-                return Some(Claim::new(target, tracks[index].arm.clone(), gate, first));
+            let track = &tracks[index];
+            if weights[index] > 0 {
+                if !wish.in_line && track.room.as_ref().is_some_and(|room| room.has_line()) {
+                    return full(track);
+                }
+                match pick(&track.targets, &wish.tried, now) {
+                    Picked::Target(target, slot) => {
+                        let judged = first && index == drawn && service.candidate == Some(index) && !closed;
+                        let gate = if judged { service.gate.clone() } else { None };
+                        let claim = Claim::new((target, slot), track.arm.clone(), gate, first);
+                        return Some(Tried::Claimed(claim));
+                    }
+                    // It waits: to give it to another revision would move the weights.
+                    Picked::Full => return full(track),
+                    Picked::Nobody => {}
+                }
             }
             order = (0..weights.len())
                 .filter(|other| asked & (1 << (other & 63)) == 0 && weights[*other] > 0)
@@ -223,11 +304,15 @@ impl Router {
         let mut others: Vec<usize> = (0..tracks.len()).filter(open).collect();
         others.sort_by_key(|index| std::cmp::Reverse(service.weights[*index]));
         others.into_iter().find_map(|index| {
-            let target = pick(&tracks[index].targets, &[], now)?;
+            let Picked::Target(target, slot) = pick(&tracks[index].targets, &[], now) else { return None };
             let arm = self.arm(service, &service.tracks[index].revision, Arm::Bridged);
-            Some(Claim::new(target, arm, None, false))
+            Some(Claim::new((target, slot), arm, None, false))
         })
     }
+}
+
+fn full(track: &TrackCells) -> Option<Tried> {
+    Some(Tried::Full(track.revision.revision.clone(), track.room.clone()?))
 }
 
 fn draw(weights: &[u16]) -> Option<usize> {

@@ -12,6 +12,7 @@ use crate::error::{ErrorKind, ProxyError};
 use crate::files::{self, Read};
 use crate::protocol::Event;
 use crate::table::Table;
+use crate::traffic::Traffic;
 
 /// Most events kept when nobody acknowledges them; the oldest go first.
 const MAX_EVENTS: usize = 1_000;
@@ -29,6 +30,9 @@ pub(crate) struct Stored {
     /// The table was lost; what is missing here may once have been served.
     #[serde(default)]
     pub(crate) damaged: bool,
+    /// What operators let the requests of services do, unless they pass.
+    #[serde(default)]
+    pub(crate) traffic: BTreeMap<String, Traffic>,
 }
 
 impl Stored {

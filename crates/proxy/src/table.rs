@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::checks::TargetChecks;
 use crate::error::{ErrorKind, ProxyError};
+use crate::limits::Limits;
+use crate::retries::Retries;
 use crate::tls::TlsRoute;
 use crate::trust::Balance;
 
@@ -81,6 +83,12 @@ pub struct ServiceTable {
     /// How requests are spread over the targets of a track.
     #[serde(default)]
     pub balance: Balance,
+    /// How many requests may be sent twice.
+    #[serde(default)]
+    pub retries: Retries,
+    /// What the service takes at most.
+    #[serde(default)]
+    pub limits: Limits,
 }
 
 /// One revision of a service and where it runs.
@@ -309,6 +317,9 @@ pub(crate) fn validate(name: &str, service: &ServiceTable, rest: &Table) -> Resu
                 candidate.retained()
             ));
         }
+    }
+    if let Some(mistake) = service.limits.mistake() {
+        return invalid(mistake);
     }
     if let Some(key) = &service.pin_key
         && crate::pin::decode_hex(&key.0).is_none_or(|key| key.len() < 16)

@@ -184,11 +184,19 @@ async fn leave(
             tokio::task::spawn_local(Drain::of_revision(router, cell).run(left))
         })
         .collect();
+    let patience = tokio::task::spawn_local({
+        let router = router.clone();
+        async move {
+            tokio::time::sleep_until(end).await;
+            router.give_up_waiting();
+        }
+    });
     for drain in drains {
         // A drain ends by itself shortly after its deadline.
         let _ = drain.await;
     }
     gone(end + Duration::from_secs(1)).await;
+    patience.abort();
 }
 
 async fn accept(

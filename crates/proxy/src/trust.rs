@@ -11,6 +11,8 @@ const EJECTED_FOR: Duration = Duration::from_secs(1);
 const MOST_TIMES: u32 = 16;
 /// Answers older than this hardly count for the estimate of a target's latency.
 const FORGET: Duration = Duration::from_secs(5);
+/// Latencies that differ by less, in microseconds, are the same: it is what a busy machine adds to one of two equal targets.
+const NOISE_US: f64 = 1_000.0;
 /// A target that begins slowly begins with this share of an equal one.
 const FIRST_SHARE: f64 = 0.1;
 
@@ -140,11 +142,11 @@ pub(crate) fn second_is_better(
     second == kept
 }
 
-/// Compares requests in flight × latency. Latencies within half of each other are the same: noise must not give all
-/// requests of a quiet service to one target.
+/// Compares requests in flight × latency. Latencies within half of each other, or close, are the same: noise must not
+/// give all requests of a quiet service to one target.
 fn quicker(one: (Option<f64>, u64), other: (Option<f64>, u64)) -> bool {
     match (one.0, other.0) {
-        (Some(first), Some(second)) if first.max(second) > 1.5 * first.min(second) => {
+        (Some(first), Some(second)) if first.max(second) > 1.5 * first.min(second) + NOISE_US => {
             second * (other.1 + 1) as f64 <= first * (one.1 + 1) as f64
         }
         _ => other.1 < one.1,
@@ -190,10 +192,11 @@ mod tests {
 
     #[test]
     fn latency_times_flight_decides_where_it_differs() {
-        assert!(!quicker((Some(10.0), 0), (Some(12.0), 0)), "noise");
-        assert!(quicker((Some(10.0), 1), (Some(12.0), 0)));
-        assert!(!quicker((Some(10.0), 2), (Some(40.0), 0)), "30 against 40");
-        assert!(quicker((Some(10.0), 4), (Some(40.0), 0)), "50 against 40");
+        assert!(!quicker((Some(10e3), 0), (Some(12e3), 0)), "noise");
+        assert!(quicker((Some(10e3), 1), (Some(12e3), 0)));
+        assert!(!quicker((Some(10e3), 2), (Some(40e3), 0)), "30 against 40");
+        assert!(quicker((Some(10e3), 4), (Some(40e3), 0)), "50 against 40");
+        assert!(!quicker((Some(900.0), 0), (Some(10.0), 0)), "close");
         assert!(!quicker((None, 0), (Some(1.0), 0)), "unknown is no slower than known");
     }
 

@@ -113,6 +113,7 @@ async fn work(mut options: WorkerOptions) -> Result<(), ProxyError> {
     tokio::task::spawn_local(admin::accept(admin, worker.clone()));
     // Not joined: it waits for nothing but the next check, and ends with the process.
     tokio::task::spawn_local(control.clone().watch_targets());
+    tokio::task::spawn_local(control.clone().pump());
     let listen = |kind| signal(kind).map_err(|source| system("cannot listen for signals", source));
     let (mut term, mut int) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
     let mut tick = tokio::time::interval(TICK);
@@ -138,7 +139,12 @@ async fn work(mut options: WorkerOptions) -> Result<(), ProxyError> {
     worker.handing_over.set(true);
     worker.handing.notify_one();
     let grace = worker.options.grace;
-    control.ask_within(grace + Duration::from_secs(5), |done| Command::Quit { grace, done }).await;
+    let gone = control.ask_within(grace + Duration::from_secs(5), |done| Command::Quit { grace, done });
+    tokio::select! {
+        _ = gone => {}
+        // Ends never: who still waits here is let through when the successor is told to.
+        () = control.follow_successor() => {}
+    }
     Ok(())
 }
 

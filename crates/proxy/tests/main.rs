@@ -23,5 +23,6 @@ mod suite {
     mod tls;
     mod tls_client;
     mod upstream;
+    mod waiting;
     mod websocket;
 }

@@ -181,6 +181,11 @@ pub(super) enum Verb {
         #[arg(long, hide = true)]
         background: bool,
     },
+    /// Let the requests of a service wait, flow, read a page, or pass; with no server needed
+    Traffic {
+        #[command(subcommand)]
+        verb: super::traffic::TrafficVerb,
+    },
     /// Run the proxy, or talk to it without a server
     Proxy {
         #[command(subcommand)]

@@ -352,7 +352,7 @@ pub(super) async fn stop_proxy(global: &Global) -> Result<u8, Failure> {
     Ok(exit::OK)
 }
 
-async fn proxy(global: &Global) -> Result<cutover_proxy::Client, Failure> {
+pub(super) async fn proxy(global: &Global) -> Result<cutover_proxy::Client, Failure> {
     let state = global.state_dir()?;
     cutover_proxy::Client::connect(state.proxy()).await.map_err(|error| crate::server::proxy_failure(&error))
 }

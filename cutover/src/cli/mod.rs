@@ -6,6 +6,7 @@ mod deploy;
 mod file;
 mod init;
 mod rehearse;
+mod traffic;
 mod view;
 
 use clap::Parser;
@@ -91,6 +92,7 @@ async fn run_async(verb: Verb, global: &args::Global) -> Result<u8, Failure> {
             crate::server::run(global.state_dir()?, !no_proxy).await?;
             Ok(exit::OK)
         }
+        Verb::Traffic { verb } => traffic::traffic(global, verb).await,
         Verb::Proxy { verb: Some(ProxyVerb::Back { service }), .. } => {
             commands::proxy_back(global, &service).await
         }

@@ -282,6 +282,37 @@ fn promote_skips_the_bake_and_back_takes_the_traffic_away() {
 }
 
 #[test]
+fn traffic_is_held_and_closed_with_the_proxy_alone() {
+    if !crate::harness::python_there("traffic_is_held_and_closed_with_the_proxy_alone") {
+        return;
+    }
+    let scratch = Scratch::new();
+    scratch.file(PYTHON, "bake: 0s\nkeep_warm: 0s\ndrain: 1s");
+    scratch.deploy().expect(0);
+    let page = scratch.path().join("closed.html");
+    std::fs::write(&page, "<p>back at noon</p>").unwrap();
+    scratch.run(&["traffic", "maintenance", "--page", &page.display().to_string()]).expect(0);
+    assert_eq!(get(scratch.address, "/"), Some((503, "<p>back at noon</p>".into())));
+    assert!(scratch.run(&["status"]).expect(0).out.contains("answered with the maintenance page"));
+    scratch.run(&["server", "stop"]).expect(0);
+    scratch.run(&["traffic", "queue", "shop", "--wait", "60s"]).expect(0);
+    let address = scratch.address;
+    let held = std::thread::spawn(move || get(address, "/"));
+    crate::harness::wait("the request is held", || {
+        let seen = scratch.run(&["proxy", "status", "--output", "json"]).expect(0).json();
+        (seen["observed"]["services"]["shop"]["waiting"] == 1).then_some(())
+    });
+    let said = scratch.run(&["traffic", "flow", "--per-second", "5"]).expect(0);
+    assert!(said.out.contains("5 requests a second pass, in order"), "{}", said.out);
+    assert_eq!(held.join().unwrap().map(|(status, _)| status), Some(200));
+    scratch.run(&["traffic", "open"]).expect(0);
+    assert_eq!(get(scratch.address, "/").map(|(status, _)| status), Some(200));
+    let missing = scratch.run(&["traffic", "maintenance", "--page", "none.html"]).expect(2);
+    assert!(missing.err.contains("failed to read the page none.html"), "{}", missing.err);
+    scratch.run(&["proxy", "stop"]).expect(0);
+}
+
+#[test]
 fn rehearse_says_the_worst_cases_and_starts_nothing() {
     let scratch = Scratch::new();
     scratch.file("command: [./shop], replicas: 3", "strategy: {rolling: {max_surge: 1, bake: 5s}}\nbake: 5s");

@@ -14,11 +14,11 @@ use cutover_core::{
 use cutover_ports::{LeaseSupport, Router, RouterView, Target, TrackView, Trip};
 use cutover_proxy::{
     Arm, Client, DrainReply, ErrorKind, EventKind, ProxyError, ServiceObservation, ServiceTable,
-    TargetObservation, TlsRoute, Track,
+    TargetObservation, TlsRoute, Track, Traffic,
 };
 
 use crate::faults::fault;
-use crate::table::{assets, balance, check, https, speak, targets_of, wanted};
+use crate::table::{assets, balance, check, https, limits, retries, speak, targets_of, wanted};
 
 /// How long a candidate keeps its weight without a living driver, in milliseconds.
 pub const LEASE_MS: u64 = 10_000;
@@ -192,6 +192,8 @@ impl Router for ProxyRouter {
             speak(&mut table, seen.as_ref().map(|seen| &seen.table), candidate, routes);
             table.balance = balance(routes);
             (table.tls, table.redirect) = https(&bound, routes);
+            table.retries = retries(routes);
+            table.limits = limits(routes);
             check(&mut table.tracks, routes);
         }
         self.swap(fence, service, seen.as_ref(), &table).await
@@ -240,6 +242,7 @@ impl Router for ProxyRouter {
                 "the proxy was restarted: the candidate has no weight until its lease is renewed".into(),
             );
         }
+        view.notes.extend(kept(it));
         view.notes.extend(sick(it));
         view.notes.extend(it.tripped.iter().map(|release| format!("the candidate of {release} was tripped")));
         view.tracks = it.table.tracks.iter().map(|track| track_view(it, track)).collect();
@@ -381,6 +384,19 @@ impl Router for ProxyRouter {
             _ => Ok(()),
         }
     }
+}
+
+/// Says what an operator lets the requests do, unless they pass.
+fn kept(seen: &ServiceObservation) -> Option<String> {
+    let what = match &seen.traffic {
+        Traffic::Open => return None,
+        Traffic::Queue(_) => format!("requests are held, {} wait", seen.waiting),
+        Traffic::Flow { per_second, .. } => {
+            format!("{per_second} requests a second are let through, {} wait", seen.waiting)
+        }
+        Traffic::Maintenance { .. } => "requests are answered with the maintenance page".to_owned(),
+    };
+    Some(format!("{what}; let them pass: cutover traffic open"))
 }
 
 /// Says which targets fail their checks, and what that means.

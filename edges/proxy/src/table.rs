@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use cutover_core::{Lease, RevisionId, Shift, file};
 use cutover_ports::Target;
 use cutover_proxy::{
-    Balance, CandidateLease, Guard, PinKey, ServiceTable, TargetChecks, TargetProtocol, TlsRoute, Track,
+    Balance, CandidateLease, Guard, Limits, PinKey, Retries, ServiceTable, TargetChecks, TargetProtocol,
+    TlsRoute, Track, Waiting,
 };
 
 /// Makes the table that `shift` asks for, keeping what it does not speak of from `before`.
@@ -161,6 +162,21 @@ pub(crate) fn balance(routes: &[file::Route]) -> Balance {
     let said = routes.iter().find_map(|file::Route::Proxy(route)| route.balance);
     let said = said.unwrap_or_default();
     Balance { eject_after: said.eject_after, slow_start_ms: said.slow_start.ms() }
+}
+
+/// Returns how many requests may be sent twice, as all routes say.
+pub(crate) fn retries(routes: &[file::Route]) -> Retries {
+    let said = routes.iter().find_map(|file::Route::Proxy(route)| route.retries);
+    let said = said.unwrap_or_default();
+    Retries { budget_bp: said.budget.bp(), floor: said.floor }
+}
+
+/// Returns what the service takes at most, as all routes say.
+pub(crate) fn limits(routes: &[file::Route]) -> Limits {
+    let said = routes.iter().find_map(|file::Route::Proxy(route)| route.limits.clone());
+    let said = said.unwrap_or_default();
+    let waiting = |queue: file::RouteQueue| Waiting { limit: queue.limit, wait_ms: queue.wait.ms() };
+    Limits { per_target: said.per_target, queue: said.queue.map(waiting) }
 }
 
 /// Returns the proxy's targets of one revision.

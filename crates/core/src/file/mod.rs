@@ -8,6 +8,7 @@ mod decode;
 mod document;
 mod error;
 mod guess;
+mod limits;
 mod misfit;
 mod overlay;
 mod processes;
@@ -34,6 +35,7 @@ use serde::{Deserialize, Serialize};
 pub use checks::{Check, Checks, Expect, StatusRange};
 pub use document::{Checked, Document};
 pub use error::{FileError, FileErrors};
+pub use limits::{RouteLimits, RouteQueue};
 pub use processes::Process;
 pub use protocols::TargetProtocol;
 #[cfg(feature = "schema")]
@@ -41,7 +43,7 @@ pub use reference::release_file_reference;
 #[cfg(feature = "schema")]
 pub use schema::release_file_schema;
 pub use strategy::{BlueGreen, Canary, Rolling, Strategy};
-pub use targets::{RouteBalance, RouteChecks};
+pub use targets::{RouteBalance, RouteChecks, RouteRetries};
 pub use tls::{Redirect, RouteTls};
 
 use crate::ids::{ProcessName, ServiceName};
@@ -231,6 +233,12 @@ pub struct ProxyRoute {
     /// How requests are spread over the targets of a revision; the same for all routes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub balance: Option<RouteBalance>,
+    /// How many requests may be sent twice; the same for all routes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retries: Option<RouteRetries>,
+    /// What the service takes at most; the same for all routes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<RouteLimits>,
 }
 
 /// What the candidate's live traffic must hold while it bakes; broken means rollback.

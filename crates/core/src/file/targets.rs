@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::validate::Mistake;
 use super::{Check, Expect, ProxyRoute, ReleaseFile, Route};
-use crate::units::Span;
+use crate::units::{Span, Weight};
 
 /// What the proxy asks each target all the time, released or at rest. A target that fails gets no requests until it
 /// passes again; the last one of a revision always keeps its requests. Without `path` and `tcp`: the first of
@@ -98,6 +98,35 @@ const fn default_eject_after() -> u32 {
     3
 }
 
+/// How many requests may be sent twice. Only those are that do the same when they are done twice (GET, PUT, DELETE, …) and
+/// have no body. A request of which nothing was sent goes to another target in any case: that is nobody's second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct RouteRetries {
+    /// Share of the requests of the last 10 s, as one thread of the proxy sees them. Beyond it the first failure is the
+    /// answer: retries must not double the load of a service that fails under its load.
+    #[serde(default = "default_budget")]
+    pub budget: Weight,
+    /// That many within 10 s are retried in any case: a share of very few requests is none.
+    #[serde(default = "default_floor")]
+    pub floor: u32,
+}
+
+impl Default for RouteRetries {
+    fn default() -> Self {
+        RouteRetries { budget: default_budget(), floor: default_floor() }
+    }
+}
+
+const fn default_budget() -> Weight {
+    Weight::from_bp(2000)
+}
+
+const fn default_floor() -> u32 {
+    10
+}
+
 impl ReleaseFile {
     /// Returns the routes with the checks that they leave to the rest of the file.
     pub fn routes(&self) -> Vec<Route> {
@@ -126,11 +155,12 @@ impl ReleaseFile {
 pub(super) fn mistakes(routes: &[Route]) -> Vec<Mistake> {
     let mut found = check_mistakes(routes);
     found.extend(differing(routes, "balance", |route| route.balance.as_ref()));
+    found.extend(differing(routes, "retries", |route| route.retries.as_ref()));
     found
 }
 
 /// Finds routes that say different things of the targets that they share.
-fn differing<T: PartialEq>(
+pub(super) fn differing<T: PartialEq>(
     routes: &[Route],
     key: &str,
     say: impl Fn(&ProxyRoute) -> Option<&T>,

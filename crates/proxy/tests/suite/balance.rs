@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use cutover_proxy::{Balance, ServiceTable};
+use cutover_proxy::{Balance, Retries, ServiceTable};
 
 use super::harness::{Proxy, Wire, table, track};
 use super::upstream::{Upstream, read_request, refusing, scripted, write};
@@ -92,7 +92,9 @@ async fn a_target_that_fails_in_a_row_is_left_out_and_comes_back() {
 async fn nobody_is_left_out_where_that_is_switched_off() {
     let (proxy, a) = (Proxy::start().await, Upstream::start("a").await);
     let (b, _, lost) = moody().await;
-    proxy.set(0, &shop(&[a.addr, b], Balance { eject_after: 0, ..Balance::default() })).await;
+    let mut service = shop(&[a.addr, b], Balance { eject_after: 0, ..Balance::default() });
+    service.retries = Retries { budget_bp: 10_000, floor: 10 };
+    proxy.set(0, &service).await;
     assert_eq!(ask(&mut Wire::connect(proxy.addr).await, 200).await["a"], 200);
     assert!(lost.load(Ordering::SeqCst) > 50);
 }

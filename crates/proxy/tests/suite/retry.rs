@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cutover_proxy::{Arm, REASON_HEADER};
+use cutover_proxy::{Arm, BLAME_HEADER, Balance, REASON_HEADER, Retries};
 
 use super::harness::{Proxy, Wire, table, track};
 use super::upstream::{Upstream, read_request, refusing, scripted, write};
@@ -161,4 +161,57 @@ async fn nonsense_from_a_target_is_a_502() {
     let mut wire = Wire::connect(proxy.addr).await;
     let response = wire.post("/", "x").await.unwrap();
     assert_eq!((response.status, response.header(REASON_HEADER)), (502, Some("bad-response")));
+}
+
+/// Takes every request and closes; counts them.
+async fn closing() -> (std::net::SocketAddr, Arc<AtomicUsize>) {
+    let taken = Arc::new(AtomicUsize::new(0));
+    let own = taken.clone();
+    let addr = scripted(move |mut stream, _| {
+        let taken = own.clone();
+        async move {
+            if read_request(&mut stream).await.is_some() {
+                taken.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+    })
+    .await;
+    (addr, taken)
+}
+
+#[tokio::test]
+async fn what_a_target_may_have_seen_is_sent_again_within_a_budget() {
+    let proxy = Proxy::start().await;
+    let ((a, taken_a), (b, taken_b)) = (closing().await, closing().await);
+    let mut service = table(vec![track("v1", 10_000, &[a, b])]);
+    service.retries = Retries { budget_bp: 1_000, floor: 5 };
+    proxy.set(0, &service).await;
+    // One connection: one thread, which has one budget.
+    let mut wire = Wire::connect(proxy.addr).await;
+    for _ in 0..200 {
+        let response = wire.get("/").await;
+        assert_eq!((response.status, response.header(REASON_HEADER)), (502, Some("target-closed")));
+        assert_eq!(response.header(BLAME_HEADER), Some("target"));
+    }
+    let taken = taken_a.load(Ordering::SeqCst) + taken_b.load(Ordering::SeqCst);
+    let counts = proxy.counts("v1", Arm::Stable).await;
+    assert_eq!(counts.retried + 200, taken as u64, "each retry is one request more for a target");
+    // A tenth and the floor; a slow machine may begin another window or two.
+    assert!((15..=45).contains(&counts.retried), "{counts:?}");
+    assert_eq!(counts.retried + counts.not_retried, 200, "{counts:?}");
+}
+
+#[tokio::test]
+async fn what_was_not_sent_needs_no_budget() {
+    let (proxy, upstream) = (Proxy::start().await, Upstream::start("v1").await);
+    let mut service = table(vec![track("v1", 10_000, &[refusing().await, upstream.addr])]);
+    service.retries = Retries { budget_bp: 0, floor: 0 };
+    service.balance = Balance { eject_after: 0, ..Balance::default() };
+    proxy.set(0, &service).await;
+    let mut wire = Wire::connect(proxy.addr).await;
+    for at in 0..100 {
+        assert_eq!(wire.post("/post", &at.to_string()).await.unwrap().status, 200);
+    }
+    assert_eq!(upstream.shared.posted.lock().unwrap().len(), 100);
+    assert!(proxy.counts("v1", Arm::Stable).await.retried > 20);
 }
