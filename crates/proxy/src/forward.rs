@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::header::{CONNECTION, HeaderName, HeaderValue, STRICT_TRANSPORT_SECURITY};
+use http::header::{CONNECTION, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -15,6 +15,7 @@ use crate::claim::Claim;
 use crate::exhausted::EXHAUSTED;
 use crate::headers;
 use crate::multiplex;
+use crate::passing::{Told, identify};
 use crate::pin::{PIN_HEADER, verify};
 use crate::pool::{self, Conn, KEEP_IDLE, Needs, SendFailure};
 use crate::redirect::redirect;
@@ -50,8 +51,6 @@ pub(crate) struct Sending {
     pub(crate) repeatable: bool,
     pub(crate) upgrade: bool,
     pub(crate) response_timeout: Option<Duration>,
-    /// Told to browsers, unless the service says something itself.
-    pub(crate) hsts: Option<HeaderValue>,
 }
 
 /// A response whose head is there, with the claim and the connection that its body still holds.
@@ -66,7 +65,7 @@ pub(crate) struct Answered {
 /// Serves one request. Never fails: what goes wrong becomes a response.
 pub(crate) async fn forward(
     router: Rc<Router>,
-    mut request: Request<Incoming>,
+    request: Request<Incoming>,
     from: From,
 ) -> Response<DownBody> {
     if let Some(redirect) = redirect(&router, &request, from) {
@@ -74,7 +73,19 @@ pub(crate) async fn forward(
         drop(UpBody::new(request.into_body(), version));
         return redirect;
     }
-    let admitted = match admit(&router, &mut request, from) {
+    let mut told = Told::default();
+    let mut response = serve(router, request, from, &mut told).await;
+    told.tell(response.headers_mut());
+    response
+}
+
+async fn serve(
+    router: Rc<Router>,
+    mut request: Request<Incoming>,
+    from: From,
+    told: &mut Told,
+) -> Response<DownBody> {
+    let admitted = match admit(&router, &mut request, from, told) {
         // Nothing was read of the body: who waits costs no more than its head.
         Ok((mut wish, plan)) => wait::claim(&router, &mut wish).await.map(|claim| (claim, wish, plan)),
         Err(refusal) => Err(refusal.into()),
@@ -92,13 +103,12 @@ pub(crate) async fn forward(
     let client = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
     let (mut head, body) = request.into_parts();
     let (body, upload) = UpBody::new(body, head.version);
-    headers::to_target(&mut head, from, upgrade.as_ref(), plan.trust_forwarded);
+    headers::to_target(&mut head, from, upgrade.as_ref(), plan.trusted, plan.forwarded);
     let sending = Sending {
         upload,
         repeatable: body.is_empty() && upgrade.is_none() && headers::is_idempotent(&head.method),
         upgrade: upgrade.is_some(),
         response_timeout: plan.response_timeout,
-        hsts: plan.hsts,
     };
     let mut spare = sending.repeatable.then(|| copy(&head.method, &head.uri, &head.headers));
     let asset = (plan.asset && sending.repeatable).then(|| copy(&head.method, &head.uri, &head.headers));
@@ -158,14 +168,20 @@ pub(crate) async fn forward(
 
 /// What the table says about the whole request.
 struct Plan {
-    trust_forwarded: bool,
+    /// What the client says of the request's way is believed.
+    trusted: bool,
+    forwarded: bool,
     response_timeout: Option<Duration>,
-    hsts: Option<HeaderValue>,
     /// It asks for a static file that any revision may have.
     asset: bool,
 }
 
-fn admit(router: &Router, request: &mut Request<Incoming>, from: From) -> Result<(Wish, Plan), Refusal> {
+fn admit(
+    router: &Router,
+    request: &mut Request<Incoming>,
+    from: From,
+    told: &mut Told,
+) -> Result<(Wish, Plan), Refusal> {
     let compiled = router.compiled.borrow();
     let unavailable =
         |reason, text: String| Refusal { status: StatusCode::SERVICE_UNAVAILABLE, reason, text };
@@ -190,6 +206,12 @@ fn admit(router: &Router, request: &mut Request<Incoming>, from: From) -> Result
         });
     };
     let service = &compiled.services[at];
+    told.hsts =
+        service.hsts.iter().find(|(listener, _)| *listener == from.listener).map(|(_, value)| value.clone());
+    let trusted = service.trust_forwarded || service.passing.trusts(from.peer.ip());
+    if service.passing.request_id {
+        told.request_id = Some(identify(request.headers_mut(), trusted));
+    }
     // Whatever the client sent, the target never sees the header: it is not for it to believe.
     let pin = request.headers_mut().remove(PIN_HEADER);
     let pinned = pin.as_ref().and_then(|pin| {
@@ -205,13 +227,9 @@ fn admit(router: &Router, request: &mut Request<Incoming>, from: From) -> Result
     cell.request(std::time::Instant::now());
     let wish = Wish::new(cell, at, pinned);
     let plan = Plan {
-        trust_forwarded: service.trust_forwarded,
+        trusted,
+        forwarded: service.passing.forwarded,
         response_timeout: service.response_timeout_ms.map(Duration::from_millis),
-        hsts: service
-            .hsts
-            .iter()
-            .find(|(listener, _)| *listener == from.listener)
-            .map(|(_, value)| value.clone()),
         asset,
     };
     Ok((wish, plan))
@@ -317,9 +335,6 @@ fn answer(answered: Answered, client: Option<OnUpgrade>, sending: &Sending) -> R
     let keep = keep_of(&head.headers);
     if bridged {
         head.headers.insert(HeaderName::from_static(BRIDGED_HEADER), HeaderValue::from_static("1"));
-    }
-    if let Some(hsts) = &sending.hsts {
-        head.headers.entry(STRICT_TRANSPORT_SECURITY).or_insert_with(|| hsts.clone());
     }
     headers::strip_hop_by_hop(&mut head.headers);
     // The client's version decides how the body is framed, not the target's.

@@ -36,9 +36,11 @@ mod http2;
 mod limits;
 mod lock;
 mod multiplex;
+mod passing;
 mod pin;
 mod pool;
 mod protocol;
+mod proxy_header;
 mod redirect;
 mod refusal;
 mod retries;
@@ -67,11 +69,13 @@ pub use exhausted::EXHAUSTED;
 pub use forward::BRIDGED_HEADER;
 pub use holder::{HolderOptions, run_holder};
 pub use limits::Limits;
+pub use passing::Passing;
 pub use pin::{PIN_HEADER, sign_pin};
 pub use protocol::{
     ArmObservation, DrainReply, Event, EventKind, GuardNumbers, Hello, Observation, RenewReply,
     RevisionObservation, ServiceObservation, SetReply, TargetObservation,
 };
+pub use proxy_header::{ProxyHeader, parse_proxy_header};
 pub use refusal::{BLAME_HEADER, REASON_HEADER, REASONS, Reason};
 pub use retries::Retries;
 pub use table::{

@@ -18,7 +18,7 @@ use cutover_proxy::{
 };
 
 use crate::faults::fault;
-use crate::table::{assets, balance, check, https, limits, retries, speak, targets_of, wanted};
+use crate::table::{assets, balance, check, https, limits, passing, retries, speak, targets_of, wanted};
 
 /// How long a candidate keeps its weight without a living driver, in milliseconds.
 pub const LEASE_MS: u64 = 10_000;
@@ -192,6 +192,7 @@ impl Router for ProxyRouter {
             speak(&mut table, seen.as_ref().map(|seen| &seen.table), candidate, routes);
             table.balance = balance(routes);
             (table.tls, table.redirect) = https(&bound, routes);
+            table.passing = passing(&bound, routes);
             table.retries = retries(routes);
             table.limits = limits(routes);
             check(&mut table.tracks, routes);
