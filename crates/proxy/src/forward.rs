@@ -13,6 +13,7 @@ use crate::assets;
 use crate::body::{DownBody, UpBody, Upload};
 use crate::claim::Claim;
 use crate::exhausted::EXHAUSTED;
+use crate::extended::{self, Alive};
 use crate::headers;
 use crate::multiplex;
 use crate::passing::{Told, identify};
@@ -45,11 +46,14 @@ pub(crate) enum Attempt {
     Lost(&'static str),
 }
 
+#[derive(Default)]
 pub(crate) struct Sending {
     pub(crate) upload: Option<Rc<Upload>>,
     /// May be sent twice: idempotent and without a body.
     pub(crate) repeatable: bool,
     pub(crate) upgrade: bool,
+    /// The client asks for the upgrade by a stream of HTTP/2.
+    pub(crate) extended: Option<Alive>,
     pub(crate) response_timeout: Option<Duration>,
 }
 
@@ -67,6 +71,7 @@ pub(crate) async fn forward(
     router: Rc<Router>,
     request: Request<Incoming>,
     from: From,
+    extended: Option<Alive>,
 ) -> Response<DownBody> {
     if let Some(redirect) = redirect(&router, &request, from) {
         let version = request.version();
@@ -74,7 +79,7 @@ pub(crate) async fn forward(
         return redirect;
     }
     let mut told = Told::default();
-    let mut response = serve(router, request, from, &mut told).await;
+    let mut response = serve(router, request, from, extended, &mut told).await;
     told.tell(response.headers_mut());
     response
 }
@@ -83,9 +88,11 @@ async fn serve(
     router: Rc<Router>,
     mut request: Request<Incoming>,
     from: From,
+    extended: Option<Alive>,
     told: &mut Told,
 ) -> Response<DownBody> {
-    let admitted = match admit(&router, &mut request, from, told) {
+    let connects = request.method() == Method::CONNECT && extended.is_none();
+    let admitted = match admit(&router, &mut request, from, connects, told) {
         // Nothing was read of the body: who waits costs no more than its head.
         Ok((mut wish, plan)) => wait::claim(&router, &mut wish).await.map(|claim| (claim, wish, plan)),
         Err(refusal) => Err(refusal.into()),
@@ -99,15 +106,22 @@ async fn serve(
             return refusal.count(&router);
         }
     };
-    let upgrade = headers::upgrade_of(request.headers()).filter(|_| request.version() == Version::HTTP_11);
+    let upgrade = match &extended {
+        Some(_) => Some(HeaderValue::from_static("websocket")),
+        None => headers::upgrade_of(request.headers()).filter(|_| request.version() == Version::HTTP_11),
+    };
     let client = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
     let (mut head, body) = request.into_parts();
+    if extended.is_some() {
+        extended::to_upgrade(&mut head);
+    }
     let (body, upload) = UpBody::new(body, head.version);
     headers::to_target(&mut head, from, upgrade.as_ref(), plan.trusted, plan.forwarded);
     let sending = Sending {
         upload,
         repeatable: body.is_empty() && upgrade.is_none() && headers::is_idempotent(&head.method),
         upgrade: upgrade.is_some(),
+        extended,
         response_timeout: plan.response_timeout,
     };
     let mut spare = sending.repeatable.then(|| copy(&head.method, &head.uri, &head.headers));
@@ -180,13 +194,14 @@ fn admit(
     router: &Router,
     request: &mut Request<Incoming>,
     from: From,
+    connects: bool,
     told: &mut Told,
 ) -> Result<(Wish, Plan), Refusal> {
     let compiled = router.compiled.borrow();
     let unavailable =
         |reason, text: String| Refusal { status: StatusCode::SERVICE_UNAVAILABLE, reason, text };
     let bad = |status, reason, text: &str| Refusal { status, reason, text: text.to_owned() };
-    if request.method() == Method::CONNECT {
+    if connects {
         return Err(bad(StatusCode::NOT_IMPLEMENTED, "connect-method", "this is not a proxy for CONNECT"));
     }
     if headers::names_two_hosts(request) {
@@ -324,12 +339,19 @@ fn answer(answered: Answered, client: Option<OnUpgrade>, sending: &Sending) -> R
         headers::strip_hop_by_hop(&mut head.headers);
         head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         if let Some(protocol) = upgrade {
-            tunnel::spawn(claim, client, target, &protocol);
+            tunnel::spawn(claim, client, target, &protocol, sending.extended.clone());
             head.headers.insert(http::header::UPGRADE, protocol);
         } else {
             return lost(claim.fail("bad-response"));
         }
+        if sending.extended.is_some() {
+            extended::accept(&mut head);
+        }
         return Response::from_parts(head, DownBody::Own(None));
+    }
+    if sending.extended.is_some() && head.status.is_success() {
+        // The client would take it for its WebSocket.
+        return lost(claim.fail("bad-response"));
     }
     claim.head(head.status.as_u16());
     let keep = keep_of(&head.headers);

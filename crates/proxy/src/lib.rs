@@ -24,6 +24,7 @@ mod count;
 mod drain;
 mod error;
 mod exhausted;
+mod extended;
 mod fds;
 mod files;
 mod forward;
