@@ -409,12 +409,15 @@ fn limits_that_let_nothing_through_are_mistakes() {
               hint: such as `wait: 5s`
         "#]],
     );
-    check(&with("8080\"}", "8080\", limits: {queue: {}}}"), &expect![[r#"
+    check(
+        &with("8080\"}", "8080\", limits: {queue: {}}}"),
+        &expect![[r#"
         cutover.yaml:5:55: without `per_target` nobody ever waits
           5 |   - proxy: {listen: "127.0.0.1:8080", limits: {queue: {}}}
             |                                                       ^
           hint: add it, or remove `queue`
-    "#]]);
+    "#]],
+    );
 }
 
 /// What the proxy is told to ask, for a file that ends so.
