@@ -34,6 +34,7 @@ mod holder;
 mod http2;
 mod limits;
 mod lock;
+mod metrics;
 mod multiplex;
 mod pin;
 mod pool;
