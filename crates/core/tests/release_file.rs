@@ -472,6 +472,54 @@ fn targets_are_asked_what_let_them_in_unless_the_route_says_otherwise() {
 }
 
 #[test]
+fn https_has_its_files_and_its_redirect_a_goal() {
+    let tls = "tls: {cert: /c.pem, key: /k.pem, hsts: 365d}";
+    let good = format!("8443\", {tls}}}\n  - proxy: {{listen: \"127.0.0.1:8080\", redirect: https}}");
+    check(
+        &with("8080\"}", &good),
+        &expect![[r#"
+        ok
+    "#]],
+    );
+    check(
+        &with("8080\"}", "8080\", redirect: https, tls: {cert: c.pem, key: k.pem}}"),
+        &expect![[r#"
+        cutover.yaml:5:49: this route speaks HTTPS already
+          5 |   - proxy: {listen: "127.0.0.1:8080", redirect: https, tls: {cert: c.pem, key: k.pem}}
+            |                                                 ^
+          hint: remove `redirect`
+        cutover.yaml:5:68: the proxy needs an absolute path
+          5 |   - proxy: {listen: "127.0.0.1:8080", redirect: https, tls: {cert: c.pem, key: k.pem}}
+            |                                                                    ^
+          hint: it reads the file for as long as it runs, wherever the release file lies
+        cutover.yaml:5:80: the proxy needs an absolute path
+          5 |   - proxy: {listen: "127.0.0.1:8080", redirect: https, tls: {cert: c.pem, key: k.pem}}
+            |                                                                                ^
+    "#]],
+    );
+    check(
+        &with("8080\"}", "8080\", redirect: https}"),
+        &expect![[r#"
+        cutover.yaml:5:49: no route speaks HTTPS
+          5 |   - proxy: {listen: "127.0.0.1:8080", redirect: https}
+            |                                                 ^
+          hint: give another route `tls: {cert: …, key: …}`
+    "#]],
+    );
+    let mixed =
+        format!("8080\", host: a.test, {tls}}}\n  - proxy: {{listen: \"127.0.0.1:8080\", host: b.test}}");
+    check(
+        &with("8080\"}", &mixed),
+        &expect![[r#"
+        cutover.yaml:6:12: 127.0.0.1:8080 speaks TLS for another route
+          6 |   - proxy: {listen: "127.0.0.1:8080", host: b.test}
+            |            ^
+          hint: give this route its `tls`, or another address
+    "#]],
+    );
+}
+
+#[test]
 fn assets_are_named_by_their_folders() {
     check(
         &with("8080\"}", "8080\", assets: [/assets/, /static/app/]}"),

@@ -4,11 +4,14 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use http::HeaderValue;
+
 use crate::gate::Gate;
 use crate::limits::Limits;
 use crate::retries::Retries;
 use crate::room::{ServiceRoom, TrackRoom};
 use crate::table::{ServiceTable, Table, Target, TargetProtocol, normal_hosts};
+use crate::tls::{Listeners, TlsRoute};
 use crate::trust::Balance;
 
 /// Shared by all threads, immutable.
@@ -19,6 +22,10 @@ pub(crate) struct Compiled {
     hosts: HashMap<String, Vec<usize>>,
     /// No table could be read at boot.
     pub(crate) damaged: bool,
+    /// Listeners that speak TLS.
+    pub(crate) tls: Listeners,
+    /// Some listener of some service redirects.
+    pub(crate) redirects: bool,
     /// Targets of an earlier worker's table that do not answer: asked only when no other is left.
     pub(crate) unverified: BTreeSet<SocketAddr>,
 }
@@ -40,6 +47,10 @@ pub(crate) struct CompiledService {
     pub(crate) response_timeout_ms: Option<u64>,
     pub(crate) trust_forwarded: bool,
     pub(crate) assets: Vec<String>,
+    /// Listeners that send clients to HTTPS, and its port.
+    pub(crate) redirect: Vec<(SocketAddr, u16)>,
+    /// What browsers are told of HTTPS, by listener.
+    pub(crate) hsts: Vec<(SocketAddr, HeaderValue)>,
     pub(crate) balance: Balance,
     pub(crate) retries: Retries,
     pub(crate) limits: Arc<Limits>,
@@ -79,6 +90,7 @@ impl Compiled {
             for host in normal_hosts(&service.hosts) {
                 compiled.hosts.entry(host).or_default().push(at);
             }
+            compiled.redirects |= !service.redirect.is_empty();
             compiled.services.push(CompiledService::build(name, service, live(name)));
         }
         compiled
@@ -147,6 +159,8 @@ impl CompiledService {
             response_timeout_ms: service.response_timeout_ms,
             trust_forwarded: service.trust_forwarded,
             assets: service.assets.clone(),
+            redirect: redirects(service),
+            hsts: service.tls.iter().filter_map(hsts).collect(),
             balance: service.balance,
             retries: service.retries,
             limits: Arc::new(service.limits.clone()),
@@ -154,6 +168,19 @@ impl CompiledService {
             down: live.down,
         }
     }
+}
+
+/// The standard port, where it speaks TLS; else the first that does.
+fn redirects(service: &ServiceTable) -> Vec<(SocketAddr, u16)> {
+    let mut ports = service.tls.iter().map(|route| route.listen.port());
+    let first = ports.next().unwrap_or(443);
+    let port = if ports.any(|port| port == 443) { 443 } else { first };
+    service.redirect.iter().map(|listener| (*listener, port)).collect()
+}
+
+fn hsts(route: &TlsRoute) -> Option<(SocketAddr, HeaderValue)> {
+    let value = HeaderValue::try_from(format!("max-age={}", route.hsts_s?)).ok()?;
+    Some((route.listen, value))
 }
 
 /// Returns the weights in force by track.

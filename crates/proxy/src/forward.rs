@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::header::{CONNECTION, HeaderName, HeaderValue};
+use http::header::{CONNECTION, HeaderName, HeaderValue, STRICT_TRANSPORT_SECURITY};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -17,6 +17,7 @@ use crate::headers;
 use crate::multiplex;
 use crate::pin::{PIN_HEADER, verify};
 use crate::pool::{self, Conn, KEEP_IDLE, Needs, SendFailure};
+use crate::redirect::redirect;
 use crate::refusal::{Refusal, lost, refuse};
 use crate::route::{MAX_ATTEMPTS, Router, Tried, Wish};
 use crate::tunnel;
@@ -30,6 +31,8 @@ pub const BRIDGED_HEADER: &str = "x-cutover-bridged";
 pub(crate) struct From {
     pub(crate) peer: SocketAddr,
     pub(crate) listener: SocketAddr,
+    /// It came by TLS.
+    pub(crate) secure: bool,
 }
 
 /// What an attempt came to.
@@ -47,6 +50,8 @@ pub(crate) struct Sending {
     pub(crate) repeatable: bool,
     pub(crate) upgrade: bool,
     pub(crate) response_timeout: Option<Duration>,
+    /// Told to browsers, unless the service says something itself.
+    pub(crate) hsts: Option<HeaderValue>,
 }
 
 /// A response whose head is there, with the claim and the connection that its body still holds.
@@ -64,6 +69,11 @@ pub(crate) async fn forward(
     mut request: Request<Incoming>,
     from: From,
 ) -> Response<DownBody> {
+    if let Some(redirect) = redirect(&router, &request, from) {
+        let version = request.version();
+        drop(UpBody::new(request.into_body(), version));
+        return redirect;
+    }
     let admitted = match admit(&router, &mut request, from) {
         // Nothing was read of the body: who waits costs no more than its head.
         Ok((mut wish, plan)) => wait::claim(&router, &mut wish).await.map(|claim| (claim, wish, plan)),
@@ -82,12 +92,13 @@ pub(crate) async fn forward(
     let client = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
     let (mut head, body) = request.into_parts();
     let (body, upload) = UpBody::new(body, head.version);
-    headers::to_target(&mut head, from.peer, upgrade.as_ref(), plan.trust_forwarded);
+    headers::to_target(&mut head, from, upgrade.as_ref(), plan.trust_forwarded);
     let sending = Sending {
         upload,
         repeatable: body.is_empty() && upgrade.is_none() && headers::is_idempotent(&head.method),
         upgrade: upgrade.is_some(),
         response_timeout: plan.response_timeout,
+        hsts: plan.hsts,
     };
     let mut spare = sending.repeatable.then(|| copy(&head.method, &head.uri, &head.headers));
     let asset = (plan.asset && sending.repeatable).then(|| copy(&head.method, &head.uri, &head.headers));
@@ -149,6 +160,7 @@ pub(crate) async fn forward(
 struct Plan {
     trust_forwarded: bool,
     response_timeout: Option<Duration>,
+    hsts: Option<HeaderValue>,
     /// It asks for a static file that any revision may have.
     asset: bool,
 }
@@ -195,6 +207,11 @@ fn admit(router: &Router, request: &mut Request<Incoming>, from: From) -> Result
     let plan = Plan {
         trust_forwarded: service.trust_forwarded,
         response_timeout: service.response_timeout_ms.map(Duration::from_millis),
+        hsts: service
+            .hsts
+            .iter()
+            .find(|(listener, _)| *listener == from.listener)
+            .map(|(_, value)| value.clone()),
         asset,
     };
     Ok((wish, plan))
@@ -300,6 +317,9 @@ fn answer(answered: Answered, client: Option<OnUpgrade>, sending: &Sending) -> R
     let keep = keep_of(&head.headers);
     if bridged {
         head.headers.insert(HeaderName::from_static(BRIDGED_HEADER), HeaderValue::from_static("1"));
+    }
+    if let Some(hsts) = &sending.hsts {
+        head.headers.entry(STRICT_TRANSPORT_SECURITY).or_insert_with(|| hsts.clone());
     }
     headers::strip_hop_by_hop(&mut head.headers);
     // The client's version decides how the body is framed, not the target's.

@@ -13,6 +13,7 @@ mod assets;
 mod balance;
 mod body;
 mod cells;
+mod certificate;
 mod checks;
 mod claim;
 mod client;
@@ -39,6 +40,7 @@ mod multiplex;
 mod pin;
 mod pool;
 mod protocol;
+mod redirect;
 mod refusal;
 mod retries;
 mod rewind;
@@ -49,11 +51,13 @@ mod store;
 mod supervise;
 mod table;
 mod thread;
+mod tls;
 mod traffic;
 mod trust;
 mod tunnel;
 mod wait;
 mod worker;
+mod x509;
 
 pub use checks::TargetChecks;
 pub use client::Client;
@@ -74,6 +78,7 @@ pub use retries::Retries;
 pub use table::{
     CandidateLease, Guard, PinKey, SCHEMA, ServiceTable, Table, Target, TargetProtocol, Track, WHOLE,
 };
+pub use tls::{CertificateObservation, TlsRoute};
 pub use traffic::{MAX_PAGE, Traffic, Waiting};
 pub use trust::Balance;
 pub use worker::{WorkerOptions, run_worker};

@@ -10,6 +10,7 @@ use crate::checks::TargetChecks;
 use crate::error::{ErrorKind, ProxyError};
 use crate::limits::Limits;
 use crate::retries::Retries;
+use crate::tls::TlsRoute;
 use crate::trust::Balance;
 
 /// Schema version of the table on disk and on the admin socket.
@@ -73,6 +74,12 @@ pub struct ServiceTable {
     /// Path prefixes of static files: what one revision answers with 404 is asked of the others in the table.
     #[serde(default)]
     pub assets: Vec<String>,
+    /// Listeners that speak TLS, and with which certificates.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tls: Vec<TlsRoute>,
+    /// Listeners that answer with a redirect to HTTPS.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub redirect: Vec<SocketAddr>,
     /// How requests are spread over the targets of a track.
     #[serde(default)]
     pub balance: Balance,
@@ -322,7 +329,20 @@ pub(crate) fn validate(name: &str, service: &ServiceTable, rest: &Table) -> Resu
     if let Some(prefix) = service.assets.iter().find(|prefix| !prefix.starts_with('/')) {
         return invalid(format!("assets below \"{prefix}\": a path begins with /"));
     }
-    for address in &service.listen {
+    if let Some(address) = service.redirect.iter().find(|redirect| {
+        let speaks = |service: &ServiceTable| service.tls.iter().any(|route| route.listen == **redirect);
+        speaks(service) || rest.services.values().any(speaks)
+    }) {
+        return invalid(format!(
+            "{address} redirects to HTTPS and speaks it; redirect from another listener"
+        ));
+    }
+    if !service.redirect.is_empty() && service.tls.is_empty() {
+        return invalid("it redirects to HTTPS, which it has no certificate for".into());
+    }
+    for address in
+        service.listen.iter().chain(service.tls.iter().map(|route| &route.listen)).chain(&service.redirect)
+    {
         if !rest.listeners.contains(address) {
             return invalid(format!(
                 "it listens on {address}, which is not open; ask for it with `listen` first"

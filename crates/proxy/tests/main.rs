@@ -21,6 +21,8 @@ mod suite {
     mod retain;
     mod retry;
     mod targets;
+    mod tls;
+    mod tls_client;
     mod upstream;
     mod waiting;
     mod websocket;

@@ -22,6 +22,7 @@ mod source;
 mod strategy;
 mod syntax;
 mod targets;
+mod tls;
 mod tree;
 mod validate;
 mod yaml;
@@ -43,6 +44,7 @@ pub use reference::release_file_reference;
 pub use schema::release_file_schema;
 pub use strategy::{BlueGreen, Canary, Rolling, Strategy};
 pub use targets::{RouteBalance, RouteChecks, RouteRetries};
+pub use tls::{Redirect, RouteTls};
 
 use crate::ids::{ProcessName, ServiceName};
 use crate::units::{Cores, Size, Span, Weight};
@@ -212,6 +214,12 @@ pub struct ProxyRoute {
     /// The host name whose requests are this service's; without it all requests to that address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
+    /// Speaks HTTPS, with this certificate; clients name the host before they see it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<RouteTls>,
+    /// `https` sends all requests to the route with `tls`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redirect: Option<Redirect>,
     /// Path prefixes of static files, such as `/assets/`. A file that one revision does not have is asked of the others
     /// while they run: pages of one revision ask for their files while requests go to another.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
