@@ -1,6 +1,7 @@
 //! Serves the admin socket: one JSON request per line, one JSON reply per line.
 
 mod drain;
+mod scrape;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -69,6 +70,9 @@ async fn converse(stream: UnixStream, worker: &Worker) {
         match timeout(IDLE, reader.read_until(b'\n', &mut line)).await {
             Ok(Ok(count)) if count > 0 => {}
             _ => return,
+        }
+        if scrape::asks(&line) {
+            return scrape::answer(stream, &line, worker).await;
         }
         let reply = match parse(&line, worker.holder_pid.get()) {
             Ok(Request::Handover) => return hand_over(stream.into_inner(), worker).await,

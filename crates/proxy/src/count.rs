@@ -134,6 +134,19 @@ pub enum Arm {
     Other,
 }
 
+impl Arm {
+    /// Returns its name, as metrics and the admin socket say it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stable => "stable",
+            Self::Candidate => "candidate",
+            Self::Pinned => "pinned",
+            Self::Bridged => "bridged",
+            Self::Other => "other",
+        }
+    }
+}
+
 /// Counts of one arm. At any time
 /// `claimed + adopted = finished + failed + cut + aborted_by_client + retried + in flight`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

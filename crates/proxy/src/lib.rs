@@ -36,6 +36,7 @@ mod holder;
 mod http2;
 mod limits;
 mod lock;
+mod metrics;
 mod multiplex;
 mod passing;
 mod pin;

@@ -26,7 +26,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// A connection that was idle for this long shows that its server keeps connections.
 const KEPT_FOR: Duration = Duration::from_millis(50);
 /// Most idle connections a thread keeps to one target.
-const MAX_IDLE: usize = 256;
+const MAX_IDLE: usize = 1024;
 
 /// A connection to a target in use; dropping it closes the connection.
 #[derive(Debug)]

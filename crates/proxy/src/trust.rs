@@ -11,7 +11,9 @@ const EJECTED_FOR: Duration = Duration::from_secs(1);
 const MOST_TIMES: u32 = 16;
 /// Answers older than this hardly count for the estimate of a target's latency.
 const FORGET: Duration = Duration::from_secs(5);
-/// Latencies that differ by less, in microseconds, are the same: it is what a busy machine adds to one of two equal targets.
+/// An estimate that nothing refreshes is half of it after this: who was slow once gets another try.
+const FADE: Duration = Duration::from_secs(1);
+/// Differences below this are the machine's, not the target's.
 const NOISE_US: f64 = 1_000.0;
 /// A target that begins slowly begins with this share of an equal one.
 const FIRST_SHARE: f64 = 0.1;
@@ -46,6 +48,8 @@ pub(crate) struct Trust {
     failures: Cell<u32>,
     /// How often it was ejected without an answer in between.
     ejections: Cell<u32>,
+    /// It has answered once. The first answer bears the connection and cold caches: it says nothing of the next.
+    warm: Cell<bool>,
     /// Estimate of the time until its response heads, in microseconds, and when it last changed.
     latency: Cell<Option<(f64, Instant)>>,
     /// It joined targets that were there already, or came back.
@@ -94,6 +98,9 @@ impl Trust {
 
     /// Notes the time until a response head.
     pub(crate) fn took(&self, latency_us: u64, failed: bool, now: Instant) {
+        if !self.warm.replace(true) {
+            return;
+        }
         let sample = latency_us as f64;
         let next = match self.latency.get() {
             // Failing is quick: it must not draw more requests.
@@ -108,11 +115,11 @@ impl Trust {
         self.latency.set(Some((next, now)));
     }
 
-    /// Returns the estimate of the latency, which fades: who was slow once gets another try.
+    /// Returns the estimate of the latency, which fades.
     fn latency(&self, now: Instant) -> Option<f64> {
         let (known, since) = self.latency.get()?;
         let passed = now.saturating_duration_since(since).as_secs_f64();
-        Some(known * FORGET.as_secs_f64() / (passed + FORGET.as_secs_f64()))
+        Some(known * FADE.as_secs_f64() / (passed + FADE.as_secs_f64()))
     }
 
     /// Returns the share of an equal target that this one shall get, up to 1.
@@ -142,11 +149,12 @@ pub(crate) fn second_is_better(
     second == kept
 }
 
-/// Compares requests in flight × latency. Latencies within half of each other, or close, are the same: noise must not
-/// give all requests of a quiet service to one target.
+/// Compares requests in flight × latency. Latencies within half of each other, or within a millisecond, are the same:
+/// noise must not give all requests of a quiet service to one target.
 fn quicker(one: (Option<f64>, u64), other: (Option<f64>, u64)) -> bool {
-    match (one.0, other.0) {
-        (Some(first), Some(second)) if first.max(second) > 1.5 * first.min(second) + NOISE_US => {
+    let known = (one.0.map(|us| us + NOISE_US), other.0.map(|us| us + NOISE_US));
+    match known {
+        (Some(first), Some(second)) if first.max(second) > 1.5 * first.min(second) => {
             second * (other.1 + 1) as f64 <= first * (one.1 + 1) as f64
         }
         _ => other.1 < one.1,
@@ -193,25 +201,27 @@ mod tests {
     #[test]
     fn latency_times_flight_decides_where_it_differs() {
         assert!(!quicker((Some(10e3), 0), (Some(12e3), 0)), "noise");
+        assert!(!quicker((Some(100.0), 0), (Some(400.0), 0)), "noise");
         assert!(quicker((Some(10e3), 1), (Some(12e3), 0)));
-        assert!(!quicker((Some(10e3), 2), (Some(40e3), 0)), "30 against 40");
-        assert!(quicker((Some(10e3), 4), (Some(40e3), 0)), "50 against 40");
-        assert!(!quicker((Some(900.0), 0), (Some(10.0), 0)), "close");
+        assert!(!quicker((Some(10e3), 2), (Some(40e3), 0)), "33 against 41");
+        assert!(quicker((Some(10e3), 4), (Some(40e3), 0)), "55 against 41");
         assert!(!quicker((None, 0), (Some(1.0), 0)), "unknown is no slower than known");
     }
 
     #[test]
     fn the_estimate_follows_and_fades_and_failures_do_not_lower_it() {
         let (trust, now) = (Trust::default(), Instant::now());
+        trust.took(1_000_000, false, now);
+        assert_eq!(trust.latency(now), None, "the first answer is a cold one");
         trust.took(1, true, now);
-        assert_eq!(trust.latency(now), None);
+        assert_eq!(trust.latency(now), None, "a failure is no measure");
         trust.took(100, false, now);
         trust.took(1, true, now);
         trust.took(1, true, now + SECOND);
         assert_eq!(trust.latency(now).map(f64::round), Some(100.0));
         trust.took(200, false, now + FORGET);
         assert_eq!(trust.latency(now + FORGET).map(f64::round), Some(150.0));
-        assert_eq!(trust.latency(now + 2 * FORGET).map(f64::round), Some(75.0));
+        assert_eq!(trust.latency(now + FORGET + FADE).map(f64::round), Some(75.0));
     }
 
     #[test]

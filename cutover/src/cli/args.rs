@@ -246,6 +246,8 @@ pub(super) enum ProxyVerb {
     },
     /// What the proxy really does
     Status,
+    /// What it has counted, as text for Prometheus
+    Metrics,
     /// Stop the proxy: open requests finish, then its addresses close
     Stop,
 }

@@ -340,6 +340,13 @@ pub(super) async fn proxy_status(global: &Global) -> Result<u8, Failure> {
     Ok(exit::OK)
 }
 
+/// `cutover proxy metrics`.
+pub(super) async fn proxy_metrics(global: &Global) -> Result<u8, Failure> {
+    let seen = proxy(global).await?.observe().await;
+    print(seen.map_err(|error| crate::server::proxy_failure(&error))?.prometheus().trim_end());
+    Ok(exit::OK)
+}
+
 /// `cutover proxy stop`.
 pub(super) async fn stop_proxy(global: &Global) -> Result<u8, Failure> {
     let state = global.state_dir()?;

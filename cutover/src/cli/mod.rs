@@ -97,6 +97,7 @@ async fn run_async(verb: Verb, global: &args::Global) -> Result<u8, Failure> {
             commands::proxy_back(global, &service).await
         }
         Verb::Proxy { verb: Some(ProxyVerb::Status), .. } => commands::proxy_status(global).await,
+        Verb::Proxy { verb: Some(ProxyVerb::Metrics), .. } => commands::proxy_metrics(global).await,
         Verb::Proxy { verb: Some(ProxyVerb::Stop), .. } => commands::stop_proxy(global).await,
         // Handled before a runtime was built.
         Verb::Proxy { .. } | Verb::DemoService | Verb::Completions { .. } | Verb::Init { .. } => {

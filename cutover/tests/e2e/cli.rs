@@ -294,6 +294,8 @@ fn traffic_is_held_and_closed_with_the_proxy_alone() {
     scratch.run(&["traffic", "maintenance", "--page", &page.display().to_string()]).expect(0);
     assert_eq!(get(scratch.address, "/"), Some((503, "<p>back at noon</p>".into())));
     assert!(scratch.run(&["status"]).expect(0).out.contains("answered with the maintenance page"));
+    let metrics = scratch.run(&["proxy", "metrics"]).expect(0).out;
+    assert!(metrics.contains("cutover_proxy_refused_total{reason=\"maintenance\"} 1\n"), "{metrics}");
     scratch.run(&["server", "stop"]).expect(0);
     scratch.run(&["traffic", "queue", "shop", "--wait", "60s"]).expect(0);
     let address = scratch.address;
