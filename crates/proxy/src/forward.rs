@@ -14,13 +14,14 @@ use crate::body::{DownBody, UpBody, Upload};
 use crate::claim::Claim;
 use crate::exhausted::EXHAUSTED;
 use crate::extended::{self, Alive};
+use crate::framing::ambiguous;
 use crate::headers;
 use crate::multiplex;
 use crate::passing::{Told, identify};
 use crate::pin::{PIN_HEADER, verify};
 use crate::pool::{self, Conn, KEEP_IDLE, Needs, SendFailure};
 use crate::redirect::redirect;
-use crate::refusal::{Refusal, lost, refuse};
+use crate::refusal::{Refusal, lost, refuse, what};
 use crate::route::{MAX_ATTEMPTS, Router, Tried, Wish};
 use crate::tunnel;
 use crate::wait;
@@ -204,9 +205,8 @@ fn admit(
     if connects {
         return Err(bad(StatusCode::NOT_IMPLEMENTED, "connect-method", "this is not a proxy for CONNECT"));
     }
-    if headers::names_two_hosts(request) {
-        // We and the target could take different ones for the service.
-        return Err(bad(StatusCode::BAD_REQUEST, "two-hosts", "the request names more than one host"));
+    if let Some(reason) = ambiguous(request) {
+        return Err(Refusal { status: StatusCode::BAD_REQUEST, reason, text: what(reason).to_owned() });
     }
     let host = headers::host_of(request.uri(), request.headers());
     let Some(at) = compiled.find(host, from.listener) else {

@@ -16,6 +16,7 @@ mod suite {
     mod http;
     mod http2;
     mod load;
+    mod malformed;
     mod metrics;
     mod passing;
     mod processes;
