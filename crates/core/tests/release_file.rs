@@ -448,6 +448,59 @@ fn limits_that_let_nothing_through_are_mistakes() {
     );
 }
 
+#[test]
+fn paths_and_seats_that_cannot_be_are_mistakes() {
+    for good in ["path: /api", "path: /", "sticky: {by: cookie}", "sticky: {by: header, name: x-user-id}"] {
+        check(
+            &with("8080\"}", &format!("8080\", {good}}}")),
+            &expect![[r#"
+                ok
+            "#]],
+        );
+    }
+    check(
+        &with("8080\"}", "8080\", path: api, sticky: {by: header}}"),
+        &expect![[r#"
+            cutover.yaml:5:45: "api" is not the beginning of a path
+              5 |   - proxy: {listen: "127.0.0.1:8080", path: api, sticky: {by: header}}
+                |                                             ^
+              hint: begin it with / and end it with a whole segment, such as `/api`
+            cutover.yaml:5:58: no header is named
+              5 |   - proxy: {listen: "127.0.0.1:8080", path: api, sticky: {by: header}}
+                |                                                          ^
+              hint: add its name, such as `name: x-user-id`
+        "#]],
+    );
+    check(
+        &with("8080\"}", "8080\", path: \"/a?b\", sticky: {by: cookie, name: \"a=b\"}}"),
+        &expect![[r#"
+            cutover.yaml:5:45: "/a?b" is not the beginning of a path
+              5 |   - proxy: {listen: "127.0.0.1:8080", path: "/a?b", sticky: {by: cookie, name: "a=b"}}
+                |                                             ^
+              hint: begin it with / and end it with a whole segment, such as `/api`
+            cutover.yaml:5:80: "a=b" is not a name
+              5 |   - proxy: {listen: "127.0.0.1:8080", path: "/a?b", sticky: {by: cookie, name: "a=b"}}
+                |                                                                                ^
+              hint: use letters, digits and dashes
+        "#]],
+    );
+    check(
+        &with("8080\"}", "8080\", sticky: {by: cooky}}\n  - proxy: {listen: \"127.0.0.1:8081\"}"),
+        &expect![[r#"
+            cutover.yaml:5:52: unknown value `cooky`
+              5 |   - proxy: {listen: "127.0.0.1:8080", sticky: {by: cooky}}
+                |                                                    ^
+              hint: did you mean `cookie`? Expected one of: `cookie`, `header`
+        "#]],
+    );
+    check(
+        &with("8080\"}", "8080\", sticky: {by: cookie}}\n  - proxy: {listen: \"127.0.0.1:8081\"}"),
+        &expect![[r#"
+            ok
+        "#]],
+    );
+}
+
 /// What the proxy is told to ask, for a file that ends so.
 fn asked(rest: &str) -> String {
     let file = ReleaseFile::read("cutover.yaml", &format!("{GOOD}{rest}")).unwrap();

@@ -60,6 +60,7 @@ pub(crate) async fn ask_others(
         upgrade: false,
         response_timeout: Some(PATIENCE),
         hsts: None,
+        seat: None,
     };
     let mut asked = vec![first.claim.revision.revision.clone()];
     for _ in 0..MOST_OTHERS {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::header::{CONNECTION, HeaderName, HeaderValue, STRICT_TRANSPORT_SECURITY};
+use http::header::{CONNECTION, HeaderName, HeaderValue, SET_COOKIE, STRICT_TRANSPORT_SECURITY};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -20,6 +20,7 @@ use crate::pool::{self, Conn, KEEP_IDLE, Needs, SendFailure};
 use crate::redirect::redirect;
 use crate::refusal::{Refusal, lost, refuse};
 use crate::route::{MAX_ATTEMPTS, Router, Tried, Wish};
+use crate::sticky;
 use crate::tunnel;
 use crate::wait;
 
@@ -52,6 +53,8 @@ pub(crate) struct Sending {
     pub(crate) response_timeout: Option<Duration>,
     /// Told to browsers, unless the service says something itself.
     pub(crate) hsts: Option<HeaderValue>,
+    /// The cookie that lets the client stay with its revision.
+    pub(crate) seat: Option<HeaderValue>,
 }
 
 /// A response whose head is there, with the claim and the connection that its body still holds.
@@ -99,6 +102,7 @@ pub(crate) async fn forward(
         upgrade: upgrade.is_some(),
         response_timeout: plan.response_timeout,
         hsts: plan.hsts,
+        seat: plan.seat,
     };
     let mut spare = sending.repeatable.then(|| copy(&head.method, &head.uri, &head.headers));
     let asset = (plan.asset && sending.repeatable).then(|| copy(&head.method, &head.uri, &head.headers));
@@ -161,6 +165,8 @@ struct Plan {
     trust_forwarded: bool,
     response_timeout: Option<Duration>,
     hsts: Option<HeaderValue>,
+    /// Tells the client where it sits.
+    seat: Option<HeaderValue>,
     /// It asks for a static file that any revision may have.
     asset: bool,
 }
@@ -178,14 +184,15 @@ fn admit(router: &Router, request: &mut Request<Incoming>, from: From) -> Result
         return Err(bad(StatusCode::BAD_REQUEST, "two-hosts", "the request names more than one host"));
     }
     let host = headers::host_of(request.uri(), request.headers());
-    let Some(at) = compiled.find(host, from.listener) else {
+    let Some(at) = compiled.find(host, request.uri().path(), from.listener) else {
         return Err(if compiled.damaged {
             unavailable(
                 "table-damaged",
                 "the proxy lost its table; set it again, or see: cutover proxy status".into(),
             )
         } else {
-            let text = format!("no service is routed for host \"{}\" here", host.escape_debug());
+            let text =
+                format!("no service is routed for host \"{}\" and this path here", host.escape_debug());
             Refusal { status: StatusCode::NOT_FOUND, reason: "no-service", text }
         });
     };
@@ -193,7 +200,9 @@ fn admit(router: &Router, request: &mut Request<Incoming>, from: From) -> Result
     // Whatever the client sent, the target never sees the header: it is not for it to believe.
     let pin = request.headers_mut().remove(PIN_HEADER);
     let pinned = pin.as_ref().and_then(|pin| {
-        verify(service.pin_key.as_deref()?, &service.name, pin.to_str().ok()?).map(str::to_owned)
+        let keys = [service.pin_key.as_deref(), service.former_pin_key.as_deref()];
+        let pin = pin.to_str().ok()?;
+        keys.into_iter().flatten().find_map(|key| verify(key, &service.name, pin)).map(str::to_owned)
     });
     if let Some(text) = service.maintenance.as_ref().filter(|_| pinned.is_none()) {
         return Err(unavailable("maintenance", text.clone()));
@@ -203,7 +212,12 @@ fn admit(router: &Router, request: &mut Request<Incoming>, from: From) -> Result
     let no_target = || unavailable("no-target", format!("service \"{}\" has no ready target", service.name));
     let cell = router.service(at).ok_or_else(no_target)?;
     cell.request(std::time::Instant::now());
-    let wish = Wish::new(cell, at, pinned);
+    // Who is pinned needs no seat, but the target is not to see its cookie either.
+    let seat = service.sticky.as_ref().and_then(|sticky| {
+        sticky::seat(sticky, request.headers_mut(), service.issuer(from.secure).filter(|_| pinned.is_none()))
+    });
+    let mut wish = Wish::new(cell, at, pinned);
+    wish.seat = seat.as_ref().map(|seat| seat.number);
     let plan = Plan {
         trust_forwarded: service.trust_forwarded,
         response_timeout: service.response_timeout_ms.map(Duration::from_millis),
@@ -212,6 +226,7 @@ fn admit(router: &Router, request: &mut Request<Incoming>, from: From) -> Result
             .iter()
             .find(|(listener, _)| *listener == from.listener)
             .map(|(_, value)| value.clone()),
+        seat: seat.and_then(|seat| seat.cookie),
         asset,
     };
     Ok((wish, plan))
@@ -296,6 +311,9 @@ async fn send(
 fn answer(answered: Answered, client: Option<OnUpgrade>, sending: &Sending) -> Response<DownBody> {
     let Answered { response, conn, mut claim, bridged } = answered;
     let (mut head, body) = response.into_parts();
+    if let Some(seat) = &sending.seat {
+        head.headers.append(SET_COOKIE, seat.clone());
+    }
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         let Some(client) = client.filter(|_| sending.upgrade) else {
             return lost(claim.fail("bad-response"));

@@ -37,6 +37,7 @@ mod limits;
 mod lock;
 mod metrics;
 mod multiplex;
+mod paths;
 mod pin;
 mod pool;
 mod protocol;
@@ -47,6 +48,7 @@ mod rewind;
 mod room;
 mod route;
 mod service;
+mod sticky;
 mod store;
 mod supervise;
 mod table;
@@ -75,6 +77,7 @@ pub use protocol::{
 };
 pub use refusal::{BLAME_HEADER, REASON_HEADER, REASONS, Reason};
 pub use retries::Retries;
+pub use sticky::{SEAT_COOKIE, Sticky};
 pub use table::{
     CandidateLease, Guard, PinKey, SCHEMA, ServiceTable, Table, Target, TargetProtocol, Track, WHOLE,
 };

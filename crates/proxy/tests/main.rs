@@ -20,6 +20,7 @@ mod suite {
     mod processes;
     mod retain;
     mod retry;
+    mod routing;
     mod targets;
     mod tls;
     mod tls_client;

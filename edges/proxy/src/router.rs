@@ -18,7 +18,9 @@ use cutover_proxy::{
 };
 
 use crate::faults::fault;
-use crate::table::{assets, balance, check, https, limits, retries, speak, targets_of, wanted};
+use crate::table::{
+    assets, balance, check, https, limits, paths, retries, speak, sticky, targets_of, wanted,
+};
 
 /// How long a candidate keeps its weight without a living driver, in milliseconds.
 pub const LEASE_MS: u64 = 10_000;
@@ -194,6 +196,7 @@ impl Router for ProxyRouter {
             (table.tls, table.redirect) = https(&bound, routes);
             table.retries = retries(routes);
             table.limits = limits(routes);
+            (table.paths, table.sticky) = (paths(routes), sticky(routes));
             check(&mut table.tracks, routes);
         }
         self.swap(fence, service, seen.as_ref(), &table).await

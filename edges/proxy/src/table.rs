@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use cutover_core::{Lease, RevisionId, Shift, file};
 use cutover_ports::Target;
 use cutover_proxy::{
-    Balance, CandidateLease, Guard, Limits, PinKey, Retries, ServiceTable, TargetChecks, TargetProtocol,
-    TlsRoute, Track, Waiting,
+    Balance, CandidateLease, Guard, Limits, PinKey, Retries, SEAT_COOKIE, ServiceTable, Sticky, TargetChecks,
+    TargetProtocol, TlsRoute, Track, Waiting,
 };
 
 /// Makes the table that `shift` asks for, keeping what it does not speak of from `before`.
@@ -177,6 +177,30 @@ pub(crate) fn limits(routes: &[file::Route]) -> Limits {
     let said = said.unwrap_or_default();
     let waiting = |queue: file::RouteQueue| Waiting { limit: queue.limit, wait_ms: queue.wait.ms() };
     Limits { per_target: said.per_target, queue: said.queue.map(waiting) }
+}
+
+/// Returns the prefixes of all routes; one without takes every path.
+pub(crate) fn paths(routes: &[file::Route]) -> Vec<String> {
+    let mut paths = Vec::new();
+    for file::Route::Proxy(route) in routes {
+        match &route.path {
+            None => return Vec::new(),
+            Some(path) if !paths.contains(path) => paths.push(path.clone()),
+            Some(_) => {}
+        }
+    }
+    paths
+}
+
+/// Returns how clients stay with their revision; all routes say the same.
+pub(crate) fn sticky(routes: &[file::Route]) -> Option<Sticky> {
+    let said = routes.iter().find_map(|file::Route::Proxy(route)| route.sticky.as_ref())?;
+    Some(match said.by {
+        file::StickyBy::Cookie => {
+            Sticky::Cookie { name: said.name.clone().unwrap_or_else(|| SEAT_COOKIE.to_owned()) }
+        }
+        file::StickyBy::Header => Sticky::Header { name: said.name.clone().unwrap_or_default() },
+    })
 }
 
 /// Returns the proxy's targets of one revision.
