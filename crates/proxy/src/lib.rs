@@ -16,6 +16,7 @@ mod cells;
 mod checks;
 mod claim;
 mod client;
+mod clients;
 mod compat;
 mod compiled;
 mod control;
@@ -51,18 +52,20 @@ mod thread;
 mod traffic;
 mod trust;
 mod tunnel;
+mod upload;
 mod wait;
 mod worker;
 
 pub use checks::TargetChecks;
 pub use client::Client;
+pub use clients::PerClient;
 pub use compat::{OLDEST_PROTOCOL, PROTOCOL};
 pub use count::{Arm, Counts, Histogram};
 pub use error::{ErrorKind, ProxyError};
 pub use exhausted::EXHAUSTED;
 pub use forward::BRIDGED_HEADER;
 pub use holder::{HolderOptions, run_holder};
-pub use limits::Limits;
+pub use limits::{HeaderLimit, Limits};
 pub use pin::{PIN_HEADER, sign_pin};
 pub use protocol::{
     ArmObservation, DrainReply, Event, EventKind, GuardNumbers, Hello, Observation, RenewReply,
@@ -73,4 +76,5 @@ pub use retries::Retries;
 pub use table::{CandidateLease, Guard, PinKey, SCHEMA, ServiceTable, Table, Target, Track, WHOLE};
 pub use traffic::{MAX_PAGE, Traffic, Waiting};
 pub use trust::Balance;
+pub use upload::Pace;
 pub use worker::{WorkerOptions, run_worker};

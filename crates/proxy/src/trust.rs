@@ -11,6 +11,8 @@ const EJECTED_FOR: Duration = Duration::from_secs(1);
 const MOST_TIMES: u32 = 16;
 /// Answers older than this hardly count for the estimate of a target's latency.
 const FORGET: Duration = Duration::from_secs(5);
+/// No answer stands for more time than this, however quiet the service is.
+const MOST_WEIGHT: Duration = Duration::from_millis(500);
 /// An estimate that nothing refreshes is half of it after this: who was slow once gets another try.
 const FADE: Duration = Duration::from_secs(1);
 /// Differences below this are the machine's, not the target's.
@@ -102,16 +104,16 @@ impl Trust {
             return;
         }
         let sample = latency_us as f64;
-        let next = match self.latency.get() {
-            // Failing is quick: it must not draw more requests.
-            Some((known, _)) if failed && sample < known => return,
+        // Begun with nothing: the weight of an answer is the time that it stands for, so that a single slow one is no
+        // reason to leave a target alone.
+        let (known, since) = match self.latency.get() {
             None if failed => return,
-            Some((known, since)) => {
-                let passed = now.saturating_duration_since(since).as_secs_f64();
-                known + (sample - known) * passed / (passed + FORGET.as_secs_f64())
-            }
-            None => sample,
+            known => known.unwrap_or((0.0, now)),
         };
+        let passed = now.saturating_duration_since(since).min(MOST_WEIGHT).as_secs_f64();
+        let next = known + (sample - known) * passed / (passed + FORGET.as_secs_f64());
+        // Failing is quick: it must not draw more requests, and the estimate must not fade meanwhile.
+        let next = if failed { next.max(known) } else { next };
         self.latency.set(Some((next, now)));
     }
 
@@ -212,16 +214,21 @@ mod tests {
     fn the_estimate_follows_and_fades_and_failures_do_not_lower_it() {
         let (trust, now) = (Trust::default(), Instant::now());
         trust.took(1_000_000, false, now);
-        assert_eq!(trust.latency(now), None, "the first answer is a cold one");
         trust.took(1, true, now);
-        assert_eq!(trust.latency(now), None, "a failure is no measure");
-        trust.took(100, false, now);
-        trust.took(1, true, now);
-        trust.took(1, true, now + SECOND);
-        assert_eq!(trust.latency(now).map(f64::round), Some(100.0));
-        trust.took(200, false, now + FORGET);
-        assert_eq!(trust.latency(now + FORGET).map(f64::round), Some(150.0));
-        assert_eq!(trust.latency(now + FORGET + FADE).map(f64::round), Some(75.0));
+        assert_eq!(trust.latency(now), None, "the first answer is a cold one, and failing is no measure");
+        let half = SECOND / 2;
+        let estimate = |n: u32| trust.latency(now + half * n).map(f64::round);
+        trust.took(1_100, false, now);
+        assert_eq!(estimate(0), Some(0.0), "one answer of no time says nothing");
+        for n in 1..100 {
+            trust.took(1_100, false, now + half * n);
+        }
+        assert_eq!(estimate(99), Some(1_100.0));
+        trust.took(1, true, now + half * 100);
+        assert_eq!(estimate(100), Some(1_100.0), "a failure neither lowers it nor lets it fade");
+        trust.took(12_100, false, now + half * 101);
+        assert_eq!(estimate(101), Some(2_100.0), "a single slow one weighs little");
+        assert_eq!(estimate(103), Some(1_050.0), "and fades");
     }
 
     #[test]

@@ -33,7 +33,7 @@ use serde::{Deserialize, Serialize};
 pub use checks::{Check, Checks, Expect, StatusRange};
 pub use document::{Checked, Document};
 pub use error::{FileError, FileErrors};
-pub use limits::{RouteLimits, RouteQueue};
+pub use limits::{RouteHeaders, RouteLimits, RoutePerClient, RouteQueue, RouteUpload};
 pub use processes::Process;
 #[cfg(feature = "schema")]
 pub use reference::release_file_reference;
