@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use cutover_bench::load::Load;
 use cutover_proxy::{
-    Client, DrainReply, ErrorKind, Observation, ProxyError, ServiceTable, Target, Track, WHOLE,
+    Client, DrainReply, ErrorKind, Observation, ProxyError, ServiceTable, Target, TargetProtocol, Track,
+    WHOLE,
 };
 use tokio::task::JoinSet;
 
@@ -128,6 +129,7 @@ fn table(revisions: &[Revision; 2], active: usize) -> ServiceTable {
         revision: revision.version.into(),
         weight_bp: if index == active { WHOLE } else { 0 },
         targets: targets(revision),
+        protocol: TargetProtocol::Http1,
         checks: None,
     };
     let tracks = revisions.iter().enumerate().map(track).collect();

@@ -9,6 +9,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 
+use crate::http2;
 use crate::tcp;
 use crate::tries::{Miss, Try};
 
@@ -21,6 +22,9 @@ const BODY_SHOWN: usize = 200;
 pub(crate) async fn get(check: &CheckRequest, path: &str, expect: &file::Expect) -> Try {
     let request = request(check, path).map_err(Miss::CannotRun)?;
     let stream = tcp::connect(check.instance.address).await?;
+    if check.protocol == file::TargetProtocol::H2c {
+        return http2::get(stream, request, expect).await;
+    }
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;
     let exchange = async {
@@ -58,7 +62,7 @@ fn request(check: &CheckRequest, path: &str) -> Result<Request<Empty<Bytes>>, Fa
         .map_err(|error| fail(error.to_string()))
 }
 
-async fn judge(response: http::Response<Incoming>, expect: &file::Expect) -> Try {
+pub(crate) async fn judge(response: http::Response<Incoming>, expect: &file::Expect) -> Try {
     let status = response.status().as_u16();
     let wrong_status = !expect.status.contains(status);
     if !wrong_status && expect.body.is_none() {
@@ -105,7 +109,7 @@ fn contains(body: &[u8], text: &[u8]) -> bool {
     text.is_empty() || body.windows(text.len()).any(|window| window == text)
 }
 
-fn broken(error: &hyper::Error) -> Miss {
+pub(crate) fn broken(error: &hyper::Error) -> Miss {
     use std::error::Error;
     let cause = error.source().and_then(|source| source.downcast_ref::<std::io::Error>());
     match cause {

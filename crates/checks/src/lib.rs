@@ -4,6 +4,7 @@ mod checker;
 mod command;
 mod gate;
 mod http;
+mod http2;
 mod tcp;
 mod tries;
 

@@ -335,6 +335,34 @@ fn broken_yaml_has_a_place() {
 }
 
 #[test]
+fn targets_are_spoken_to_in_one_protocol() {
+    check(
+        &with("8080\"}", "8080\", target_protocol: h2c}"),
+        &expect![[r#"
+        ok
+    "#]],
+    );
+    check(
+        &with("8080\"}", "8080\", target_protocol: grpc}"),
+        &expect![[r#"
+        cutover.yaml:5:56: unknown value `grpc`
+          5 |   - proxy: {listen: "127.0.0.1:8080", target_protocol: grpc}
+            |                                                        ^
+          hint: expected one of: `http1`, `h2c`
+    "#]],
+    );
+    check(
+        &with("8080\"}", "8080\"}\n  - proxy: {listen: \"127.0.0.1:8081\", target_protocol: h2c}"),
+        &expect![[r#"
+            cutover.yaml:6:12: the routes say different things of the same instances
+              6 |   - proxy: {listen: "127.0.0.1:8081", target_protocol: h2c}
+                |            ^
+              hint: give each route the same `target_protocol`
+        "#]],
+    );
+}
+
+#[test]
 fn checks_of_targets_are_possible() {
     check(
         &with(

@@ -19,6 +19,8 @@ pub struct CheckRequest {
     pub checks: file::Checks,
     /// The Host header; the route's host where it has one.
     pub host: Option<String>,
+    /// What the instance speaks.
+    pub protocol: file::TargetProtocol,
     /// Where check commands run.
     pub base: PathBuf,
 }

@@ -192,7 +192,7 @@ impl Stream {
     }
 
     fn killed(&self) -> bool {
-        self.conn.as_ref().is_some_and(|conn| conn.state.killed.get())
+        self.conn.as_ref().is_some_and(|conn| conn.ends_bodies() && conn.is_killed())
     }
 }
 

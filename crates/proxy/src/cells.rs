@@ -2,16 +2,19 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use crate::count::{Arm, Counts};
-use crate::pool::Idle;
+use crate::multiplex::{LastFailure, MAX_STREAMS, Shared};
+use crate::pool::{Idle, Needs};
 use crate::room::{Slot, Slots, TrackRoom};
 use crate::trust::{Balance, Trust};
 
@@ -47,6 +50,13 @@ pub(crate) struct TargetCell {
     pub(crate) revision: Rc<RevisionCell>,
     pub(crate) in_flight: Cell<u64>,
     pub(crate) idle: RefCell<Vec<Idle>>,
+    /// It is spoken to in HTTP/2, on these connections.
+    pub(crate) http2: Cell<bool>,
+    pub(crate) shared: RefCell<Vec<Rc<Shared>>>,
+    /// Streams that it allows on one of them, as far as it is known.
+    pub(crate) most_streams: Cell<usize>,
+    /// Held by whoever opens one of them.
+    pub(crate) connecting: tokio::sync::Mutex<LastFailure>,
     /// Open connections that are not upgraded.
     pub(crate) open: RefCell<HashMap<u64, Rc<ConnState>>>,
     /// Upgraded connections; the notification asks for the close.
@@ -79,6 +89,10 @@ impl TargetCell {
             revision,
             in_flight: Cell::new(0),
             idle: RefCell::default(),
+            http2: Cell::new(false),
+            shared: RefCell::default(),
+            most_streams: Cell::new(MAX_STREAMS),
+            connecting: tokio::sync::Mutex::new(None),
             open: RefCell::default(),
             tunnels: RefCell::default(),
             gone: Cell::new(false),
@@ -129,8 +143,14 @@ impl TargetCell {
         }
     }
 
-    /// Closes what is idle.
+    /// Tells whether a request shares a connection with others.
+    pub(crate) fn multiplexes(&self, needs: Needs) -> bool {
+        self.http2.get() && !needs.own
+    }
+
+    /// Closes what is idle; what is shared ends with its last stream.
     pub(crate) fn purge(&self) {
+        self.shared.borrow_mut().clear();
         for idle in self.idle.borrow_mut().drain(..) {
             idle.retire();
         }
@@ -155,6 +175,11 @@ pub(crate) struct ConnState {
 }
 
 impl ConnState {
+    pub(crate) fn new(stream: &TcpStream) -> io::Result<Self> {
+        let socket = rustix::io::fcntl_dupfd_cloexec(stream, 3)?;
+        Ok(Self { socket, idle: Cell::new(false), killed: Cell::new(false) })
+    }
+
     /// Cuts the connection; hyper then sees the end of its stream.
     pub(crate) fn kill(&self) {
         self.killed.set(true);

@@ -5,16 +5,19 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, header};
+use http::{HeaderValue, Request, Response, header};
 use http_body::Body;
 use hyper::body::Incoming;
-use hyper::client::conn::http1;
+use hyper::client::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::body::UpBody;
+use crate::headers;
+use crate::http2::Local;
+use crate::table::TargetProtocol;
 
 /// No more of a body is read.
 const BODY_BYTES: usize = 64 << 10;
@@ -68,33 +71,53 @@ impl TargetChecks {
     }
 
     /// Asks once; the error says why the target did not pass.
-    pub(crate) async fn ask(&self, address: SocketAddr, host: Option<&str>) -> Result<(), String> {
+    pub(crate) async fn ask(
+        &self,
+        address: SocketAddr,
+        host: Option<&str>,
+        protocol: TargetProtocol,
+    ) -> Result<(), String> {
         let limit = Duration::from_millis(self.timeout_ms);
-        match timeout(limit, self.exchange(address, host)).await {
+        match timeout(limit, self.exchange(address, host, protocol)).await {
             Ok(answer) => answer,
             Err(_) => Err(format!("no answer within {limit:?}")),
         }
     }
 
-    async fn exchange(&self, address: SocketAddr, host: Option<&str>) -> Result<(), String> {
+    async fn exchange(
+        &self,
+        address: SocketAddr,
+        host: Option<&str>,
+        protocol: TargetProtocol,
+    ) -> Result<(), String> {
         let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
         let Some(path) = &self.path else { return Ok(()) };
-        let broken = |error: hyper::Error| match std::error::Error::source(&error) {
-            Some(cause) => cause.to_string(),
-            None => error.to_string(),
-        };
-        let (mut sender, connection) =
-            http1::handshake::<_, UpBody>(TokioIo::new(stream)).await.map_err(broken)?;
         let host = host.map_or_else(|| address.to_string(), str::to_owned);
-        let request = Request::get(path.as_str())
+        let mut request = Request::get(path.as_str())
             .header(header::HOST, HeaderValue::from_str(&host).map_err(|error| error.to_string())?)
             .header(header::USER_AGENT, "cutover-check")
             .header(header::ACCEPT, "*/*")
-            .header(header::CONNECTION, "close")
             .body(UpBody::Empty)
             .map_err(|error| error.to_string())?;
+        if protocol == TargetProtocol::H2c {
+            headers::to_http2(&mut request);
+            let (mut sender, connection) =
+                http2::handshake(Local, TokioIo::new(stream)).await.map_err(broken)?;
+            return self.judged(sender.send_request(request), connection).await;
+        }
+        request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+        self.judged(sender.send_request(request), connection).await
+    }
+
+    /// Waits for the answer, while its connection is driven, and compares it with what is expected.
+    async fn judged(
+        &self,
+        sent: impl Future<Output = hyper::Result<Response<Incoming>>>,
+        connection: impl Future,
+    ) -> Result<(), String> {
         let exchange = async {
-            let response = sender.send_request(request).await.map_err(broken)?;
+            let response = sent.await.map_err(broken)?;
             let status = response.status().as_u16();
             // Read in any case: a server whose answer is not taken logs a broken connection every few seconds.
             let body = read(response.into_body()).await;
@@ -114,6 +137,13 @@ impl TargetChecks {
             // The connection is driven beside the exchange and is dropped with it.
             () = async { let _ = connection.await; std::future::pending::<()>().await } => unreachable!("pending"),
         }
+    }
+}
+
+fn broken(error: hyper::Error) -> String {
+    match std::error::Error::source(&error) {
+        Some(cause) => cause.to_string(),
+        None => error.to_string(),
     }
 }
 

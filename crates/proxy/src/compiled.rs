@@ -8,7 +8,7 @@ use crate::gate::Gate;
 use crate::limits::Limits;
 use crate::retries::Retries;
 use crate::room::{ServiceRoom, TrackRoom};
-use crate::table::{ServiceTable, Table, Target, normal_hosts};
+use crate::table::{ServiceTable, Table, Target, TargetProtocol, normal_hosts};
 use crate::trust::Balance;
 
 /// Shared by all threads, immutable.
@@ -53,6 +53,7 @@ pub(crate) struct CompiledTrack {
     pub(crate) revision: Arc<str>,
     pub(crate) targets: Vec<Target>,
     pub(crate) room: Arc<TrackRoom>,
+    pub(crate) http2: bool,
 }
 
 /// What the control thread knows beside the table.
@@ -133,6 +134,7 @@ impl CompiledService {
                     revision: track.revision.as_str().into(),
                     targets: track.targets.clone(),
                     room: live.room.track(&track.revision),
+                    http2: track.protocol == TargetProtocol::H2c,
                 })
                 .collect(),
             weights: effective(service, live.suspended),

@@ -14,8 +14,9 @@ use crate::body::{DownBody, UpBody, Upload};
 use crate::claim::Claim;
 use crate::exhausted::EXHAUSTED;
 use crate::headers;
+use crate::multiplex;
 use crate::pin::{PIN_HEADER, verify};
-use crate::pool::{self, Conn, KEEP_IDLE, SendFailure};
+use crate::pool::{self, Conn, KEEP_IDLE, Needs, SendFailure};
 use crate::refusal::{Refusal, lost, refuse};
 use crate::route::{MAX_ATTEMPTS, Router, Tried, Wish};
 use crate::tunnel;
@@ -228,14 +229,15 @@ pub(crate) async fn attempt(
     sending: &Sending,
     spare: &mut Option<Request<UpBody>>,
 ) -> Attempt {
-    if let Some(mut conn) = pool::checkout(&claim.target, !sending.repeatable) {
+    let needs = Needs { strict: !sending.repeatable, own: sending.upgrade };
+    if let Some(mut conn) = pool::checkout(&claim.target, needs) {
         match send(&mut conn, request, sending).await {
             Ok(response) => return Attempt::Answered(response, conn),
             Err(Failure::TimedOut) => return Attempt::Lost("response-timeout"),
             Err(Failure::Send(SendFailure::Unsent(again))) => request = *again,
             Err(Failure::Send(SendFailure::Sent(_))) => {
                 // A kept connection that dies says nothing about the target: its server may have closed it just then.
-                match spare.take().filter(|_| !conn.state.killed.get()) {
+                match spare.take().filter(|_| !conn.is_killed()) {
                     Some(again) => {
                         *spare = Some(copy(again.method(), again.uri(), again.headers()));
                         request = again;
@@ -246,7 +248,7 @@ pub(crate) async fn attempt(
         }
         claim.reconnected();
     }
-    let mut conn = match pool::connect(&claim.target).await {
+    let mut conn = match pool::connect(&claim.target, needs).await {
         Ok(conn) => conn,
         Err(reason) => return Attempt::Unsent(Box::new(request), reason),
     };
@@ -254,9 +256,7 @@ pub(crate) async fn attempt(
         Ok(response) => Attempt::Answered(response, conn),
         Err(Failure::TimedOut) => Attempt::Lost("response-timeout"),
         Err(Failure::Send(SendFailure::Unsent(again))) => Attempt::Unsent(again, "target-closed"),
-        Err(Failure::Send(SendFailure::Sent(error))) => {
-            Attempt::Lost(if error.is_parse() { "bad-response" } else { "target-closed" })
-        }
+        Err(Failure::Send(SendFailure::Sent(error))) => Attempt::Lost(multiplex::reason(&error)),
     }
 }
 

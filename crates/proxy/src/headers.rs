@@ -6,6 +6,7 @@ use http::header::{
     CONNECTION, COOKIE, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
     PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
+use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Uri, Version, request};
 use std::time::Duration;
 
@@ -125,6 +126,34 @@ pub(crate) fn to_target(
     head.uri = path.map_or_else(Uri::default, Uri::from);
     head.version = Version::HTTP_11;
     forwarded(&mut head.headers, peer, trust_forwarded);
+}
+
+/// Makes a request for a target of HTTP/1.1 one for a target of HTTP/2.
+pub(crate) fn to_http2<B>(request: &mut Request<B>) {
+    if request.version() == Version::HTTP_2 {
+        return;
+    }
+    let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    let host = request.headers_mut().remove(HOST);
+    let authority = host.as_ref().and_then(|host| Authority::try_from(host.as_bytes()).ok());
+    parts.scheme = Some(Scheme::HTTP);
+    // A client of HTTP/1.0 need not name one, but a request of HTTP/2 has to.
+    parts.authority = Some(authority.unwrap_or_else(|| Authority::from_static("localhost")));
+    if parts.path_and_query.is_none() {
+        parts.path_and_query = Some(PathAndQuery::from_static("/"));
+    }
+    *request.uri_mut() = Uri::from_parts(parts).expect("scheme, authority and path are all there");
+    *request.version_mut() = Version::HTTP_2;
+}
+
+/// Takes [`to_http2`] back.
+pub(crate) fn to_http1<B>(request: &mut Request<B>) {
+    let parts = std::mem::take(request.uri_mut()).into_parts();
+    if let Some(host) = parts.authority.and_then(|host| HeaderValue::from_str(host.as_str()).ok()) {
+        request.headers_mut().insert(HOST, host);
+    }
+    *request.uri_mut() = parts.path_and_query.map_or_else(Uri::default, Uri::from);
+    *request.version_mut() = Version::HTTP_11;
 }
 
 /// HTTP/2 may cut the cookies into fields of their own; HTTP/1 knows one field only (RFC 9113, 8.2.3).

@@ -36,6 +36,7 @@ mod http2;
 mod limits;
 mod lock;
 mod metrics;
+mod multiplex;
 mod pin;
 mod pool;
 mod protocol;
@@ -73,7 +74,9 @@ pub use protocol::{
 };
 pub use refusal::{BLAME_HEADER, REASON_HEADER, REASONS, Reason};
 pub use retries::Retries;
-pub use table::{CandidateLease, Guard, PinKey, SCHEMA, ServiceTable, Table, Target, Track, WHOLE};
+pub use table::{
+    CandidateLease, Guard, PinKey, SCHEMA, ServiceTable, Table, Target, TargetProtocol, Track, WHOLE,
+};
 pub use traffic::{MAX_PAGE, Traffic, Waiting};
 pub use trust::Balance;
 pub use upload::Pace;

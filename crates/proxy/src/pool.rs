@@ -5,7 +5,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
@@ -15,6 +15,8 @@ use tokio::time::timeout;
 use crate::body::UpBody;
 use crate::cells::{ConnState, TargetCell};
 use crate::exhausted;
+use crate::headers;
+use crate::multiplex;
 
 /// Longest time a connection is kept idle: shorter than the idle timeout of any server we know.
 pub(crate) const KEEP_IDLE: Duration = Duration::from_secs(2);
@@ -24,13 +26,22 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// A connection that was idle for this long shows that its server keeps connections.
 const KEPT_FOR: Duration = Duration::from_millis(50);
 /// Most idle connections a thread keeps to one target.
-const MAX_IDLE: usize = 256;
+const MAX_IDLE: usize = 1024;
 
 /// A connection to a target in use; dropping it closes the connection.
 #[derive(Debug)]
-pub(crate) struct Conn {
+pub(crate) enum Conn {
+    /// Of HTTP/1.1, with this request alone.
+    Own(Own),
+    /// A stream of a connection of HTTP/2; the connection stays.
+    Shared(multiplex::Stream),
+}
+
+/// A connection of HTTP/1.1 in use.
+#[derive(Debug)]
+pub(crate) struct Own {
     sender: SendRequest<UpBody>,
-    pub(crate) state: Rc<ConnState>,
+    state: Rc<ConnState>,
     target: Rc<TargetCell>,
 }
 
@@ -58,8 +69,21 @@ pub(crate) enum SendFailure {
     Sent(hyper::Error),
 }
 
-/// Takes a kept connection. `strict` asks for one that will hardly be closed under the request.
-pub(crate) fn checkout(target: &Rc<TargetCell>, strict: bool) -> Option<Conn> {
+/// How a request is sent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Needs {
+    /// A connection that will hardly be closed under the request.
+    pub(crate) strict: bool,
+    /// One of its own, which it will keep as a tunnel: HTTP/1.1, whatever the target speaks otherwise.
+    pub(crate) own: bool,
+}
+
+/// Takes a kept connection.
+pub(crate) fn checkout(target: &Rc<TargetCell>, needs: Needs) -> Option<Conn> {
+    if target.multiplexes(needs) {
+        return multiplex::checkout(target).map(Conn::Shared);
+    }
+    let strict = needs.strict;
     // A server may close right after its response, unannounced, while the next request is on its way: until it is
     // known that it does not, what cannot be repeated goes over a new connection.
     if strict && (target.closes_silently.get() || !target.keeps.get()) {
@@ -76,16 +100,27 @@ pub(crate) fn checkout(target: &Rc<TargetCell>, strict: bool) -> Option<Conn> {
             continue;
         }
         idle.state.idle.set(false);
-        return Some(Conn { sender: idle.sender, state: idle.state, target: target.clone() });
+        return Some(Conn::Own(Own { sender: idle.sender, state: idle.state, target: target.clone() }));
     }
     None
 }
 
 /// Opens a connection; the error is the machine-readable reason.
-pub(crate) async fn connect(target: &Rc<TargetCell>) -> Result<Conn, &'static str> {
+pub(crate) async fn connect(target: &Rc<TargetCell>, needs: Needs) -> Result<Conn, &'static str> {
+    if target.multiplexes(needs) {
+        return multiplex::connect(target).await.map(Conn::Shared);
+    }
+    connected(target, || open(target)).await.map(Conn::Own)
+}
+
+/// Opens a connection within the limits; a failure makes the target suspect.
+pub(crate) async fn connected<T, F>(target: &Rc<TargetCell>, open: impl Fn() -> F) -> Result<T, &'static str>
+where
+    F: Future<Output = io::Result<T>>,
+{
     let begun = Instant::now();
     let opened = loop {
-        match timeout(CONNECT_TIMEOUT, open(target)).await {
+        match timeout(CONNECT_TIMEOUT, open()).await {
             Ok(Err(error)) if exhausted::is_exhausted(&error) => {
                 if begun.elapsed() >= exhausted::WAIT {
                     return Err(exhausted::EXHAUSTED);
@@ -115,11 +150,10 @@ pub(crate) async fn connect(target: &Rc<TargetCell>) -> Result<Conn, &'static st
     Err(reason)
 }
 
-async fn open(target: &Rc<TargetCell>) -> io::Result<Conn> {
+async fn open(target: &Rc<TargetCell>) -> io::Result<Own> {
     let stream = TcpStream::connect(target.address).await?;
     stream.set_nodelay(true)?;
-    let socket = rustix::io::fcntl_dupfd_cloexec(&stream, 3)?;
-    let state = Rc::new(ConnState { socket, idle: Cell::new(false), killed: Cell::new(false) });
+    let state = Rc::new(ConnState::new(&stream)?);
     let (sender, connection) = http1::Builder::new()
         .preserve_header_case(false)
         .handshake::<_, UpBody>(TokioIo::new(stream))
@@ -137,7 +171,7 @@ async fn open(target: &Rc<TargetCell>) -> io::Result<Conn> {
         owner.open.borrow_mut().remove(&id);
         owner.wake_drain();
     });
-    Ok(Conn { sender, state, target: target.clone() })
+    Ok(Own { sender, state, target: target.clone() })
 }
 
 pub(crate) fn next_id() -> u64 {
@@ -151,6 +185,40 @@ pub(crate) fn next_id() -> u64 {
 impl Conn {
     /// Sends a request and waits for the response head.
     pub(crate) async fn send(&mut self, request: Request<UpBody>) -> Result<Response<Incoming>, SendFailure> {
+        match self {
+            Self::Own(own) => own.send(request).await,
+            Self::Shared(stream) => stream.send(request).await,
+        }
+    }
+
+    /// Tells whether the deadline of a drain cut the connection.
+    pub(crate) fn is_killed(&self) -> bool {
+        match self {
+            Self::Own(own) => own.state.killed.get(),
+            Self::Shared(stream) => stream.state().killed.get(),
+        }
+    }
+
+    /// Tells whether the end of the connection could be taken for the end of a body.
+    pub(crate) fn ends_bodies(&self) -> bool {
+        matches!(self, Self::Own(_))
+    }
+
+    /// Keeps the connection for the next request, if it can be used again and its target still wants requests.
+    pub(crate) fn give_back(self, keep: Duration) {
+        // A shared one is there for others all the time; this only ends the stream.
+        if let Self::Own(own) = self {
+            own.give_back(keep);
+        }
+    }
+}
+
+impl Own {
+    async fn send(&mut self, mut request: Request<UpBody>) -> Result<Response<Incoming>, SendFailure> {
+        // Prepared for another target, which was asked before this one.
+        if request.version() == Version::HTTP_2 {
+            headers::to_http1(&mut request);
+        }
         match self.sender.try_send_request(request).await {
             Ok(response) => Ok(response),
             Err(mut error) => Err(match error.take_message() {
@@ -160,8 +228,7 @@ impl Conn {
         }
     }
 
-    /// Keeps the connection for the next request, if it can be used again and its target still wants requests.
-    pub(crate) fn give_back(mut self, keep: Duration) {
+    fn give_back(mut self, keep: Duration) {
         if keep.is_zero() || exhausted::is_pressed() || self.state.killed.get() || self.sender.is_closed() {
             return;
         }
@@ -190,6 +257,7 @@ impl Conn {
 
 /// Closes connections that were idle for too long, before their servers do.
 pub(crate) fn sweep(target: &TargetCell) {
+    multiplex::sweep(target);
     let now = Instant::now();
     let mut idle = target.idle.borrow_mut();
     if !target.keeps.get() {

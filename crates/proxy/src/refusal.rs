@@ -70,6 +70,12 @@ pub const REASONS: &[Reason] = &[
         "the target closed the connection before it answered; the request may have had its effect",
     ),
     reason(
+        "target-reset",
+        502,
+        "target",
+        "the target gave the request up before it answered; it may have had its effect",
+    ),
+    reason(
         "drain-deadline",
         504,
         "operator",

@@ -138,6 +138,9 @@ impl Router {
                         Rc::new(cell)
                     });
                     cell.gone.set(false);
+                    if cell.http2.replace(track.http2) != track.http2 {
+                        cell.purge();
+                    }
                     if !revision.draining.get() {
                         cell.cutting.set(false);
                     }

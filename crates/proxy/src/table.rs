@@ -97,6 +97,27 @@ pub struct Track {
     /// What they are asked all the time; none: nothing, they count as up.
     #[serde(default)]
     pub checks: Option<TargetChecks>,
+    /// What they speak.
+    #[serde(default, skip_serializing_if = "TargetProtocol::is_http1")]
+    pub protocol: TargetProtocol,
+}
+
+/// How a target is spoken to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TargetProtocol {
+    /// HTTP/1.1, a request at a time on each connection.
+    #[default]
+    Http1,
+    /// HTTP/2 without TLS, with prior knowledge; what upgrades the connection still goes by HTTP/1.1.
+    H2c,
+}
+
+impl TargetProtocol {
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+    fn is_http1(&self) -> bool {
+        *self == Self::Http1
+    }
 }
 
 /// Address of one instance.
@@ -343,6 +364,7 @@ mod tests {
             revision: revision.into(),
             weight_bp,
             targets: vec![Target { instance: "a".into(), address, ready: true }],
+            protocol: TargetProtocol::Http1,
             checks: None,
         }
     }

@@ -297,7 +297,7 @@ fn observe(router: &Router) -> ThreadObservation {
         };
         for target in router.targets.borrow().values().filter(|target| Rc::ptr_eq(&target.revision, cell)) {
             revision.websockets += target.tunnels.borrow().len() as u64;
-            revision.pooled += target.idle.borrow().len() as u64;
+            revision.pooled += (target.idle.borrow().len() + target.shared.borrow().len()) as u64;
             revision.connections += target.open.borrow().len() as u64;
         }
         seen.revisions.push((cell.service.clone(), cell.revision.clone(), revision));

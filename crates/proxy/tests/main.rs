@@ -10,6 +10,7 @@ mod suite {
     mod control;
     mod drain;
     mod h2_client;
+    mod h2_target;
     mod harness;
     mod health;
     mod http;

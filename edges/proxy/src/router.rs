@@ -18,7 +18,7 @@ use cutover_proxy::{
 };
 
 use crate::faults::fault;
-use crate::table::{assets, balance, check, limits, retries, targets_of, wanted};
+use crate::table::{assets, balance, check, limits, retries, speak, targets_of, wanted};
 
 /// How long a candidate keeps its weight without a living driver, in milliseconds.
 pub const LEASE_MS: u64 = 10_000;
@@ -172,6 +172,8 @@ impl Router for ProxyRouter {
             wanted(seen.as_ref().map(|seen| &seen.table), &bound, shift, targets, LEASE_MS, &self.pin_key);
         if !routes.is_empty() {
             table.assets = assets(routes);
+            let candidate = shift.lease.as_ref().map(|lease| &lease.candidate);
+            speak(&mut table, seen.as_ref().map(|seen| &seen.table), candidate, routes);
             table.balance = balance(routes);
             table.retries = retries(routes);
             table.limits = limits(routes);

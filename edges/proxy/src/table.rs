@@ -6,7 +6,7 @@ use cutover_core::{Lease, RevisionId, Shift, file};
 use cutover_ports::Target;
 use cutover_proxy::{
     Balance, CandidateLease, Guard, HeaderLimit, Limits, Pace, PerClient, PinKey, Retries, ServiceTable,
-    TargetChecks, Track, Waiting,
+    TargetChecks, TargetProtocol, Track, Waiting,
 };
 
 /// Makes the table that `shift` asks for, keeping what it does not speak of from `before`.
@@ -37,6 +37,10 @@ pub(crate) fn wanted(
             revision: revision.to_string(),
             weight_bp: shift.weight_of(revision).bp(),
             targets: targets_of(revision, targets),
+            protocol: before
+                .and_then(|before| before.track(revision.as_str()))
+                .map(|track| track.protocol)
+                .unwrap_or_default(),
             checks: before
                 .and_then(|before| before.track(revision.as_str()))
                 .and_then(|track| track.checks.clone()),
@@ -84,6 +88,26 @@ pub(crate) fn assets(routes: &[file::Route]) -> Vec<String> {
     prefixes.sort();
     prefixes.dedup();
     prefixes
+}
+
+/// Lets the candidate, and what is new in the table, be spoken to as the routes say; revisions that were there before may
+/// speak something else.
+pub(crate) fn speak(
+    table: &mut ServiceTable,
+    before: Option<&ServiceTable>,
+    candidate: Option<&RevisionId>,
+    routes: &[file::Route],
+) {
+    let protocol = match file::TargetProtocol::of(routes) {
+        file::TargetProtocol::Http1 => TargetProtocol::Http1,
+        file::TargetProtocol::H2c => TargetProtocol::H2c,
+    };
+    for track in &mut table.tracks {
+        let known = before.is_some_and(|before| before.track(&track.revision).is_some());
+        if !known || candidate.is_some_and(|candidate| candidate.as_str() == track.revision) {
+            track.protocol = protocol;
+        }
+    }
 }
 
 /// Lets the proxy ask every target what the routes say, all of which say the same. The question of a revision's own health
@@ -174,6 +198,34 @@ fn guard(guard: &file::Guard) -> Guard {
 mod tests {
     use super::*;
 
+    fn routes(protocol: &str) -> Vec<file::Route> {
+        let text = format!(r#"[{{"proxy": {{"listen": "127.0.0.1:1", "target_protocol": "{protocol}"}}}}]"#);
+        serde_json::from_str(&text).expect("a list of routes")
+    }
+
+    #[test]
+    fn a_revision_keeps_its_protocol_while_the_candidate_speaks_another() {
+        let track = |revision: &str| Track {
+            revision: revision.into(),
+            weight_bp: 0,
+            targets: Vec::new(),
+            protocol: TargetProtocol::Http1,
+            checks: None,
+        };
+        let before = ServiceTable { tracks: vec![track("v1")], ..ServiceTable::default() };
+        let mut table = ServiceTable { tracks: vec![track("v1"), track("v2")], ..ServiceTable::default() };
+        let protocols = |table: &ServiceTable| {
+            table.tracks.iter().map(|track| track.protocol == TargetProtocol::H2c).collect::<Vec<_>>()
+        };
+        speak(&mut table, Some(&before), Some(&RevisionId::new("v2")), &routes("h2c"));
+        assert_eq!(protocols(&table), [false, true]);
+        // Stable on its own, and again after the proxy has lost its table.
+        speak(&mut table, Some(&before), None, &routes("h2c"));
+        assert_eq!(protocols(&table), [false, true]);
+        speak(&mut table, None, None, &routes("h2c"));
+        assert_eq!(protocols(&table), [true, true]);
+    }
+
     fn track(revision: &str, path: Option<&str>) -> Track {
         let checks = path.map(|path| TargetChecks {
             path: Some(path.into()),
@@ -184,7 +236,13 @@ mod tests {
             fall: 1,
             rise: 1,
         });
-        Track { revision: revision.into(), weight_bp: 0, targets: Vec::new(), checks }
+        Track {
+            revision: revision.into(),
+            weight_bp: 0,
+            targets: Vec::new(),
+            checks,
+            protocol: TargetProtocol::Http1,
+        }
     }
 
     fn asked(route: &str, of_revision: bool) -> Vec<(Option<String>, u64)> {

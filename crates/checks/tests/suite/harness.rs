@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use cutover_checks::NetworkChecker;
-use cutover_core::file::{Check, Checks};
+use cutover_core::file::{Check, Checks, TargetProtocol};
 use cutover_core::{Fault, Span};
 use cutover_ports::{CheckRequest, CheckedInstance, Checker};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -76,12 +76,24 @@ pub(crate) async fn ask_in(
     within_ms: u64,
     health: Vec<Check>,
 ) -> Result<String, Fault> {
+    ask_as(TargetProtocol::Http1, base, address, within_ms, health).await
+}
+
+/// Asks an instance that speaks `protocol`.
+pub(crate) async fn ask_as(
+    protocol: TargetProtocol,
+    base: &Path,
+    address: SocketAddr,
+    within_ms: u64,
+    health: Vec<Check>,
+) -> Result<String, Fault> {
     let request = CheckRequest {
         service: "shop".into(),
         revision: "r-0123456789ab".into(),
         instance: CheckedInstance { id: "012345-1-abcd".into(), address },
         checks: Checks { health, within: Span::from_ms(within_ms) },
         host: None,
+        protocol,
         base: base.to_path_buf(),
     };
     NetworkChecker::new().check(&request).await
@@ -96,4 +108,28 @@ pub(crate) fn told(fault: &Fault, address: SocketAddr) -> String {
         if next && words[at].parse::<u32>().is_ok() { "N" } else { words[at] }
     };
     (0..words.len()).map(word).collect::<Vec<_>>().join(" ").replace("N try", "N tries")
+}
+
+/// Answers with HTTP/2, and with `status`; returns the requests through the channel.
+pub(crate) async fn server_http2(
+    status: u16,
+) -> (SocketAddr, tokio::sync::mpsc::UnboundedReceiver<http::request::Parts>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (seen, requests) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let seen = seen.clone();
+            let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
+                let _ = seen.send(request.into_parts().0);
+                let body = http_body_util::Full::new(bytes::Bytes::from_static(b"of http/2"));
+                let answer = http::Response::builder().status(status).body(body);
+                async move { answer }
+            });
+            let executor = hyper_util::rt::TokioExecutor::new();
+            let io = hyper_util::rt::TokioIo::new(stream);
+            tokio::spawn(hyper::server::conn::http2::Builder::new(executor).serve_connection(io, service));
+        }
+    });
+    (address, requests)
 }

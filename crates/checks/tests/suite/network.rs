@@ -1,9 +1,9 @@
 //! HTTP and TCP checks.
 
-use cutover_core::file::{Check, Expect, StatusRange};
+use cutover_core::file::{Check, Expect, StatusRange, TargetProtocol};
 use cutover_core::{After, Blame, Span};
 
-use super::harness::{answer, ask, nowhere, path, server, tcp, told};
+use super::harness::{answer, ask, ask_as, nowhere, path, server, server_http2, tcp, told};
 
 async fn failure(answers: &[&str], check: Check) -> String {
     let (address, _requests) = server(answers).await;
@@ -28,6 +28,25 @@ async fn what_passes_is_told_with_its_time() {
     let line = ask(address, 5000, vec![tcp(), path("/")]).await.unwrap();
     assert!(line.starts_with("tcp passed in ") && line.contains("; GET / passed in "), "{line}");
     assert!(ask(address, 5000, vec![]).await.unwrap().starts_with("tcp passed"), "no check means tcp");
+}
+
+#[tokio::test]
+async fn an_instance_of_http_2_is_asked_in_http_2() {
+    let ask = async |address, within_ms| {
+        ask_as(TargetProtocol::H2c, "/".as_ref(), address, within_ms, vec![path("/health?a=b")]).await
+    };
+    let (address, mut requests) = server_http2(200).await;
+    assert!(ask(address, 5000).await.unwrap().starts_with("GET /health?a=b passed in "));
+    let request = requests.recv().await.unwrap();
+    assert_eq!(request.uri.to_string(), format!("http://{address}/health?a=b"));
+    assert!(!request.headers.contains_key("host") && !request.headers.contains_key("connection"));
+    let (address, _requests) = server_http2(503).await;
+    let text = told(&ask(address, 300).await.unwrap_err(), address);
+    let wanted = "GET /health?a=b on ADDRESS: answered 503, expected 200-399 for 300ms, N tries; body begins: of http/2";
+    assert_eq!(text, wanted);
+    let (address, _requests) = server(&[&answer("200 OK", "fine")]).await;
+    let text = told(&ask(address, 300).await.unwrap_err(), address);
+    assert!(text.contains("the answer broke off"), "{text}");
 }
 
 #[tokio::test]

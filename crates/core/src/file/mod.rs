@@ -12,6 +12,7 @@ mod limits;
 mod misfit;
 mod overlay;
 mod processes;
+mod protocols;
 mod read;
 #[cfg(feature = "schema")]
 mod reference;
@@ -35,6 +36,7 @@ pub use document::{Checked, Document};
 pub use error::{FileError, FileErrors};
 pub use limits::{RouteHeaders, RouteLimits, RoutePerClient, RouteQueue, RouteUpload};
 pub use processes::Process;
+pub use protocols::TargetProtocol;
 #[cfg(feature = "schema")]
 pub use reference::release_file_reference;
 #[cfg(feature = "schema")]
@@ -214,6 +216,9 @@ pub struct ProxyRoute {
     /// while they run: pages of one revision ask for their files while requests go to another.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub assets: Vec<String>,
+    /// What the instances speak; the same for all routes.
+    #[serde(default, skip_serializing_if = "TargetProtocol::is_default")]
+    pub target_protocol: TargetProtocol,
     /// What the proxy asks each target all the time; the same for all routes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checks: Option<RouteChecks>,

@@ -97,6 +97,7 @@ pub(super) fn mistakes(file: &ReleaseFile) -> Vec<Mistake> {
     found.extend(file.strategy.mistakes(local.replicas));
     let routes = file.route.iter().enumerate();
     found.extend(routes.flat_map(|(i, Route::Proxy(proxy))| asset_mistakes(i, proxy)));
+    found.extend(super::protocols::mistakes(&file.route));
     found.extend(super::targets::mistakes(&file.route));
     found.extend(super::limits::mistakes(&file.route));
     found.extend(environment_mistakes(local));

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cutover_core::file::Route;
+use cutover_core::file::{Route, TargetProtocol};
 use cutover_core::{After, Evidence, Fault, InstanceId, Outcome, Release, RevisionId};
 use cutover_ports::{CheckRequest, CheckedInstance, InstanceState, ObservedInstance};
 use futures_util::StreamExt;
@@ -180,6 +180,7 @@ async fn pass(
         instance: CheckedInstance { id: instance.id.clone(), address: instance.address },
         checks: release.file.checks.clone(),
         host,
+        protocol: TargetProtocol::of(&release.file.route),
         base: PathBuf::from(&release.base),
     };
     let line = tokio::select! {

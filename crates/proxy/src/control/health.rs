@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::Control;
 use crate::checks::{Row, TargetChecks};
 use crate::protocol::TargetObservation;
-use crate::table::{ServiceTable, Table};
+use crate::table::{ServiceTable, Table, TargetProtocol};
 
 /// Most checks under way at once: a thousand targets must not take a thousand descriptors.
 const MOST_AT_ONCE: usize = 64;
@@ -24,7 +24,7 @@ const TOGETHER: Duration = Duration::from_millis(20);
 type Key = (String, SocketAddr);
 
 /// A check that is due: what, how, and as which host.
-type Due = (Key, Rc<TargetChecks>, Option<Rc<str>>);
+type Due = (Key, Rc<TargetChecks>, Option<Rc<str>>, TargetProtocol);
 
 /// What the checks of this worker have found.
 #[derive(Default)]
@@ -37,6 +37,7 @@ pub(crate) struct Health {
 struct Checked {
     checks: Rc<TargetChecks>,
     host: Option<Rc<str>>,
+    protocol: TargetProtocol,
     row: Row,
     due: Instant,
     under_way: bool,
@@ -60,6 +61,7 @@ impl Health {
                     let entry = known.entry(key.clone()).or_insert_with(|| Checked {
                         checks: checks.clone(),
                         host: None,
+                        protocol: track.protocol,
                         row: Row::new(vouched),
                         due: first,
                         under_way: false,
@@ -69,6 +71,7 @@ impl Health {
                         entry.checks = checks.clone();
                     }
                     entry.host.clone_from(&host);
+                    entry.protocol = track.protocol;
                     wanted.insert(key);
                 }
             }
@@ -113,7 +116,7 @@ impl Health {
         for (key, checked) in self.targets.borrow_mut().iter_mut().filter(|(_, checked)| !checked.under_way) {
             if checked.due <= soon && due.len() < free {
                 checked.under_way = true;
-                due.push((key.clone(), checked.checks.clone(), checked.host.clone()));
+                due.push((key.clone(), checked.checks.clone(), checked.host.clone(), checked.protocol));
             } else if checked.due > soon {
                 next = Some(next.map_or(checked.due, |next: Instant| next.min(checked.due)));
             }
@@ -144,11 +147,11 @@ impl Control {
         let under_way = Rc::new(std::cell::Cell::new(0_usize));
         loop {
             let (due, next) = self.health.due(MOST_AT_ONCE.saturating_sub(under_way.get()));
-            for (key, checks, host) in due {
+            for (key, checks, host, protocol) in due {
                 under_way.set(under_way.get() + 1);
                 let (control, under_way) = (self.clone(), under_way.clone());
                 tokio::task::spawn_local(async move {
-                    let answer = checks.ask(key.1, host.as_deref()).await;
+                    let answer = checks.ask(key.1, host.as_deref(), protocol).await;
                     under_way.set(under_way.get() - 1);
                     let turned = control.health.answered(&key, answer);
                     control.health.stir.notify_one();

@@ -6,7 +6,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use cutover_proxy::{
-    Arm, CandidateLease, Client, Counts, Guard, Observation, ServiceTable, SetReply, Target, Track,
+    Arm, CandidateLease, Client, Counts, Guard, Observation, ServiceTable, SetReply, Target, TargetProtocol,
+    Track,
 };
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -164,7 +165,8 @@ pub(crate) fn track(revision: &str, weight_bp: u16, addresses: &[SocketAddr]) ->
         address: *address,
         ready: true,
     });
-    Track { revision: revision.into(), weight_bp, targets: targets.collect(), checks: None }
+    let (protocol, checks) = (TargetProtocol::Http1, None);
+    Track { revision: revision.into(), weight_bp, targets: targets.collect(), checks, protocol }
 }
 
 pub(crate) fn table(tracks: Vec<Track>) -> ServiceTable {

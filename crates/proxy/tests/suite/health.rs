@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 
-use cutover_proxy::{ErrorKind, Observation, ServiceTable, TargetChecks, TargetObservation};
+use cutover_proxy::{ErrorKind, Observation, ServiceTable, TargetChecks, TargetObservation, TargetProtocol};
 use rustix::process::Signal;
 
 use super::harness::{Proxy, SERVICE, Wire, signal, table, track, until_seen};
@@ -157,4 +157,20 @@ async fn checks_that_cannot_be_made_are_refused() {
         let refused = proxy.client.set(SERVICE, 0, 1, &checked(&[a.addr], wrong)).await.unwrap_err();
         assert_eq!(refused.kind(), &ErrorKind::Invalid);
     }
+}
+
+#[tokio::test]
+async fn a_target_of_http_2_is_asked_in_http_2() {
+    let (proxy, upstream) = (Proxy::start().await, Upstream::start("v1").await);
+    let mut service = checked(&[upstream.addr], every(20));
+    service.tracks[0].protocol = TargetProtocol::H2c;
+    proxy.set(0, &service).await;
+    let seen = until_seen(&proxy, "asked", |seen| target(seen, upstream.addr).asked >= 3).await;
+    assert_eq!((target(&seen, upstream.addr).up, &target(&seen, upstream.addr).why), (true, &None));
+    let shared = &upstream.shared;
+    let (all, of_http2) = (&shared.connections, &shared.shared_connections);
+    assert!(all.load(Ordering::SeqCst) <= of_http2.load(Ordering::SeqCst) + 1, "each in HTTP/2");
+    upstream.shared.status.store(500, Ordering::SeqCst);
+    let seen = until_seen(&proxy, "down", |seen| !target(seen, upstream.addr).up).await;
+    assert_eq!(target(&seen, upstream.addr).why.as_deref(), Some("answered 500"));
 }

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ use http_body::Frame;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
 /// A server named by its revision.
@@ -34,6 +34,12 @@ pub(crate) struct Shared {
     pub(crate) delay_ms: AtomicU64,
     pub(crate) requests: AtomicU64,
     pub(crate) connections: AtomicU64,
+    /// Those of HTTP/2 among them.
+    pub(crate) shared_connections: AtomicU64,
+    /// Streams that a connection of HTTP/2 may have at once.
+    pub(crate) most_streams: AtomicU32,
+    /// A connection of HTTP/2 says GOAWAY after so many requests.
+    pub(crate) retires_after: AtomicU64,
     /// Static files below `/assets/` that it has.
     pub(crate) files: Mutex<Vec<String>>,
     /// Bodies of the POSTs received.
@@ -56,6 +62,9 @@ impl Upstream {
             delay_ms: AtomicU64::new(0),
             requests: AtomicU64::new(0),
             connections: AtomicU64::new(0),
+            shared_connections: AtomicU64::new(0),
+            most_streams: AtomicU32::new(200),
+            retires_after: AtomicU64::new(u64::MAX),
             files: Mutex::default(),
             posted: Mutex::default(),
         });
@@ -67,6 +76,10 @@ impl Upstream {
                 own.connections.fetch_add(1, Ordering::SeqCst);
                 let shared = own.clone();
                 tokio::spawn(async move {
+                    let mut first = [0; 3];
+                    if stream.peek(&mut first).await.is_ok() && first == *b"PRI" {
+                        return serve_http2(stream, shared).await;
+                    }
                     let service = service_fn(move |request| answer(request, shared.clone()));
                     let _ = http1::Builder::new()
                         .half_close(true)
@@ -88,6 +101,28 @@ impl Drop for Upstream {
     fn drop(&mut self) {
         self.task.abort();
     }
+}
+
+async fn serve_http2(stream: TcpStream, shared: Arc<Shared>) {
+    shared.shared_connections.fetch_add(1, Ordering::SeqCst);
+    let (served, retires) = (Arc::new(AtomicU64::new(0)), Arc::new(Notify::new()));
+    let (own, limit, retire) = (shared.clone(), shared.retires_after.load(Ordering::SeqCst), retires.clone());
+    let service = service_fn(move |request| {
+        if served.fetch_add(1, Ordering::SeqCst) + 1 == limit {
+            retire.notify_one();
+        }
+        answer(request, own.clone())
+    });
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .max_concurrent_streams(shared.most_streams.load(Ordering::SeqCst))
+        .enable_connect_protocol()
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = retires.notified() => connection.as_mut().graceful_shutdown(),
+    }
+    let _ = connection.await;
 }
 
 async fn answer(mut request: Request<Incoming>, shared: Arc<Shared>) -> Result<Response<Body>, Infallible> {
@@ -122,6 +157,8 @@ async fn answer(mut request: Request<Incoming>, shared: Arc<Shared>) -> Result<R
             lines.sort();
             Response::new(full(format!("{} {}\n{}", request.method(), request.uri(), lines.join("\n"))))
         }
+        "big" => Response::new(full(vec![b'x'; argument as usize])),
+        "grpc" => Response::new(grpc(request.into_body())),
         "echo" => Response::new(request.into_body().boxed()),
         "trailers" => match request.into_body().collect().await {
             Ok(body) => {
@@ -170,6 +207,27 @@ async fn answer(mut request: Request<Incoming>, shared: Arc<Shared>) -> Result<R
         response.headers_mut().insert("trailer", HeaderValue::from_static("x-sum"));
     }
     Ok(response)
+}
+
+/// Answers each message with itself, at the end with the status in trailers, as servers of gRPC do.
+fn grpc(mut body: Incoming) -> Body {
+    let (sender, mut receiver) = mpsc::channel::<Frame<Bytes>>(1);
+    tokio::spawn(async move {
+        let mut count = 0_u64;
+        while let Some(Ok(frame)) = body.frame().await {
+            let Ok(data) = frame.into_data() else { break };
+            count += u64::from(!data.is_empty());
+            if sender.send(Frame::data(data)).await.is_err() {
+                return;
+            }
+        }
+        let mut trailers = HeaderMap::new();
+        trailers.insert("grpc-status", HeaderValue::from_static("5"));
+        trailers.insert("x-messages", HeaderValue::from(count));
+        let _ = sender.send(Frame::trailers(trailers)).await;
+    });
+    let frames = Poll(Box::new(move |cx| receiver.poll_recv(cx).map(|frame| frame.map(Ok))));
+    StreamBody::new(frames).boxed()
 }
 
 /// Chunks a few milliseconds apart, then a trailer.
