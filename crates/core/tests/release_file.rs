@@ -415,6 +415,32 @@ fn checks_of_targets_are_possible() {
 #[test]
 fn limits_that_let_nothing_through_are_mistakes() {
     check(
+        &with(
+            "8080\"}",
+            "8080\", limits: {body: 10Mi, headers: {}, per_client: {rate: 5, at_once: 2}, upload: {least: 1Ki}}}",
+        ),
+        &expect![[r#"
+            ok
+        "#]],
+    );
+    check(
+        &with("8080\"}", "8080\", limits: {per_client: {burst: 0}, upload: {within: 0s}}}"),
+        &expect![[r#"
+            cutover.yaml:5:60: a client with a limit of 0 gets nothing
+              5 |   - proxy: {listen: "127.0.0.1:8080", limits: {per_client: {burst: 0}, upload: {within: 0s}}}
+                |                                                            ^
+              hint: give at least 1, or leave the key out
+            cutover.yaml:5:60: neither rate nor open requests of a client are limited here
+              5 |   - proxy: {listen: "127.0.0.1:8080", limits: {per_client: {burst: 0}, upload: {within: 0s}}}
+                |                                                            ^
+              hint: give a `rate`, or how many `at_once`
+            cutover.yaml:5:80: no body is ever slower than nothing
+              5 |   - proxy: {listen: "127.0.0.1:8080", limits: {per_client: {burst: 0}, upload: {within: 0s}}}
+                |                                                                                ^
+              hint: such as `upload: {least: 1Ki, within: 30s}`
+        "#]],
+    );
+    check(
         &with("8080\"}", "8080\", limits: {per_target: 50, queue: {limit: 100, wait: 2s}}}"),
         &expect![[r#"
             ok

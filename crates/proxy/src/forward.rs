@@ -94,7 +94,8 @@ pub(crate) async fn forward(
     let upgrade = headers::upgrade_of(request.headers()).filter(|_| request.version() == Version::HTTP_11);
     let client = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
     let (mut head, body) = request.into_parts();
-    let (body, upload) = UpBody::new(body, head.version);
+    let (mut body, upload) = UpBody::new(body, head.version);
+    body.watch(wish.service.watch_upload());
     headers::to_target(&mut head, from, upgrade.as_ref(), plan.trust_forwarded);
     let sending = Sending {
         upload,
@@ -114,6 +115,7 @@ pub(crate) async fn forward(
                 if let Some(asset) = asset.filter(|_| assets::is_missing(&answered.response)) {
                     answered = assets::ask_others(&router, &wish.service.name, &asset, answered).await;
                 }
+                answered.claim.guest = wish.guest.take();
                 return answer(answered, client, &sending);
             }
             Attempt::Unsent(_, EXHAUSTED) => {
@@ -124,6 +126,15 @@ pub(crate) async fn forward(
             Attempt::Unsent(again, reason) => {
                 request = *again;
                 reason
+            }
+            Attempt::Lost(_)
+                if sending.upload.as_ref().is_some_and(|upload| upload.refused.get().is_some()) =>
+            {
+                // Whatever the target makes of the rest, the client asked for too much.
+                drop(claim);
+                return lost(
+                    sending.upload.and_then(|upload| upload.refused.get()).unwrap_or("client-aborted"),
+                );
             }
             Attempt::Lost(_) if sending.upload.as_ref().is_some_and(|upload| upload.failed.get()) => {
                 // The client broke off its own upload: no fault of the target.
@@ -197,6 +208,10 @@ fn admit(router: &Router, request: &mut Request<Incoming>, from: From) -> Result
         });
     };
     let service = &compiled.services[at];
+    let cell = router
+        .service(at)
+        .ok_or_else(|| unavailable("no-target", format!("service \"{}\" is not known here", service.name)))?;
+    let guest = cell.admit(request, from.peer.ip(), service.trust_forwarded)?;
     // Whatever the client sent, the target never sees the header: it is not for it to believe.
     let pin = request.headers_mut().remove(PIN_HEADER);
     let pinned = pin.as_ref().and_then(|pin| {
@@ -209,15 +224,13 @@ fn admit(router: &Router, request: &mut Request<Incoming>, from: From) -> Result
     }
     // Who pins a revision wants to know what that one says.
     let asset = pinned.is_none() && assets::is_asset(request.method(), request.uri(), &service.assets);
-    let no_target = || unavailable("no-target", format!("service \"{}\" has no ready target", service.name));
-    let cell = router.service(at).ok_or_else(no_target)?;
     cell.request(std::time::Instant::now());
     // Who is pinned needs no seat, but the target is not to see its cookie either.
     let seat = service.sticky.as_ref().and_then(|sticky| {
         sticky::seat(sticky, request.headers_mut(), service.issuer(from.secure).filter(|_| pinned.is_none()))
     });
-    let mut wish = Wish::new(cell, at, pinned);
-    wish.seat = seat.as_ref().map(|seat| seat.number);
+    let number = seat.as_ref().map(|seat| seat.number);
+    let wish = Wish { guest, seat: number, ..Wish::new(cell, at, pinned) };
     let plan = Plan {
         trust_forwarded: service.trust_forwarded,
         response_timeout: service.response_timeout_ms.map(Duration::from_millis),

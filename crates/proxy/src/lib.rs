@@ -17,6 +17,7 @@ mod certificate;
 mod checks;
 mod claim;
 mod client;
+mod clients;
 mod compat;
 mod compiled;
 mod control;
@@ -57,19 +58,21 @@ mod tls;
 mod traffic;
 mod trust;
 mod tunnel;
+mod upload;
 mod wait;
 mod worker;
 mod x509;
 
 pub use checks::TargetChecks;
 pub use client::Client;
+pub use clients::PerClient;
 pub use compat::{OLDEST_PROTOCOL, PROTOCOL};
 pub use count::{Arm, Counts, Histogram};
 pub use error::{ErrorKind, ProxyError};
 pub use exhausted::EXHAUSTED;
 pub use forward::BRIDGED_HEADER;
 pub use holder::{HolderOptions, run_holder};
-pub use limits::Limits;
+pub use limits::{HeaderLimit, Limits};
 pub use pin::{PIN_HEADER, sign_pin};
 pub use protocol::{
     ArmObservation, DrainReply, Event, EventKind, GuardNumbers, Hello, Observation, RenewReply,
@@ -84,4 +87,5 @@ pub use table::{
 pub use tls::{CertificateObservation, TlsRoute};
 pub use traffic::{MAX_PAGE, Traffic, Waiting};
 pub use trust::Balance;
+pub use upload::Pace;
 pub use worker::{WorkerOptions, run_worker};

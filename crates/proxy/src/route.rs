@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use crate::balance::{Picked, pick};
 use crate::cells::{ArmCell, ArmKey, Places, RevisionCell, TargetCell};
 use crate::claim::Claim;
+use crate::clients::Guest;
 use crate::compiled::{Compiled, CompiledService};
 use crate::count::Arm;
 use crate::room::TrackRoom;
@@ -73,6 +74,8 @@ pub(crate) struct Wish {
     pub(crate) at: usize,
     /// It has waited: it is not behind those that wait.
     pub(crate) in_line: bool,
+    /// Its place among what its client may have at once.
+    pub(crate) guest: Option<Guest>,
     /// The operator's flow let it through.
     pub(crate) passed: bool,
     /// Revision of a valid pin header.
@@ -88,7 +91,17 @@ pub(crate) struct Wish {
 impl Wish {
     /// Begins with the cell of a service and its place in the table.
     pub(crate) fn new(service: Rc<ServiceCell>, at: usize, pinned: Option<String>) -> Self {
-        Self { service, at, in_line: false, passed: false, pinned, seat: None, tried: Vec::new(), last: None }
+        Self {
+            service,
+            at,
+            in_line: false,
+            passed: false,
+            guest: None,
+            pinned,
+            seat: None,
+            tried: Vec::new(),
+            last: None,
+        }
     }
 }
 

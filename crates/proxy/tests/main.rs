@@ -15,6 +15,7 @@ mod suite {
     mod health;
     mod http;
     mod http2;
+    mod limits;
     mod load;
     mod metrics;
     mod processes;

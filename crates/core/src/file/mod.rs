@@ -36,7 +36,7 @@ use serde::{Deserialize, Serialize};
 pub use checks::{Check, Checks, Expect, StatusRange};
 pub use document::{Checked, Document};
 pub use error::{FileError, FileErrors};
-pub use limits::{RouteLimits, RouteQueue};
+pub use limits::{RouteHeaders, RouteLimits, RoutePerClient, RouteQueue, RouteUpload};
 pub use processes::Process;
 pub use protocols::TargetProtocol;
 #[cfg(feature = "schema")]
