@@ -415,6 +415,32 @@ fn checks_of_targets_are_possible() {
 #[test]
 fn limits_that_let_nothing_through_are_mistakes() {
     check(
+        &with(
+            "8080\"}",
+            "8080\", limits: {body: 10Mi, headers: {}, per_client: {rate: 5, at_once: 2}, upload: {least: 1Ki}}}",
+        ),
+        &expect![[r#"
+            ok
+        "#]],
+    );
+    check(
+        &with("8080\"}", "8080\", limits: {per_client: {burst: 0}, upload: {within: 0s}}}"),
+        &expect![[r#"
+            cutover.yaml:5:60: a client with a limit of 0 gets nothing
+              5 |   - proxy: {listen: "127.0.0.1:8080", limits: {per_client: {burst: 0}, upload: {within: 0s}}}
+                |                                                            ^
+              hint: give at least 1, or leave the key out
+            cutover.yaml:5:60: neither rate nor open requests of a client are limited here
+              5 |   - proxy: {listen: "127.0.0.1:8080", limits: {per_client: {burst: 0}, upload: {within: 0s}}}
+                |                                                            ^
+              hint: give a `rate`, or how many `at_once`
+            cutover.yaml:5:80: no body is ever slower than nothing
+              5 |   - proxy: {listen: "127.0.0.1:8080", limits: {per_client: {burst: 0}, upload: {within: 0s}}}
+                |                                                                                ^
+              hint: such as `upload: {least: 1Ki, within: 30s}`
+        "#]],
+    );
+    check(
         &with("8080\"}", "8080\", limits: {per_target: 50, queue: {limit: 100, wait: 2s}}}"),
         &expect![[r#"
             ok
@@ -445,6 +471,59 @@ fn limits_that_let_nothing_through_are_mistakes() {
             |                                                       ^
           hint: add it, or remove `queue`
     "#]],
+    );
+}
+
+#[test]
+fn paths_and_seats_that_cannot_be_are_mistakes() {
+    for good in ["path: /api", "path: /", "sticky: {by: cookie}", "sticky: {by: header, name: x-user-id}"] {
+        check(
+            &with("8080\"}", &format!("8080\", {good}}}")),
+            &expect![[r#"
+                ok
+            "#]],
+        );
+    }
+    check(
+        &with("8080\"}", "8080\", path: api, sticky: {by: header}}"),
+        &expect![[r#"
+            cutover.yaml:5:45: "api" is not the beginning of a path
+              5 |   - proxy: {listen: "127.0.0.1:8080", path: api, sticky: {by: header}}
+                |                                             ^
+              hint: begin it with / and end it with a whole segment, such as `/api`
+            cutover.yaml:5:58: no header is named
+              5 |   - proxy: {listen: "127.0.0.1:8080", path: api, sticky: {by: header}}
+                |                                                          ^
+              hint: add its name, such as `name: x-user-id`
+        "#]],
+    );
+    check(
+        &with("8080\"}", "8080\", path: \"/a?b\", sticky: {by: cookie, name: \"a=b\"}}"),
+        &expect![[r#"
+            cutover.yaml:5:45: "/a?b" is not the beginning of a path
+              5 |   - proxy: {listen: "127.0.0.1:8080", path: "/a?b", sticky: {by: cookie, name: "a=b"}}
+                |                                             ^
+              hint: begin it with / and end it with a whole segment, such as `/api`
+            cutover.yaml:5:80: "a=b" is not a name
+              5 |   - proxy: {listen: "127.0.0.1:8080", path: "/a?b", sticky: {by: cookie, name: "a=b"}}
+                |                                                                                ^
+              hint: use letters, digits and dashes
+        "#]],
+    );
+    check(
+        &with("8080\"}", "8080\", sticky: {by: cooky}}\n  - proxy: {listen: \"127.0.0.1:8081\"}"),
+        &expect![[r#"
+            cutover.yaml:5:52: unknown value `cooky`
+              5 |   - proxy: {listen: "127.0.0.1:8080", sticky: {by: cooky}}
+                |                                                    ^
+              hint: did you mean `cookie`? Expected one of: `cookie`, `header`
+        "#]],
+    );
+    check(
+        &with("8080\"}", "8080\", sticky: {by: cookie}}\n  - proxy: {listen: \"127.0.0.1:8081\"}"),
+        &expect![[r#"
+            ok
+        "#]],
     );
 }
 

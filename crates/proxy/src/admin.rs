@@ -229,7 +229,7 @@ async fn observe(worker: &Worker, only: Option<&str>) -> Result<Observation, Pro
         let targets = control.health.observe(name, table);
         let certificates = control.certificates.borrow().observe(&table.tls);
         let mut table = table.clone();
-        table.pin_key = None;
+        (table.pin_key, table.former_pin_key) = (None, None);
         let service = ServiceObservation {
             effective: table.tracks.iter().map(|track| track.revision.clone()).zip(weights).collect(),
             table,

@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 
 use crate::claim::Claim;
 use crate::pool::Conn;
+use crate::upload::Watched;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -21,6 +22,8 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub(crate) struct Upload {
     pub(crate) failed: Cell<bool>,
     pub(crate) moved: Cell<Instant>,
+    /// Why we ended it ourselves.
+    pub(crate) refused: Cell<Option<&'static str>>,
 }
 
 /// Body of a request on its way to a target.
@@ -40,6 +43,7 @@ pub(crate) struct Upstreaming {
     upload: Rc<Upload>,
     /// The connection carries nothing else meanwhile. A stream of HTTP/2 is reset instead.
     linger: bool,
+    watched: Option<Box<Watched>>,
 }
 
 /// How long the rest of an unwanted body is read.
@@ -72,9 +76,23 @@ impl UpBody {
         if body.is_end_stream() {
             return (Self::Empty, None);
         }
-        let upload = Rc::new(Upload { failed: Cell::new(false), moved: Cell::new(Instant::now()) });
+        let upload = Rc::new(Upload {
+            failed: Cell::new(false),
+            moved: Cell::new(Instant::now()),
+            refused: Cell::new(None),
+        });
         let linger = version < Version::HTTP_2;
-        (Self::Stream(Upstreaming { body: Some(body), upload: upload.clone(), linger }), Some(upload))
+        (
+            Self::Stream(Upstreaming { body: Some(body), upload: upload.clone(), linger, watched: None }),
+            Some(upload),
+        )
+    }
+
+    /// Ends the body with an error when it is too long, or comes too slowly.
+    pub(crate) fn watch(&mut self, watched: Option<Box<Watched>>) {
+        if let Self::Stream(streaming) = self {
+            streaming.watched = watched;
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -84,22 +102,26 @@ impl UpBody {
 
 impl Body for UpBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BoxError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
-            Self::Stream(Upstreaming { body: Some(body), upload, .. }) => {
+            Self::Stream(Upstreaming { body: Some(body), upload, watched, .. }) => {
                 let polled = Pin::new(body).poll_frame(cx);
+                if let Some(reason) = watched.as_mut().and_then(|watched| watched.look(&polled, cx)) {
+                    upload.refused.set(Some(reason));
+                    return Poll::Ready(Some(Err(reason.into())));
+                }
                 match &polled {
                     Poll::Ready(Some(Err(_))) => upload.failed.set(true),
                     Poll::Ready(_) => upload.moved.set(Instant::now()),
                     Poll::Pending => {}
                 }
-                polled
+                polled.map_err(Into::into)
             }
             Self::Stream(Upstreaming { body: None, .. }) => Poll::Ready(None),
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::cells::{ArmCell, RevisionCell, TargetCell};
+use crate::clients::Guest;
 use crate::gate::Gate;
 use crate::room::Slot;
 
@@ -23,6 +24,8 @@ pub(crate) struct Claim {
     settled: bool,
     /// The proxy itself could not make the attempt.
     excused: bool,
+    /// Its place among what its client may have at once, for as long as the response is passed on.
+    pub(crate) guest: Option<Guest>,
     /// Its place at the target, given back with it.
     _slot: Option<Slot>,
 }
@@ -57,6 +60,7 @@ impl Claim {
             status: None,
             settled: false,
             excused: false,
+            guest: None,
             _slot: slot,
         }
     }

@@ -10,8 +10,10 @@ use ipnet::IpNet;
 use crate::gate::Gate;
 use crate::limits::Limits;
 use crate::passing::Passing;
+use crate::paths;
 use crate::retries::Retries;
 use crate::room::{ServiceRoom, TrackRoom};
+use crate::sticky::{Issuer, Sticky};
 use crate::table::{ServiceTable, Table, Target, TargetProtocol, normal_hosts};
 use crate::tls::{Listeners, TlsRoute};
 use crate::trust::Balance;
@@ -38,6 +40,9 @@ pub(crate) struct Compiled {
 pub(crate) struct CompiledService {
     pub(crate) name: Arc<str>,
     listen: Vec<SocketAddr>,
+    paths: Vec<String>,
+    pub(crate) sticky: Option<Sticky>,
+    pub(crate) former_pin_key: Option<String>,
     pub(crate) tracks: Vec<CompiledTrack>,
     /// Weights in force, by track.
     pub(crate) weights: Vec<u16>,
@@ -102,8 +107,8 @@ impl Compiled {
         compiled
     }
 
-    /// Finds the service of a host on a listener; a named host wins over `*`.
-    pub(crate) fn find(&self, host: &str, listener: SocketAddr) -> Option<usize> {
+    /// Finds the service of a request on a listener; a named host wins over `*`, then the longest prefix of the path.
+    pub(crate) fn find(&self, host: &str, path: &str, listener: SocketAddr) -> Option<usize> {
         let lower;
         let host = if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
             lower = host.to_ascii_lowercase();
@@ -113,10 +118,14 @@ impl Compiled {
         };
         let matching = |host: &str| {
             let found = self.hosts.get(host)?;
-            found.iter().copied().find(|at| {
+            let here = |at: &usize| {
                 let listen = &self.services[*at].listen;
                 listen.is_empty() || listen.contains(&listener)
-            })
+            };
+            let covered = |at: usize| Some((at, paths::longest(&self.services[at].paths, path)?));
+            let best =
+                found.iter().copied().filter(here).filter_map(covered).max_by_key(|(_, covered)| *covered);
+            best.map(|(at, _)| at)
         };
         matching(host).or_else(|| matching("*"))
     }
@@ -136,6 +145,12 @@ impl Compiled {
 }
 
 impl CompiledService {
+    /// Returns who gives seats to clients; none while no release is under way: then all requests go one way.
+    pub(crate) fn issuer(&self, secure: bool) -> Option<Issuer<'_>> {
+        let keys = [self.pin_key.as_deref(), self.former_pin_key.as_deref()];
+        Some(Issuer { service: &self.name, release: self.release.as_deref()?, keys, secure })
+    }
+
     fn build(name: &str, service: &ServiceTable, live: Live) -> Self {
         let candidate = service.candidate.as_ref();
         let at = candidate.and_then(|candidate| {
@@ -145,6 +160,9 @@ impl CompiledService {
         Self {
             name: name.into(),
             listen: service.listen.clone(),
+            paths: service.paths.clone(),
+            sticky: service.sticky.clone(),
+            former_pin_key: service.former_pin_key.as_ref().map(|key| key.0.clone()),
             tracks: service
                 .tracks
                 .iter()

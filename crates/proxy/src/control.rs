@@ -237,6 +237,11 @@ impl Control {
             Some(_) => {}
             None => table.pin_key = before.as_ref().and_then(|before| before.pin_key.clone()),
         }
+        // Whoever was signed for with the key before is not forgotten by its change.
+        table.former_pin_key = before.as_ref().and_then(|before| match &before.pin_key {
+            Some(key) if table.pin_key.as_ref() != Some(key) => Some(key.clone()),
+            _ => before.former_pin_key.clone(),
+        });
         validate(name, &table, &stored.table)?;
         let tls_before = before.as_ref().map_or(&[][..], |before| &before.tls);
         let admitted = self.certificates.borrow_mut().admit(&table.tls, tls_before);

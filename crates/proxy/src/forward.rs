@@ -23,6 +23,7 @@ use crate::pool::{self, Conn, KEEP_IDLE, Needs, SendFailure};
 use crate::redirect::redirect;
 use crate::refusal::{Refusal, lost, refuse, what};
 use crate::route::{MAX_ATTEMPTS, Router, Tried, Wish};
+use crate::sticky;
 use crate::tunnel;
 use crate::wait;
 
@@ -116,7 +117,8 @@ async fn serve(
     if extended.is_some() {
         extended::to_upgrade(&mut head);
     }
-    let (body, upload) = UpBody::new(body, head.version);
+    let (mut body, upload) = UpBody::new(body, head.version);
+    body.watch(wish.service.watch_upload());
     headers::to_target(&mut head, from, upgrade.as_ref(), plan.trusted, plan.forwarded);
     let sending = Sending {
         upload,
@@ -135,6 +137,7 @@ async fn serve(
                 if let Some(asset) = asset.filter(|_| assets::is_missing(&answered.response)) {
                     answered = assets::ask_others(&router, &wish.service.name, &asset, answered).await;
                 }
+                answered.claim.guest = wish.guest.take();
                 return answer(answered, client, &sending);
             }
             Attempt::Unsent(_, EXHAUSTED) => {
@@ -145,6 +148,15 @@ async fn serve(
             Attempt::Unsent(again, reason) => {
                 request = *again;
                 reason
+            }
+            Attempt::Lost(_)
+                if sending.upload.as_ref().is_some_and(|upload| upload.refused.get().is_some()) =>
+            {
+                // Whatever the target makes of the rest, the client asked for too much.
+                drop(claim);
+                return lost(
+                    sending.upload.and_then(|upload| upload.refused.get()).unwrap_or("client-aborted"),
+                );
             }
             Attempt::Lost(_) if sending.upload.as_ref().is_some_and(|upload| upload.failed.get()) => {
                 // The client broke off its own upload: no fault of the target.
@@ -209,14 +221,15 @@ fn admit(
         return Err(Refusal { status: StatusCode::BAD_REQUEST, reason, text: what(reason).to_owned() });
     }
     let host = headers::host_of(request.uri(), request.headers());
-    let Some(at) = compiled.find(host, from.listener) else {
+    let Some(at) = compiled.find(host, request.uri().path(), from.listener) else {
         return Err(if compiled.damaged {
             unavailable(
                 "table-damaged",
                 "the proxy lost its table; set it again, or see: cutover proxy status".into(),
             )
         } else {
-            let text = format!("no service is routed for host \"{}\" here", host.escape_debug());
+            let text =
+                format!("no service is routed for host \"{}\" and this path here", host.escape_debug());
             Refusal { status: StatusCode::NOT_FOUND, reason: "no-service", text }
         });
     };
@@ -227,20 +240,30 @@ fn admit(
     if service.passing.request_id {
         told.request_id = Some(identify(request.headers_mut(), trusted));
     }
+    let cell = router
+        .service(at)
+        .ok_or_else(|| unavailable("no-target", format!("service \"{}\" is not known here", service.name)))?;
+    let guest = cell.admit(request, from.peer.ip(), trusted)?;
     // Whatever the client sent, the target never sees the header: it is not for it to believe.
     let pin = request.headers_mut().remove(PIN_HEADER);
     let pinned = pin.as_ref().and_then(|pin| {
-        verify(service.pin_key.as_deref()?, &service.name, pin.to_str().ok()?).map(str::to_owned)
+        let keys = [service.pin_key.as_deref(), service.former_pin_key.as_deref()];
+        let pin = pin.to_str().ok()?;
+        keys.into_iter().flatten().find_map(|key| verify(key, &service.name, pin)).map(str::to_owned)
     });
     if let Some(text) = service.maintenance.as_ref().filter(|_| pinned.is_none()) {
         return Err(unavailable("maintenance", text.clone()));
     }
     // Who pins a revision wants to know what that one says.
     let asset = pinned.is_none() && assets::is_asset(request.method(), request.uri(), &service.assets);
-    let no_target = || unavailable("no-target", format!("service \"{}\" has no ready target", service.name));
-    let cell = router.service(at).ok_or_else(no_target)?;
     cell.request(std::time::Instant::now());
-    let wish = Wish::new(cell, at, pinned);
+    // Who is pinned needs no seat, but the target is not to see its cookie either.
+    let seat = service.sticky.as_ref().and_then(|sticky| {
+        sticky::seat(sticky, request.headers_mut(), service.issuer(from.secure).filter(|_| pinned.is_none()))
+    });
+    let number = seat.as_ref().map(|seat| seat.number);
+    told.seat = seat.and_then(|seat| seat.cookie);
+    let wish = Wish { guest, seat: number, ..Wish::new(cell, at, pinned) };
     let plan = Plan {
         trusted,
         forwarded: service.passing.forwarded,

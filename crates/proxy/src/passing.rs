@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use http::header::{HeaderMap, HeaderName, HeaderValue, STRICT_TRANSPORT_SECURITY};
+use http::header::{HeaderMap, HeaderName, HeaderValue, SET_COOKIE, STRICT_TRANSPORT_SECURITY};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +49,8 @@ impl Passing {
 pub(crate) struct Told {
     pub(crate) hsts: Option<HeaderValue>,
     pub(crate) request_id: Option<HeaderValue>,
+    /// The cookie that lets the client stay with its revision.
+    pub(crate) seat: Option<HeaderValue>,
 }
 
 impl Told {
@@ -59,6 +61,9 @@ impl Told {
         }
         if let Some(id) = self.request_id {
             headers.entry(REQUEST_ID).or_insert(id);
+        }
+        if let Some(seat) = self.seat {
+            headers.append(SET_COOKIE, seat);
         }
     }
 }

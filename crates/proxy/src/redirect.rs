@@ -24,7 +24,7 @@ pub(crate) fn redirect(
         return None;
     }
     let host = headers::host_of(request.uri(), request.headers());
-    let service = &compiled.services[compiled.find(host, from.listener)?];
+    let service = &compiled.services[compiled.find(host, request.uri().path(), from.listener)?];
     let (_, port) = service.redirect.iter().find(|(listener, _)| *listener == from.listener)?;
     // The host was given by the client: without one there is nowhere to send it.
     if host.is_empty() || host.bytes().any(|byte| !byte.is_ascii_graphic() || b"/\\@?#\"<>".contains(&byte)) {

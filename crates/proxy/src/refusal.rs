@@ -43,6 +43,11 @@ pub const REASONS: &[Reason] = &[
     reason("plain-text", 400, "client", "this address speaks TLS"),
     reason("https-redirect", 308, "client", "this service is served by HTTPS"),
     reason("client-aborted", 400, "client", "the request body broke off"),
+    reason("client-stalled", 408, "client", "the request body came too slowly"),
+    reason("body-too-large", 413, "client", "the request body is longer than the service takes"),
+    reason("headers-too-large", 431, "client", "the request has more header fields than the service takes"),
+    reason("client-rate", 429, "client", "the client sends more requests than it may"),
+    reason("client-busy", 429, "client", "the client has as many requests at once as it may"),
     reason("no-service", 404, "operator", "no service is routed for the host"),
     reason("maintenance", 503, "operator", "the service is closed for maintenance"),
     reason("queue-full", 503, "operator", "the operator holds the requests, and no more may wait"),
@@ -91,6 +96,13 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
+    /// Refuses as the list of reasons says.
+    pub(crate) fn of(name: &'static str) -> Self {
+        let (status, what) = find(name).map_or((503, "refused"), |reason| (reason.status, reason.what));
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+        Self { status, reason: name, text: what.to_owned() }
+    }
+
     pub(crate) fn count(self, router: &Router) -> Response<DownBody> {
         *router.unrouted.borrow_mut().entry(self.reason).or_default() += 1;
         refuse(self.status, self.reason, &self.text)
@@ -166,7 +178,7 @@ pub(crate) fn refuse(status: StatusCode, name: &'static str, text: &str) -> Resp
         headers.insert(HeaderName::from_static(BLAME_HEADER), HeaderValue::from_static(reason.blame));
     }
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    if status == StatusCode::SERVICE_UNAVAILABLE {
+    if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
         headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
     if matches!(status, StatusCode::BAD_REQUEST | StatusCode::NOT_IMPLEMENTED) {

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
 
+use crate::clients::Clients;
 use crate::traffic::Traffic;
 
 /// Who waits for a service, and what it has room for.
@@ -21,6 +22,8 @@ pub(crate) struct ServiceRoom {
     pub(crate) held: Notify,
     tracks: Mutex<HashMap<String, Arc<TrackRoom>>>,
     slots: Mutex<HashMap<SocketAddr, Arc<Slots>>>,
+    /// What single clients have used up.
+    pub(crate) clients: Arc<Clients>,
 }
 
 /// Who waits for a target of a track.

@@ -12,10 +12,12 @@ use tokio::sync::Notify;
 use crate::balance::{Picked, pick};
 use crate::cells::{ArmCell, ArmKey, Places, RevisionCell, TargetCell};
 use crate::claim::Claim;
+use crate::clients::Guest;
 use crate::compiled::{Compiled, CompiledService};
 use crate::count::Arm;
 use crate::room::TrackRoom;
 use crate::service::{self, ServiceCell};
+use crate::sticky;
 use crate::table::{Target, WHOLE};
 
 /// Most attempts for one request.
@@ -72,10 +74,14 @@ pub(crate) struct Wish {
     pub(crate) at: usize,
     /// It has waited: it is not behind those that wait.
     pub(crate) in_line: bool,
+    /// Its place among what its client may have at once.
+    pub(crate) guest: Option<Guest>,
     /// The operator's flow let it through.
     pub(crate) passed: bool,
     /// Revision of a valid pin header.
     pub(crate) pinned: Option<String>,
+    /// Where its client sits; none: it is given to a revision by chance.
+    pub(crate) seat: Option<u16>,
     /// Targets that failed, in the order they were asked.
     pub(crate) tried: Vec<SocketAddr>,
     /// Revision of the last attempt, or of the draw it waits for: its targets come first.
@@ -85,7 +91,17 @@ pub(crate) struct Wish {
 impl Wish {
     /// Begins with the cell of a service and its place in the table.
     pub(crate) fn new(service: Rc<ServiceCell>, at: usize, pinned: Option<String>) -> Self {
-        Self { service, at, in_line: false, passed: false, pinned, tried: Vec::new(), last: None }
+        Self {
+            service,
+            at,
+            in_line: false,
+            passed: false,
+            guest: None,
+            pinned,
+            seat: None,
+            tried: Vec::new(),
+            last: None,
+        }
     }
 }
 
@@ -258,7 +274,10 @@ impl Router {
         let last = wish.last.as_ref().and_then(|last| {
             service.tracks.iter().position(|track| track.revision == *last).filter(|at| weights[*at] > 0)
         });
-        let drawn = last.or_else(|| draw(weights))?;
+        let drawn = last.or_else(|| match wish.seat {
+            Some(seat) => sticky::drawn(weights, service.candidate, seat),
+            None => draw(weights),
+        })?;
         let mut order: Option<usize> = Some(drawn);
         let mut asked = 0_u64;
         while let Some(index) = order {

@@ -1,16 +1,22 @@
 //! What one thread knows about a service. Single-threaded, kept as long as the service is in the table.
 
 use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use http::Request;
+
+use crate::clients::{Guest, forwarded_for};
 use crate::compiled::{Compiled, CompiledService};
-use crate::limits::Limits;
+use crate::limits::{Limits, content_length};
+use crate::refusal::Refusal;
 use crate::retries::{Retries, RetryWindow};
 use crate::room::ServiceRoom;
 use crate::route::Wish;
 use crate::traffic::Traffic;
+use crate::upload::Watched;
 
 /// One service.
 #[derive(Debug)]
@@ -47,6 +53,35 @@ impl ServiceCell {
         }
         let kept = self.room.borrow().kept()?;
         (!(wish.passed && matches!(*kept, Traffic::Flow { .. }))).then_some(kept)
+    }
+
+    /// Looks whether the service takes such a request of such a client.
+    pub(crate) fn admit<B>(
+        &self,
+        request: &Request<B>,
+        peer: IpAddr,
+        trust_forwarded: bool,
+    ) -> Result<Option<Guest>, Refusal> {
+        let limits = self.limits.borrow();
+        if limits.headers.is_some_and(|limit| limit.is_exceeded(request.headers())) {
+            return Err(Refusal::of("headers-too-large"));
+        }
+        if let Some(most) = limits.body
+            && content_length(request.headers()).is_some_and(|length| length > most)
+        {
+            return Err(Refusal::of("body-too-large"));
+        }
+        let Some(limit) = limits.per_client else { return Ok(None) };
+        let forwarded = trust_forwarded.then(|| forwarded_for(request.headers())).flatten();
+        let client = forwarded.unwrap_or(peer);
+        let clients = self.room.borrow().clients.clone();
+        clients.enter(client, limit, Instant::now()).map_err(Refusal::of)
+    }
+
+    /// Returns what watches a request body, if anything does.
+    pub(crate) fn watch_upload(&self) -> Option<Box<Watched>> {
+        let limits = self.limits.borrow();
+        Watched::new(limits.body, limits.upload)
     }
 
     /// Counts a request of a client.

@@ -10,7 +10,9 @@ use crate::checks::TargetChecks;
 use crate::error::{ErrorKind, ProxyError};
 use crate::limits::Limits;
 use crate::passing::Passing;
+use crate::paths;
 use crate::retries::Retries;
+use crate::sticky::Sticky;
 use crate::tls::TlsRoute;
 use crate::trust::Balance;
 
@@ -51,6 +53,9 @@ pub struct ServiceTable {
     /// Host names served; empty or `*`: any host.
     #[serde(default)]
     pub hosts: Vec<String>,
+    /// Path prefixes served, in whole segments; empty: all paths. The longest prefix of all services wins.
+    #[serde(default)]
+    pub paths: Vec<String>,
     /// Listeners served; empty: all of them.
     #[serde(default)]
     pub listen: Vec<SocketAddr>,
@@ -63,6 +68,12 @@ pub struct ServiceTable {
     /// Key that signs pin headers; `observe` hides it, a `set` without one keeps it.
     #[serde(default)]
     pub pin_key: Option<PinKey>,
+    /// The key before this one, which is still believed; the proxy's own, as the generation is.
+    #[serde(default)]
+    pub former_pin_key: Option<PinKey>,
+    /// How clients stay with their revision while a release is under way; none: each request is drawn anew.
+    #[serde(default)]
+    pub sticky: Option<Sticky>,
     /// Text for a 503 to every request without a pin; none: the service is open.
     #[serde(default)]
     pub maintenance: Option<String>,
@@ -330,6 +341,12 @@ pub(crate) fn validate(name: &str, service: &ServiceTable, rest: &Table) -> Resu
     {
         return invalid("pin key must be hex of at least 16 bytes".into());
     }
+    if let Some(what) = service.paths.iter().find_map(|prefix| paths::mistake(prefix)) {
+        return invalid(what);
+    }
+    if let Some(what) = service.sticky.as_ref().and_then(Sticky::mistake) {
+        return invalid(what);
+    }
     if let Some(prefix) = service.assets.iter().find(|prefix| !prefix.starts_with('/')) {
         return invalid(format!("assets below \"{prefix}\": a path begins with /"));
     }
@@ -364,10 +381,12 @@ pub(crate) fn validate(name: &str, service: &ServiceTable, rest: &Table) -> Resu
         let (ours, theirs) = (normal_hosts(&service.hosts), normal_hosts(&other.hosts));
         if let Some(host) = ours.intersection(&theirs).next()
             && shared
+            && let Some(path) = paths::shared(&service.paths, &other.paths)
         {
+            let place = if path == "/" { String::new() } else { format!(" with path \"{path}\"") };
             return invalid(format!(
-                "host \"{host}\" is already served by service \"{other_name}\" on the same listener; \
-                 give one of them another host or listener"
+                "host \"{host}\"{place} is already served by service \"{other_name}\" on the same listener; \
+                 give one of them another host, path or listener"
             ));
         }
     }

@@ -11,9 +11,11 @@ const EJECTED_FOR: Duration = Duration::from_secs(1);
 const MOST_TIMES: u32 = 16;
 /// Answers older than this hardly count for the estimate of a target's latency.
 const FORGET: Duration = Duration::from_secs(5);
+/// No answer stands for more time than this, however quiet the service is.
+const MOST_WEIGHT: Duration = Duration::from_millis(500);
 /// An estimate that nothing refreshes is half of it after this: who was slow once gets another try.
 const FADE: Duration = Duration::from_secs(1);
-/// Differences below this are the machine's, not the target's.
+/// Latencies that differ by less, in microseconds, are the same: it is what a busy machine adds to one of two equal targets.
 const NOISE_US: f64 = 1_000.0;
 /// A target that begins slowly begins with this share of an equal one.
 const FIRST_SHARE: f64 = 0.1;
@@ -102,16 +104,16 @@ impl Trust {
             return;
         }
         let sample = latency_us as f64;
-        let next = match self.latency.get() {
-            // Failing is quick: it must not draw more requests.
-            Some((known, _)) if failed && sample < known => return,
+        // Begun with nothing: the weight of an answer is the time that it stands for, so that a single slow one is no
+        // reason to leave a target alone.
+        let (known, since) = match self.latency.get() {
             None if failed => return,
-            Some((known, since)) => {
-                let passed = now.saturating_duration_since(since).as_secs_f64();
-                known + (sample - known) * passed / (passed + FORGET.as_secs_f64())
-            }
-            None => sample,
+            known => known.unwrap_or((0.0, now)),
         };
+        let passed = now.saturating_duration_since(since).min(MOST_WEIGHT).as_secs_f64();
+        let next = known + (sample - known) * passed / (passed + FORGET.as_secs_f64());
+        // Failing is quick: it must not draw more requests, and the estimate must not fade meanwhile.
+        let next = if failed { next.max(known) } else { next };
         self.latency.set(Some((next, now)));
     }
 
@@ -149,12 +151,11 @@ pub(crate) fn second_is_better(
     second == kept
 }
 
-/// Compares requests in flight × latency. Latencies within half of each other, or within a millisecond, are the same:
-/// noise must not give all requests of a quiet service to one target.
+/// Compares requests in flight × latency. Latencies within half of each other, or close, are the same: noise must not
+/// give all requests of a quiet service to one target.
 fn quicker(one: (Option<f64>, u64), other: (Option<f64>, u64)) -> bool {
-    let known = (one.0.map(|us| us + NOISE_US), other.0.map(|us| us + NOISE_US));
-    match known {
-        (Some(first), Some(second)) if first.max(second) > 1.5 * first.min(second) => {
+    match (one.0, other.0) {
+        (Some(first), Some(second)) if first.max(second) > 1.5 * first.min(second) + NOISE_US => {
             second * (other.1 + 1) as f64 <= first * (one.1 + 1) as f64
         }
         _ => other.1 < one.1,
@@ -201,10 +202,10 @@ mod tests {
     #[test]
     fn latency_times_flight_decides_where_it_differs() {
         assert!(!quicker((Some(10e3), 0), (Some(12e3), 0)), "noise");
-        assert!(!quicker((Some(100.0), 0), (Some(400.0), 0)), "noise");
         assert!(quicker((Some(10e3), 1), (Some(12e3), 0)));
-        assert!(!quicker((Some(10e3), 2), (Some(40e3), 0)), "33 against 41");
-        assert!(quicker((Some(10e3), 4), (Some(40e3), 0)), "55 against 41");
+        assert!(!quicker((Some(10e3), 2), (Some(40e3), 0)), "30 against 40");
+        assert!(quicker((Some(10e3), 4), (Some(40e3), 0)), "50 against 40");
+        assert!(!quicker((Some(900.0), 0), (Some(10.0), 0)), "close");
         assert!(!quicker((None, 0), (Some(1.0), 0)), "unknown is no slower than known");
     }
 
@@ -212,16 +213,21 @@ mod tests {
     fn the_estimate_follows_and_fades_and_failures_do_not_lower_it() {
         let (trust, now) = (Trust::default(), Instant::now());
         trust.took(1_000_000, false, now);
-        assert_eq!(trust.latency(now), None, "the first answer is a cold one");
         trust.took(1, true, now);
-        assert_eq!(trust.latency(now), None, "a failure is no measure");
-        trust.took(100, false, now);
-        trust.took(1, true, now);
-        trust.took(1, true, now + SECOND);
-        assert_eq!(trust.latency(now).map(f64::round), Some(100.0));
-        trust.took(200, false, now + FORGET);
-        assert_eq!(trust.latency(now + FORGET).map(f64::round), Some(150.0));
-        assert_eq!(trust.latency(now + FORGET + FADE).map(f64::round), Some(75.0));
+        assert_eq!(trust.latency(now), None, "the first answer is a cold one, and failing is no measure");
+        let half = SECOND / 2;
+        let estimate = |n: u32| trust.latency(now + half * n).map(f64::round);
+        trust.took(1_100, false, now);
+        assert_eq!(estimate(0), Some(0.0), "one answer of no time says nothing");
+        for n in 1..100 {
+            trust.took(1_100, false, now + half * n);
+        }
+        assert_eq!(estimate(99), Some(1_100.0));
+        trust.took(1, true, now + half * 100);
+        assert_eq!(estimate(100), Some(1_100.0), "a failure neither lowers it nor lets it fade");
+        trust.took(12_100, false, now + half * 101);
+        assert_eq!(estimate(101), Some(2_100.0), "a single slow one weighs little");
+        assert_eq!(estimate(103), Some(1_050.0), "and fades");
     }
 
     #[test]

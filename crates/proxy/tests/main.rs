@@ -15,6 +15,7 @@ mod suite {
     mod health;
     mod http;
     mod http2;
+    mod limits;
     mod load;
     mod malformed;
     mod metrics;
@@ -22,6 +23,7 @@ mod suite {
     mod processes;
     mod retain;
     mod retry;
+    mod routing;
     mod targets;
     mod tls;
     mod tls_client;

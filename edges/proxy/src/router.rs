@@ -18,7 +18,9 @@ use cutover_proxy::{
 };
 
 use crate::faults::fault;
-use crate::table::{assets, balance, check, https, limits, passing, retries, speak, targets_of, wanted};
+use crate::table::{
+    assets, balance, check, https, limits, passing, paths, retries, speak, sticky, targets_of, wanted,
+};
 
 /// How long a candidate keeps its weight without a living driver, in milliseconds.
 pub const LEASE_MS: u64 = 10_000;
@@ -195,6 +197,7 @@ impl Router for ProxyRouter {
             table.passing = passing(&bound, routes);
             table.retries = retries(routes);
             table.limits = limits(routes);
+            (table.paths, table.sticky) = (paths(routes), sticky(routes));
             check(&mut table.tracks, routes);
         }
         self.swap(fence, service, seen.as_ref(), &table).await

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use cutover_core::{Lease, RevisionId, Shift, file};
 use cutover_ports::Target;
 use cutover_proxy::{
-    Balance, CandidateLease, Guard, Limits, Passing, PinKey, Retries, ServiceTable, TargetChecks,
-    TargetProtocol, TlsRoute, Track, Waiting,
+    Balance, CandidateLease, Guard, HeaderLimit, Limits, Pace, Passing, PerClient, PinKey, Retries,
+    SEAT_COOKIE, ServiceTable, Sticky, TargetChecks, TargetProtocol, TlsRoute, Track, Waiting,
 };
 
 /// Makes the table that `shift` asks for, keeping what it does not speak of from `before`.
@@ -194,7 +194,47 @@ pub(crate) fn limits(routes: &[file::Route]) -> Limits {
     let said = routes.iter().find_map(|file::Route::Proxy(route)| route.limits.clone());
     let said = said.unwrap_or_default();
     let waiting = |queue: file::RouteQueue| Waiting { limit: queue.limit, wait_ms: queue.wait.ms() };
-    Limits { per_target: said.per_target, queue: said.queue.map(waiting) }
+    let headers =
+        |headers: file::RouteHeaders| HeaderLimit { count: headers.count, bytes: headers.size.bytes() };
+    let client = |client: file::RoutePerClient| PerClient {
+        rate: client.rate,
+        burst: client.burst,
+        at_once: client.at_once,
+    };
+    let pace =
+        |upload: file::RouteUpload| Pace { bytes: upload.least.bytes(), within_ms: upload.within.ms() };
+    Limits {
+        per_target: said.per_target,
+        queue: said.queue.map(waiting),
+        body: said.body.map(|body| body.bytes()),
+        headers: said.headers.map(headers),
+        per_client: said.per_client.map(client),
+        upload: said.upload.map(pace),
+    }
+}
+
+/// Returns the prefixes of all routes; one without takes every path.
+pub(crate) fn paths(routes: &[file::Route]) -> Vec<String> {
+    let mut paths = Vec::new();
+    for file::Route::Proxy(route) in routes {
+        match &route.path {
+            None => return Vec::new(),
+            Some(path) if !paths.contains(path) => paths.push(path.clone()),
+            Some(_) => {}
+        }
+    }
+    paths
+}
+
+/// Returns how clients stay with their revision; all routes say the same.
+pub(crate) fn sticky(routes: &[file::Route]) -> Option<Sticky> {
+    let said = routes.iter().find_map(|file::Route::Proxy(route)| route.sticky.as_ref())?;
+    Some(match said.by {
+        file::StickyBy::Cookie => {
+            Sticky::Cookie { name: said.name.clone().unwrap_or_else(|| SEAT_COOKIE.to_owned()) }
+        }
+        file::StickyBy::Header => Sticky::Header { name: said.name.clone().unwrap_or_default() },
+    })
 }
 
 /// Returns the proxy's targets of one revision.
@@ -281,6 +321,27 @@ mod tests {
         check(&mut tracks, &[file::Route::Proxy(proxy)]);
         let asked = tracks.into_iter().filter_map(|track| track.checks);
         asked.map(|checks| (checks.path, checks.interval_ms)).collect()
+    }
+
+    #[test]
+    fn what_the_routes_say_reaches_the_table() {
+        let text = r#"{"proxy": {"listen": "127.0.0.1:1", "balance": {"eject_after": 5, "slow_start": "10s"},
+            "retries": {"budget": "5%", "floor": 1},
+            "limits": {"per_target": 7, "queue": {"limit": 8, "wait": "9s"}, "body": "1Ki", "headers": {"count": 2},
+                "per_client": {"rate": 3, "at_once": 4}, "upload": {"least": "2Ki"}}}}"#;
+        let routes: Vec<file::Route> = vec![serde_json::from_str(text).expect("a route")];
+        assert_eq!(balance(&routes), Balance { eject_after: 5, slow_start_ms: 10_000 });
+        assert_eq!(retries(&routes), Retries { budget_bp: 500, floor: 1 });
+        let wanted = Limits {
+            per_target: Some(7),
+            queue: Some(Waiting { limit: 8, wait_ms: 9_000 }),
+            body: Some(1024),
+            headers: Some(HeaderLimit { count: 2, bytes: 32 << 10 }),
+            per_client: Some(PerClient { rate: Some(3), burst: 20, at_once: Some(4) }),
+            upload: Some(Pace { bytes: 2048, within_ms: 30_000 }),
+        };
+        assert_eq!(limits(&routes), wanted);
+        assert_eq!(limits(&[]), Limits::default(), "nothing is limited unless it is said");
     }
 
     #[test]

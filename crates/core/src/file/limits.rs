@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::validate::Mistake;
 use super::{Route, targets};
-use crate::units::Span;
+use crate::units::{Size, Span};
 
 /// What a service takes at most. Without a key there is no such limit.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -18,6 +18,80 @@ pub struct RouteLimits {
     /// is 503 at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue: Option<RouteQueue>,
+    /// The longest request body, such as `10Mi`; a longer one is answered 413.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<Size>,
+    /// The most header fields of a request; more is answered 431.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub headers: Option<RouteHeaders>,
+    /// What one client may have, by its address (of IPv6 its network of 64 bits); more is answered 429.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per_client: Option<RoutePerClient>,
+    /// How slowly a request body may come; slower is answered 408.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upload: Option<RouteUpload>,
+}
+
+/// The most header fields of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct RouteHeaders {
+    /// How many fields.
+    #[serde(default = "default_count")]
+    pub count: u32,
+    /// How long their names and values may be together.
+    #[serde(default = "default_size")]
+    pub size: Size,
+}
+
+/// What one client may have. Clients are told apart by the address of their connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct RoutePerClient {
+    /// How many requests a second in the long run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<u32>,
+    /// How many requests may come at once before the rate holds.
+    #[serde(default = "default_burst")]
+    pub burst: u32,
+    /// How many requests may be open at once, WebSockets among them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_once: Option<u32>,
+}
+
+/// The least that a client must send of a body while the proxy waits for it; what the instance takes to read does not count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct RouteUpload {
+    /// How much.
+    #[serde(default = "default_least")]
+    pub least: Size,
+    /// In which time.
+    #[serde(default = "default_within")]
+    pub within: Span,
+}
+
+const fn default_count() -> u32 {
+    100
+}
+
+const fn default_size() -> Size {
+    Size::from_bytes(32 << 10)
+}
+
+const fn default_burst() -> u32 {
+    20
+}
+
+const fn default_least() -> Size {
+    Size::from_bytes(1 << 10)
+}
+
+const fn default_within() -> Span {
+    Span::from_secs(30)
 }
 
 /// A bounded line of requests; what comes too late or waits too long is answered 503 with `Retry-After`.
@@ -51,6 +125,20 @@ pub(super) fn mistakes(routes: &[Route]) -> Vec<Mistake> {
         };
         if limits.per_target == Some(0) {
             say(".per_target", "0 requests at once let nothing through".into(), "leave it out for no limit");
+        }
+        if let Some(RoutePerClient { rate, burst, at_once }) = limits.per_client {
+            if rate == Some(0) || at_once == Some(0) || burst == 0 {
+                let what = "a client with a limit of 0 gets nothing".into();
+                say(".per_client", what, "give at least 1, or leave the key out");
+            }
+            if rate.is_none() && at_once.is_none() {
+                let what = "neither rate nor open requests of a client are limited here".into();
+                say(".per_client", what, "give a `rate`, or how many `at_once`");
+            }
+        }
+        if limits.upload.is_some_and(|upload| upload.least.bytes() == 0 || upload.within == Span::default()) {
+            let what = "no body is ever slower than nothing".into();
+            say(".upload", what, "such as `upload: {least: 1Ki, within: 30s}`");
         }
         let Some(queue) = limits.queue else { continue };
         if limits.per_target.is_none() {

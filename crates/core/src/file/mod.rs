@@ -17,6 +17,7 @@ mod protocols;
 mod read;
 #[cfg(feature = "schema")]
 mod reference;
+mod routing;
 #[cfg(feature = "schema")]
 mod schema;
 mod source;
@@ -36,12 +37,13 @@ use serde::{Deserialize, Serialize};
 pub use checks::{Check, Checks, Expect, StatusRange};
 pub use document::{Checked, Document};
 pub use error::{FileError, FileErrors};
-pub use limits::{RouteLimits, RouteQueue};
+pub use limits::{RouteHeaders, RouteLimits, RoutePerClient, RouteQueue, RouteUpload};
 pub use passing::network;
 pub use processes::Process;
 pub use protocols::TargetProtocol;
 #[cfg(feature = "schema")]
 pub use reference::release_file_reference;
+pub use routing::{RouteSticky, StickyBy};
 #[cfg(feature = "schema")]
 pub use schema::release_file_schema;
 pub use strategy::{BlueGreen, Canary, Rolling, Strategy};
@@ -216,6 +218,10 @@ pub struct ProxyRoute {
     /// The host name whose requests are this service's; without it all requests to that address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
+    /// The beginning of the paths that are this service's, in whole segments: `/api` is for `/api` and `/api/v1`, not for
+    /// `/apiary`. Of several services the longest wins. The instances see the whole path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
     /// Speaks HTTPS, with this certificate; clients name the host before they see it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<RouteTls>,
@@ -251,6 +257,10 @@ pub struct ProxyRoute {
     /// How many requests may be sent twice; the same for all routes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retries: Option<RouteRetries>,
+    /// How clients stay with their revision during a release; without it each request is spread by chance. The same for all
+    /// routes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sticky: Option<RouteSticky>,
     /// What the service takes at most; the same for all routes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<RouteLimits>,

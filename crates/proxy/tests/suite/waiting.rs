@@ -19,7 +19,7 @@ const LONG: Waiting = Waiting { limit: 100, wait_ms: 60_000 };
 
 fn limited(addresses: &[SocketAddr], per_target: u32, queue: Option<Waiting>) -> ServiceTable {
     let mut service = table(vec![track("v1", 10_000, addresses)]);
-    service.limits = Limits { per_target: Some(per_target), queue };
+    service.limits = Limits { per_target: Some(per_target), queue, ..Limits::default() };
     service
 }
 
@@ -67,7 +67,12 @@ async fn held() -> Held {
 
 impl Held {
     async fn until_busy(&self) {
-        until("the target has a request", || (self.now.load(Ordering::SeqCst) > 0).then_some(())).await;
+        self.until_has(1).await;
+    }
+
+    async fn until_has(&self, count: usize) {
+        let has = || (self.now.load(Ordering::SeqCst) >= count).then_some(());
+        until("the target has its requests", has).await;
     }
 }
 
@@ -78,6 +83,7 @@ async fn a_target_has_no_more_requests_than_it_may_over_all_threads() {
     proxy.set(0, &limited(&[target.addr], 3, Some(LONG))).await;
     let asked: Vec<_> = (0..20).map(|_| ask(&proxy)).collect();
     until_waiting(&proxy, 17).await;
+    target.until_has(3).await;
     target.answers.add_permits(20);
     for answer in asked {
         assert_eq!(answer.await.unwrap().unwrap().text(), "held");
