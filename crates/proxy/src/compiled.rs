@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::access::ServiceLog;
 use crate::gate::Gate;
 use crate::limits::Limits;
 use crate::retries::Retries;
@@ -43,6 +44,7 @@ pub(crate) struct CompiledService {
     pub(crate) balance: Balance,
     pub(crate) retries: Retries,
     pub(crate) limits: Arc<Limits>,
+    pub(crate) log: Option<Arc<ServiceLog>>,
     pub(crate) room: Arc<ServiceRoom>,
     /// Targets that failed their checks: asked only when no other of their track is left.
     pub(crate) down: BTreeSet<SocketAddr>,
@@ -64,6 +66,7 @@ pub(crate) struct Live {
     /// Targets that failed their checks.
     pub(crate) down: BTreeSet<SocketAddr>,
     pub(crate) room: Arc<ServiceRoom>,
+    pub(crate) log: Option<Arc<ServiceLog>>,
 }
 
 impl Compiled {
@@ -150,6 +153,7 @@ impl CompiledService {
             balance: service.balance,
             retries: service.retries,
             limits: Arc::new(service.limits.clone()),
+            log: live.log,
             room: live.room.clone(),
             down: live.down,
         }

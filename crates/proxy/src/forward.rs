@@ -9,6 +9,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
+use crate::access::Entry;
 use crate::assets;
 use crate::body::{DownBody, UpBody, Upload};
 use crate::claim::Claim;
@@ -17,7 +18,7 @@ use crate::headers;
 use crate::multiplex;
 use crate::pin::{PIN_HEADER, verify};
 use crate::pool::{self, Conn, KEEP_IDLE, Needs, SendFailure};
-use crate::refusal::{Refusal, lost, refuse};
+use crate::refusal::{Refusal, lost, reason_of, refuse};
 use crate::route::{MAX_ATTEMPTS, Router, Tried, Wish};
 use crate::tunnel;
 use crate::wait;
@@ -61,10 +62,28 @@ pub(crate) struct Answered {
 /// Serves one request. Never fails: what goes wrong becomes a response.
 pub(crate) async fn forward(
     router: Rc<Router>,
-    mut request: Request<Incoming>,
+    request: Request<Incoming>,
     from: From,
 ) -> Response<DownBody> {
-    let admitted = match admit(&router, &mut request, from) {
+    // Taken by the claim whose response is passed on; what is left here was answered by the proxy itself.
+    let mut log = None;
+    let response = serve(router, request, from, &mut log).await;
+    if let Some(mut log) = log {
+        log.status = Some(response.status().as_u16());
+        log.reason = reason_of(&response);
+        log.bytes = http_body::Body::size_hint(response.body()).exact().unwrap_or(0);
+        log.whole = true;
+    }
+    response
+}
+
+async fn serve(
+    router: Rc<Router>,
+    mut request: Request<Incoming>,
+    from: From,
+    log: &mut Option<Box<Entry>>,
+) -> Response<DownBody> {
+    let admitted = match admit(&router, &mut request, from, log) {
         // Nothing was read of the body: who waits costs no more than its head.
         Ok((mut wish, plan)) => wait::claim(&router, &mut wish).await.map(|claim| (claim, wish, plan)),
         Err(refusal) => Err(refusal.into()),
@@ -101,6 +120,7 @@ pub(crate) async fn forward(
                     answered = assets::ask_others(&router, &wish.service.name, &asset, answered).await;
                 }
                 answered.claim.guest = wish.guest.take();
+                answered.claim.log = log.take();
                 return answer(answered, client, &sending);
             }
             Attempt::Unsent(_, EXHAUSTED) => {
@@ -164,7 +184,12 @@ struct Plan {
     asset: bool,
 }
 
-fn admit(router: &Router, request: &mut Request<Incoming>, from: From) -> Result<(Wish, Plan), Refusal> {
+fn admit(
+    router: &Router,
+    request: &mut Request<Incoming>,
+    from: From,
+    log: &mut Option<Box<Entry>>,
+) -> Result<(Wish, Plan), Refusal> {
     let compiled = router.compiled.borrow();
     let unavailable =
         |reason, text: String| Refusal { status: StatusCode::SERVICE_UNAVAILABLE, reason, text };
@@ -192,6 +217,7 @@ fn admit(router: &Router, request: &mut Request<Incoming>, from: From) -> Result
     let cell = router
         .service(at)
         .ok_or_else(|| unavailable("no-target", format!("service \"{}\" is not known here", service.name)))?;
+    *log = cell.log(request, from.peer.ip());
     let guest = cell.admit(request, from.peer.ip(), service.trust_forwarded)?;
     // Whatever the client sent, the target never sees the header: it is not for it to believe.
     let pin = request.headers_mut().remove(PIN_HEADER);

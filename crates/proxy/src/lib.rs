@@ -8,6 +8,8 @@
 //! - SIGHUP to the holder: a new worker takes over, the old one finishes its requests
 //! - SIGTERM to the holder: the worker finishes its requests, then both end
 
+mod access;
+mod access_file;
 mod admin;
 mod assets;
 mod balance;
@@ -57,6 +59,7 @@ mod upload;
 mod wait;
 mod worker;
 
+pub use access::{AccessFormat, AccessLog};
 pub use checks::TargetChecks;
 pub use client::Client;
 pub use clients::PerClient;

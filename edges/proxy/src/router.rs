@@ -18,7 +18,7 @@ use cutover_proxy::{
 };
 
 use crate::faults::fault;
-use crate::table::{assets, balance, check, limits, retries, speak, targets_of, wanted};
+use crate::table::{access_log, assets, balance, check, limits, retries, speak, targets_of, wanted};
 
 /// How long a candidate keeps its weight without a living driver, in milliseconds.
 pub const LEASE_MS: u64 = 10_000;
@@ -177,6 +177,7 @@ impl Router for ProxyRouter {
             table.balance = balance(routes);
             table.retries = retries(routes);
             table.limits = limits(routes);
+            table.access_log = access_log(routes);
             check(&mut table.tracks, routes);
         }
         self.swap(fence, service, seen.as_ref(), &table).await

@@ -100,6 +100,7 @@ pub(super) fn mistakes(file: &ReleaseFile) -> Vec<Mistake> {
     found.extend(super::protocols::mistakes(&file.route));
     found.extend(super::targets::mistakes(&file.route));
     found.extend(super::limits::mistakes(&file.route));
+    found.extend(super::access_log::mistakes(&file.route));
     found.extend(environment_mistakes(local));
     found.extend(super::processes::mistakes(&file.processes));
     found.extend(file.checks.health.iter().enumerate().flat_map(|(i, check)| check_mistakes(i, check)));
