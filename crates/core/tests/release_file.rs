@@ -475,6 +475,59 @@ fn limits_that_let_nothing_through_are_mistakes() {
 }
 
 #[test]
+fn paths_and_seats_that_cannot_be_are_mistakes() {
+    for good in ["path: /api", "path: /", "sticky: {by: cookie}", "sticky: {by: header, name: x-user-id}"] {
+        check(
+            &with("8080\"}", &format!("8080\", {good}}}")),
+            &expect![[r#"
+                ok
+            "#]],
+        );
+    }
+    check(
+        &with("8080\"}", "8080\", path: api, sticky: {by: header}}"),
+        &expect![[r#"
+            cutover.yaml:5:45: "api" is not the beginning of a path
+              5 |   - proxy: {listen: "127.0.0.1:8080", path: api, sticky: {by: header}}
+                |                                             ^
+              hint: begin it with / and end it with a whole segment, such as `/api`
+            cutover.yaml:5:58: no header is named
+              5 |   - proxy: {listen: "127.0.0.1:8080", path: api, sticky: {by: header}}
+                |                                                          ^
+              hint: add its name, such as `name: x-user-id`
+        "#]],
+    );
+    check(
+        &with("8080\"}", "8080\", path: \"/a?b\", sticky: {by: cookie, name: \"a=b\"}}"),
+        &expect![[r#"
+            cutover.yaml:5:45: "/a?b" is not the beginning of a path
+              5 |   - proxy: {listen: "127.0.0.1:8080", path: "/a?b", sticky: {by: cookie, name: "a=b"}}
+                |                                             ^
+              hint: begin it with / and end it with a whole segment, such as `/api`
+            cutover.yaml:5:80: "a=b" is not a name
+              5 |   - proxy: {listen: "127.0.0.1:8080", path: "/a?b", sticky: {by: cookie, name: "a=b"}}
+                |                                                                                ^
+              hint: use letters, digits and dashes
+        "#]],
+    );
+    check(
+        &with("8080\"}", "8080\", sticky: {by: cooky}}\n  - proxy: {listen: \"127.0.0.1:8081\"}"),
+        &expect![[r#"
+            cutover.yaml:5:52: unknown value `cooky`
+              5 |   - proxy: {listen: "127.0.0.1:8080", sticky: {by: cooky}}
+                |                                                    ^
+              hint: did you mean `cookie`? Expected one of: `cookie`, `header`
+        "#]],
+    );
+    check(
+        &with("8080\"}", "8080\", sticky: {by: cookie}}\n  - proxy: {listen: \"127.0.0.1:8081\"}"),
+        &expect![[r#"
+            ok
+        "#]],
+    );
+}
+
+#[test]
 fn an_access_log_has_a_sample_and_a_size() {
     check(
         &with("8080\"}", "8080\", access_log: {}}"),
@@ -517,6 +570,54 @@ fn targets_are_asked_what_let_them_in_unless_the_route_says_otherwise() {
     assert_eq!(
         asked("checks: {health: [{run: ./check.sh}]}\n"),
         "tcp true expects 200-399 every 10s, of the revision: true"
+    );
+}
+
+#[test]
+fn https_has_its_files_and_its_redirect_a_goal() {
+    let tls = "tls: {cert: /c.pem, key: /k.pem, hsts: 365d}";
+    let good = format!("8443\", {tls}}}\n  - proxy: {{listen: \"127.0.0.1:8080\", redirect: https}}");
+    check(
+        &with("8080\"}", &good),
+        &expect![[r#"
+        ok
+    "#]],
+    );
+    check(
+        &with("8080\"}", "8080\", redirect: https, tls: {cert: c.pem, key: k.pem}}"),
+        &expect![[r#"
+        cutover.yaml:5:49: this route speaks HTTPS already
+          5 |   - proxy: {listen: "127.0.0.1:8080", redirect: https, tls: {cert: c.pem, key: k.pem}}
+            |                                                 ^
+          hint: remove `redirect`
+        cutover.yaml:5:68: the proxy needs an absolute path
+          5 |   - proxy: {listen: "127.0.0.1:8080", redirect: https, tls: {cert: c.pem, key: k.pem}}
+            |                                                                    ^
+          hint: it reads the file for as long as it runs, wherever the release file lies
+        cutover.yaml:5:80: the proxy needs an absolute path
+          5 |   - proxy: {listen: "127.0.0.1:8080", redirect: https, tls: {cert: c.pem, key: k.pem}}
+            |                                                                                ^
+    "#]],
+    );
+    check(
+        &with("8080\"}", "8080\", redirect: https}"),
+        &expect![[r#"
+        cutover.yaml:5:49: no route speaks HTTPS
+          5 |   - proxy: {listen: "127.0.0.1:8080", redirect: https}
+            |                                                 ^
+          hint: give another route `tls: {cert: …, key: …}`
+    "#]],
+    );
+    let mixed =
+        format!("8080\", host: a.test, {tls}}}\n  - proxy: {{listen: \"127.0.0.1:8080\", host: b.test}}");
+    check(
+        &with("8080\"}", &mixed),
+        &expect![[r#"
+        cutover.yaml:6:12: 127.0.0.1:8080 speaks TLS for another route
+          6 |   - proxy: {listen: "127.0.0.1:8080", host: b.test}
+            |            ^
+          hint: give this route its `tls`, or another address
+    "#]],
     );
 }
 

@@ -227,8 +227,9 @@ async fn observe(worker: &Worker, only: Option<&str>) -> Result<Observation, Pro
         let suspended = live.is_some_and(|live| live.suspended);
         let weights = effective(table, suspended);
         let targets = control.health.observe(name, table);
+        let certificates = control.certificates.borrow().observe(&table.tls);
         let mut table = table.clone();
-        table.pin_key = None;
+        (table.pin_key, table.former_pin_key) = (None, None);
         let service = ServiceObservation {
             effective: table.tracks.iter().map(|track| track.revision.clone()).zip(weights).collect(),
             table,
@@ -242,6 +243,7 @@ async fn observe(worker: &Worker, only: Option<&str>) -> Result<Observation, Pro
                 .get(name)
                 .map(|trips| trips.keys().cloned().collect())
                 .unwrap_or_default(),
+            certificates,
             guard: live.and_then(|live| live.gate.as_ref()).map(|gate| gate.numbers()),
             revisions: BTreeMap::new(),
             arms: Vec::new(),

@@ -4,12 +4,17 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use http::HeaderValue;
+
 use crate::access::ServiceLog;
 use crate::gate::Gate;
 use crate::limits::Limits;
+use crate::paths;
 use crate::retries::Retries;
 use crate::room::{ServiceRoom, TrackRoom};
+use crate::sticky::{Issuer, Sticky};
 use crate::table::{ServiceTable, Table, Target, TargetProtocol, normal_hosts};
+use crate::tls::{Listeners, TlsRoute};
 use crate::trust::Balance;
 
 /// Shared by all threads, immutable.
@@ -20,6 +25,10 @@ pub(crate) struct Compiled {
     hosts: HashMap<String, Vec<usize>>,
     /// No table could be read at boot.
     pub(crate) damaged: bool,
+    /// Listeners that speak TLS.
+    pub(crate) tls: Listeners,
+    /// Some listener of some service redirects.
+    pub(crate) redirects: bool,
     /// Targets of an earlier worker's table that do not answer: asked only when no other is left.
     pub(crate) unverified: BTreeSet<SocketAddr>,
 }
@@ -28,6 +37,9 @@ pub(crate) struct Compiled {
 pub(crate) struct CompiledService {
     pub(crate) name: Arc<str>,
     listen: Vec<SocketAddr>,
+    paths: Vec<String>,
+    pub(crate) sticky: Option<Sticky>,
+    pub(crate) former_pin_key: Option<String>,
     pub(crate) tracks: Vec<CompiledTrack>,
     /// Weights in force, by track.
     pub(crate) weights: Vec<u16>,
@@ -41,6 +53,10 @@ pub(crate) struct CompiledService {
     pub(crate) response_timeout_ms: Option<u64>,
     pub(crate) trust_forwarded: bool,
     pub(crate) assets: Vec<String>,
+    /// Listeners that send clients to HTTPS, and its port.
+    pub(crate) redirect: Vec<(SocketAddr, u16)>,
+    /// What browsers are told of HTTPS, by listener.
+    pub(crate) hsts: Vec<(SocketAddr, HeaderValue)>,
     pub(crate) balance: Balance,
     pub(crate) retries: Retries,
     pub(crate) limits: Arc<Limits>,
@@ -82,13 +98,14 @@ impl Compiled {
             for host in normal_hosts(&service.hosts) {
                 compiled.hosts.entry(host).or_default().push(at);
             }
+            compiled.redirects |= !service.redirect.is_empty();
             compiled.services.push(CompiledService::build(name, service, live(name)));
         }
         compiled
     }
 
-    /// Finds the service of a host on a listener; a named host wins over `*`.
-    pub(crate) fn find(&self, host: &str, listener: SocketAddr) -> Option<usize> {
+    /// Finds the service of a request on a listener; a named host wins over `*`, then the longest prefix of the path.
+    pub(crate) fn find(&self, host: &str, path: &str, listener: SocketAddr) -> Option<usize> {
         let lower;
         let host = if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
             lower = host.to_ascii_lowercase();
@@ -98,10 +115,14 @@ impl Compiled {
         };
         let matching = |host: &str| {
             let found = self.hosts.get(host)?;
-            found.iter().copied().find(|at| {
+            let here = |at: &usize| {
                 let listen = &self.services[*at].listen;
                 listen.is_empty() || listen.contains(&listener)
-            })
+            };
+            let covered = |at: usize| Some((at, paths::longest(&self.services[at].paths, path)?));
+            let best =
+                found.iter().copied().filter(here).filter_map(covered).max_by_key(|(_, covered)| *covered);
+            best.map(|(at, _)| at)
         };
         matching(host).or_else(|| matching("*"))
     }
@@ -121,6 +142,12 @@ impl Compiled {
 }
 
 impl CompiledService {
+    /// Returns who gives seats to clients; none while no release is under way: then all requests go one way.
+    pub(crate) fn issuer(&self, secure: bool) -> Option<Issuer<'_>> {
+        let keys = [self.pin_key.as_deref(), self.former_pin_key.as_deref()];
+        Some(Issuer { service: &self.name, release: self.release.as_deref()?, keys, secure })
+    }
+
     fn build(name: &str, service: &ServiceTable, live: Live) -> Self {
         let candidate = service.candidate.as_ref();
         let at = candidate.and_then(|candidate| {
@@ -130,6 +157,9 @@ impl CompiledService {
         Self {
             name: name.into(),
             listen: service.listen.clone(),
+            paths: service.paths.clone(),
+            sticky: service.sticky.clone(),
+            former_pin_key: service.former_pin_key.as_ref().map(|key| key.0.clone()),
             tracks: service
                 .tracks
                 .iter()
@@ -150,6 +180,8 @@ impl CompiledService {
             response_timeout_ms: service.response_timeout_ms,
             trust_forwarded: service.trust_forwarded,
             assets: service.assets.clone(),
+            redirect: redirects(service),
+            hsts: service.tls.iter().filter_map(hsts).collect(),
             balance: service.balance,
             retries: service.retries,
             limits: Arc::new(service.limits.clone()),
@@ -158,6 +190,19 @@ impl CompiledService {
             down: live.down,
         }
     }
+}
+
+/// The standard port, where it speaks TLS; else the first that does.
+fn redirects(service: &ServiceTable) -> Vec<(SocketAddr, u16)> {
+    let mut ports = service.tls.iter().map(|route| route.listen.port());
+    let first = ports.next().unwrap_or(443);
+    let port = if ports.any(|port| port == 443) { 443 } else { first };
+    service.redirect.iter().map(|listener| (*listener, port)).collect()
+}
+
+fn hsts(route: &TlsRoute) -> Option<(SocketAddr, HeaderValue)> {
+    let value = HeaderValue::try_from(format!("max-age={}", route.hsts_s?)).ok()?;
+    Some((route.listen, value))
 }
 
 /// Returns the weights in force by track.

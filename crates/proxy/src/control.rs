@@ -32,6 +32,7 @@ use crate::protocol::{EventKind, RenewReply, SetReply};
 use crate::store::{EventLog, Store, Stored, boot_ms};
 use crate::table::{ServiceTable, validate};
 use crate::thread::{Command, ThreadHandle};
+use crate::tls::Certificates;
 use crate::traffic::Traffic;
 
 /// A thread that does not acknowledge within this is reported.
@@ -44,6 +45,7 @@ pub(crate) struct Control {
     pub(crate) state: RefCell<State>,
     /// Held by whatever changes the table: changes are made one after the other.
     changing: tokio::sync::Mutex<()>,
+    pub(crate) certificates: RefCell<Certificates>,
     /// Number of the last event.
     pub(crate) events_seen: watch::Sender<u64>,
     wake: mpsc::Sender<()>,
@@ -97,6 +99,7 @@ impl Control {
             events_seen,
             wake,
             health: Health::default(),
+            certificates: RefCell::default(),
             rooms: Rooms::default(),
             logs: RefCell::default(),
         }
@@ -117,6 +120,11 @@ impl Control {
             tracing::warn!(%address, "target of the stored table does not answer");
         }
         self.state.borrow_mut().unverified = unverified;
+        let problems = self.certificates.borrow_mut().boot(&self.state.borrow().stored.table);
+        for (name, why) in problems {
+            tracing::error!(service = name, %why, "clients of a certificate are refused");
+            self.note(Some(&name), EventKind::Alert, format!("{why}; its clients are refused"), None);
+        }
         for (name, service) in services {
             let Some(candidate) = service.candidate.clone() else { continue };
             let weighted = service.track(&candidate.revision).is_some_and(|track| track.weight_bp > 0);
@@ -193,12 +201,11 @@ impl Control {
                     log: self.access_log(name, &state),
                 }
             };
-            Arc::new(Compiled::build(
-                &state.stored.table,
-                state.stored.damaged,
-                state.unverified.clone(),
-                live,
-            ))
+            let tls = self.certificates.borrow_mut().listeners(&state.stored.table);
+            let stored = &state.stored;
+            let mut compiled = Compiled::build(&stored.table, stored.damaged, state.unverified.clone(), live);
+            compiled.tls = tls;
+            Arc::new(compiled)
         };
         let answers = self.ask(|done| Command::Swap { compiled: compiled.clone(), done }).await;
         let missing = answers.iter().filter(|answer| answer.is_none()).count();
@@ -258,7 +265,15 @@ impl Control {
             Some(_) => {}
             None => table.pin_key = before.as_ref().and_then(|before| before.pin_key.clone()),
         }
+        // Whoever was signed for with the key before is not forgotten by its change.
+        table.former_pin_key = before.as_ref().and_then(|before| match &before.pin_key {
+            Some(key) if table.pin_key.as_ref() != Some(key) => Some(key.clone()),
+            _ => before.former_pin_key.clone(),
+        });
         validate(name, &table, &stored.table)?;
+        let tls_before = before.as_ref().map_or(&[][..], |before| &before.tls);
+        let admitted = self.certificates.borrow_mut().admit(&table.tls, tls_before);
+        admitted.map_err(|why| ProxyError::new(ErrorKind::Invalid, format!("service \"{name}\": {why}")))?;
         refuse_tripped(&mut stored, name, before.as_ref(), &table)?;
         let changed = before.as_ref().is_none_or(|before| !before.same_routing(&table));
         let same_epoch = before.is_some_and(|before| before.epoch == epoch);
@@ -307,6 +322,21 @@ impl Control {
             self.trip(name, cause).await?;
         }
         swapped
+    }
+
+    /// Looks whether certificates were renewed; connections that are there keep the one they began with.
+    pub(crate) async fn renew_certificates(&self) {
+        let (renewed, problems) = self.certificates.borrow_mut().look();
+        for why in problems {
+            tracing::error!(%why, "certificate cannot be renewed");
+            self.note(None, EventKind::Alert, why, None);
+        }
+        if renewed {
+            let _changing = self.changing.lock().await;
+            if let Err(error) = self.swap().await {
+                tracing::error!(%error, "a thread does not know the new certificate yet");
+            }
+        }
     }
 
     /// Removes a service; its requests get 404 from then on.

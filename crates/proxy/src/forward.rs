@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::header::{CONNECTION, HeaderName, HeaderValue};
+use http::header::{CONNECTION, HeaderName, HeaderValue, SET_COOKIE, STRICT_TRANSPORT_SECURITY};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -18,8 +18,10 @@ use crate::headers;
 use crate::multiplex;
 use crate::pin::{PIN_HEADER, verify};
 use crate::pool::{self, Conn, KEEP_IDLE, Needs, SendFailure};
+use crate::redirect::redirect;
 use crate::refusal::{Refusal, lost, reason_of, refuse};
 use crate::route::{MAX_ATTEMPTS, Router, Tried, Wish};
+use crate::sticky;
 use crate::tunnel;
 use crate::wait;
 
@@ -31,6 +33,8 @@ pub const BRIDGED_HEADER: &str = "x-cutover-bridged";
 pub(crate) struct From {
     pub(crate) peer: SocketAddr,
     pub(crate) listener: SocketAddr,
+    /// It came by TLS.
+    pub(crate) secure: bool,
 }
 
 /// What an attempt came to.
@@ -48,6 +52,10 @@ pub(crate) struct Sending {
     pub(crate) repeatable: bool,
     pub(crate) upgrade: bool,
     pub(crate) response_timeout: Option<Duration>,
+    /// Told to browsers, unless the service says something itself.
+    pub(crate) hsts: Option<HeaderValue>,
+    /// The cookie that lets the client stay with its revision.
+    pub(crate) seat: Option<HeaderValue>,
 }
 
 /// A response whose head is there, with the claim and the connection that its body still holds.
@@ -83,6 +91,11 @@ async fn serve(
     from: From,
     log: &mut Option<Box<Entry>>,
 ) -> Response<DownBody> {
+    if let Some(redirect) = redirect(&router, &request, from) {
+        let version = request.version();
+        drop(UpBody::new(request.into_body(), version));
+        return redirect;
+    }
     let admitted = match admit(&router, &mut request, from, log) {
         // Nothing was read of the body: who waits costs no more than its head.
         Ok((mut wish, plan)) => wait::claim(&router, &mut wish).await.map(|claim| (claim, wish, plan)),
@@ -102,12 +115,14 @@ async fn serve(
     let (mut head, body) = request.into_parts();
     let (mut body, upload) = UpBody::new(body, head.version);
     body.watch(wish.service.watch_upload());
-    headers::to_target(&mut head, from.peer, upgrade.as_ref(), plan.trust_forwarded);
+    headers::to_target(&mut head, from, upgrade.as_ref(), plan.trust_forwarded);
     let sending = Sending {
         upload,
         repeatable: body.is_empty() && upgrade.is_none() && headers::is_idempotent(&head.method),
         upgrade: upgrade.is_some(),
         response_timeout: plan.response_timeout,
+        hsts: plan.hsts,
+        seat: plan.seat,
     };
     let mut spare = sending.repeatable.then(|| copy(&head.method, &head.uri, &head.headers));
     let asset = (plan.asset && sending.repeatable).then(|| copy(&head.method, &head.uri, &head.headers));
@@ -180,6 +195,9 @@ async fn serve(
 struct Plan {
     trust_forwarded: bool,
     response_timeout: Option<Duration>,
+    hsts: Option<HeaderValue>,
+    /// Tells the client where it sits.
+    seat: Option<HeaderValue>,
     /// It asks for a static file that any revision may have.
     asset: bool,
 }
@@ -202,14 +220,15 @@ fn admit(
         return Err(bad(StatusCode::BAD_REQUEST, "two-hosts", "the request names more than one host"));
     }
     let host = headers::host_of(request.uri(), request.headers());
-    let Some(at) = compiled.find(host, from.listener) else {
+    let Some(at) = compiled.find(host, request.uri().path(), from.listener) else {
         return Err(if compiled.damaged {
             unavailable(
                 "table-damaged",
                 "the proxy lost its table; set it again, or see: cutover proxy status".into(),
             )
         } else {
-            let text = format!("no service is routed for host \"{}\" here", host.escape_debug());
+            let text =
+                format!("no service is routed for host \"{}\" and this path here", host.escape_debug());
             Refusal { status: StatusCode::NOT_FOUND, reason: "no-service", text }
         });
     };
@@ -222,7 +241,9 @@ fn admit(
     // Whatever the client sent, the target never sees the header: it is not for it to believe.
     let pin = request.headers_mut().remove(PIN_HEADER);
     let pinned = pin.as_ref().and_then(|pin| {
-        verify(service.pin_key.as_deref()?, &service.name, pin.to_str().ok()?).map(str::to_owned)
+        let keys = [service.pin_key.as_deref(), service.former_pin_key.as_deref()];
+        let pin = pin.to_str().ok()?;
+        keys.into_iter().flatten().find_map(|key| verify(key, &service.name, pin)).map(str::to_owned)
     });
     if let Some(text) = service.maintenance.as_ref().filter(|_| pinned.is_none()) {
         return Err(unavailable("maintenance", text.clone()));
@@ -230,10 +251,21 @@ fn admit(
     // Who pins a revision wants to know what that one says.
     let asset = pinned.is_none() && assets::is_asset(request.method(), request.uri(), &service.assets);
     cell.request(std::time::Instant::now());
-    let wish = Wish { guest, ..Wish::new(cell, at, pinned) };
+    // Who is pinned needs no seat, but the target is not to see its cookie either.
+    let seat = service.sticky.as_ref().and_then(|sticky| {
+        sticky::seat(sticky, request.headers_mut(), service.issuer(from.secure).filter(|_| pinned.is_none()))
+    });
+    let mut wish = Wish { guest, ..Wish::new(cell, at, pinned) };
+    wish.seat = seat.as_ref().map(|seat| seat.number);
     let plan = Plan {
         trust_forwarded: service.trust_forwarded,
         response_timeout: service.response_timeout_ms.map(Duration::from_millis),
+        hsts: service
+            .hsts
+            .iter()
+            .find(|(listener, _)| *listener == from.listener)
+            .map(|(_, value)| value.clone()),
+        seat: seat.and_then(|seat| seat.cookie),
         asset,
     };
     Ok((wish, plan))
@@ -318,6 +350,9 @@ async fn send(
 fn answer(answered: Answered, client: Option<OnUpgrade>, sending: &Sending) -> Response<DownBody> {
     let Answered { response, conn, mut claim, bridged } = answered;
     let (mut head, body) = response.into_parts();
+    if let Some(seat) = &sending.seat {
+        head.headers.append(SET_COOKIE, seat.clone());
+    }
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         let Some(client) = client.filter(|_| sending.upgrade) else {
             return lost(claim.fail("bad-response"));
@@ -339,6 +374,9 @@ fn answer(answered: Answered, client: Option<OnUpgrade>, sending: &Sending) -> R
     let keep = keep_of(&head.headers);
     if bridged {
         head.headers.insert(HeaderName::from_static(BRIDGED_HEADER), HeaderValue::from_static("1"));
+    }
+    if let Some(hsts) = &sending.hsts {
+        head.headers.entry(STRICT_TRANSPORT_SECURITY).or_insert_with(|| hsts.clone());
     }
     headers::strip_hop_by_hop(&mut head.headers);
     // The client's version decides how the body is framed, not the target's.

@@ -1,24 +1,26 @@
 //! The first bytes of a connection: which protocol its client speaks.
 
 use std::io;
+use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use rustls::ServerConfig;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use crate::forward::From;
 use crate::http2::{self, PREFACE};
 use crate::rewind::Rewind;
 use crate::thread::{self, Connected, HEADER_TIMEOUT, Phase};
 
-/// What a client speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Protocol {
-    Http1,
-    /// With prior knowledge, or agreed on by ALPN.
-    Http2,
-}
+/// How long a client may take to agree on keys.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+const PLAIN_TEXT: &[u8] = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-type: text/plain\r\n\
+    x-cutover-reason: plain-text\r\ncontent-length: 57\r\n\r\ncutover: this address speaks TLS; use https (plain-text)\n";
 
 /// Serves a connection in the protocol that its client speaks.
 pub(crate) async fn greet(
@@ -30,33 +32,69 @@ pub(crate) async fn greet(
     // Fails when the client is gone already; the connection's own read says so next.
     let _ = stream.set_nodelay(true);
     let router = connected.0.clone();
-    let mut io = Rewind::new(stream);
-    let protocol = tokio::select! {
+    let io = Rewind::new(stream);
+    let config = router.compiled.borrow().tls.get(&from.listener).cloned();
+    let begun = async move {
+        match config {
+            Some(config) => Ok(Greeted::Tls(Box::pin(shake_hands(io, config)).await?)),
+            None => recognise(io).await,
+        }
+    };
+    let greeted = tokio::select! {
         biased;
-        protocol = timeout(HEADER_TIMEOUT, recognise(&mut io)) => protocol,
+        greeted = timeout(HEADER_TIMEOUT, begun) => greeted,
         // Nothing was asked yet that could be cut.
         _ = quitting.wait_for(|phase| *phase == Phase::Closing) => return,
     };
-    match protocol {
-        Ok(Ok(Protocol::Http1)) => thread::serve(io, router, from, quitting).await,
-        Ok(Ok(Protocol::Http2)) => http2::serve(io, router, from, quitting).await,
+    match greeted {
+        Ok(Ok(Greeted::Http1(io))) => thread::serve(io, router, from, quitting).await,
+        // In boxes: a connection of HTTP/1.1, of which there are the most, must not take the room of these.
+        Ok(Ok(Greeted::Http2(io))) => Box::pin(http2::serve(io, router, from, quitting)).await,
+        Ok(Ok(Greeted::Tls(stream))) => {
+            let from = From { secure: true, ..from };
+            match stream.get_ref().1.alpn_protocol() {
+                Some(b"h2") => Box::pin(http2::serve(stream, router, from, quitting)).await,
+                _ => Box::pin(thread::serve(stream, router, from, quitting)).await,
+            }
+        }
         // It broke off, or never began.
         Ok(Err(_)) | Err(_) => {}
     }
 }
 
+/// A connection whose protocol is known.
+enum Greeted {
+    Http1(Rewind<TcpStream>),
+    /// With prior knowledge.
+    Http2(Rewind<TcpStream>),
+    /// What it carries was agreed on by ALPN.
+    Tls(Box<TlsStream<Rewind<TcpStream>>>),
+}
+
+/// Agrees on keys; a client that speaks HTTP without TLS is told so.
+async fn shake_hands(
+    mut io: Rewind<TcpStream>,
+    config: Arc<ServerConfig>,
+) -> io::Result<Box<TlsStream<Rewind<TcpStream>>>> {
+    if io.read_ahead().await? > 0 && io.ahead()[0].is_ascii_uppercase() {
+        io.write_all(PLAIN_TEXT).await?;
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    timeout(HANDSHAKE, TlsAcceptor::from(config).accept(io)).await?.map(Box::new)
+}
+
 /// Reads until the first bytes tell the protocol: hardly ever more than once.
-async fn recognise<I: AsyncRead + AsyncWrite + Unpin>(io: &mut Rewind<I>) -> io::Result<Protocol> {
+async fn recognise(mut io: Rewind<TcpStream>) -> io::Result<Greeted> {
     loop {
         if io.read_ahead().await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         let first = io.ahead();
         if first.starts_with(PREFACE) {
-            return Ok(Protocol::Http2);
+            return Ok(Greeted::Http2(io));
         }
         if !PREFACE.starts_with(first) {
-            return Ok(Protocol::Http1);
+            return Ok(Greeted::Http1(io));
         }
     }
 }

@@ -1,7 +1,5 @@
 //! Headers between two hops: what ends here, what is added, what names the service.
 
-use std::net::SocketAddr;
-
 use http::header::{
     CONNECTION, COOKIE, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
     PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
@@ -9,6 +7,8 @@ use http::header::{
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Uri, Version, request};
 use std::time::Duration;
+
+use crate::forward::From;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -96,7 +96,7 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
 /// Makes a client's request head one of ours.
 pub(crate) fn to_target(
     head: &mut request::Parts,
-    peer: SocketAddr,
+    from: From,
     upgrade: Option<&HeaderValue>,
     trust_forwarded: bool,
 ) {
@@ -125,7 +125,7 @@ pub(crate) fn to_target(
     let path = head.uri.path_and_query().cloned();
     head.uri = path.map_or_else(Uri::default, Uri::from);
     head.version = Version::HTTP_11;
-    forwarded(&mut head.headers, peer, trust_forwarded);
+    forwarded(&mut head.headers, from, trust_forwarded);
 }
 
 /// Makes a request for a target of HTTP/1.1 one for a target of HTTP/2.
@@ -167,8 +167,8 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-fn forwarded(headers: &mut HeaderMap, peer: SocketAddr, trust: bool) {
-    let ip = peer.ip().to_canonical();
+fn forwarded(headers: &mut HeaderMap, from: From, trust: bool) {
+    let ip = from.peer.ip().to_canonical();
     let before: Vec<&str> =
         headers.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok()).collect();
     let chain = if before.is_empty() { ip.to_string() } else { format!("{}, {ip}", before.join(", ")) };
@@ -179,7 +179,7 @@ fn forwarded(headers: &mut HeaderMap, peer: SocketAddr, trust: bool) {
         headers.remove(FORWARDED);
     }
     if !trust || !headers.contains_key(FORWARDED_PROTO) {
-        headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
+        headers.insert(FORWARDED_PROTO, HeaderValue::from_static(if from.secure { "https" } else { "http" }));
     }
     if (!trust || !headers.contains_key(FORWARDED_HOST))
         && let Some(host) = headers.get(HOST).cloned()
@@ -225,7 +225,8 @@ mod tests {
             .body(())
             .unwrap()
             .into_parts();
-        to_target(&mut head, "127.0.0.1:5".parse().unwrap(), None, false);
+        let peer = "127.0.0.1:5".parse().unwrap();
+        to_target(&mut head, From { peer, listener: peer, secure: false }, None, false);
         let mut names: Vec<&str> = head.headers.keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
         let wanted = ["host", "te", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-mine"];

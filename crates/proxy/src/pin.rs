@@ -10,17 +10,26 @@ pub const PIN_HEADER: &str = "x-cutover-pin";
 ///
 /// `key` is the service's pin key in hex; text that is not hex signs with its bytes, which the proxy refuses as a key.
 pub fn sign_pin(key: &str, service: &str, revision: &str) -> String {
-    let mac = keyed(key).chain_update(message(service, revision)).finalize().into_bytes();
-    format!("{revision}:{}", encode_hex(&mac))
+    format!("{revision}:{}", signature(key, service, revision))
 }
 
 /// Returns the revision a header pins, when its signature is ours.
 pub(crate) fn verify<'header>(key: &str, service: &str, header: &'header str) -> Option<&'header str> {
     let (revision, signature) = header.rsplit_once(':')?;
-    let signature = decode_hex(signature)?;
+    is_signed(key, service, revision, signature).then_some(revision)
+}
+
+/// Signs a text for a service; hex.
+pub(crate) fn signature(key: &str, service: &str, text: &str) -> String {
+    encode_hex(&keyed(key).chain_update(message(service, text)).finalize().into_bytes())
+}
+
+/// Tells whether a signature is ours.
+pub(crate) fn is_signed(key: &str, service: &str, text: &str, signature: &str) -> bool {
     // `verify_slice` compares in constant time: the signature cannot be guessed byte by byte.
-    keyed(key).chain_update(message(service, revision)).verify_slice(&signature).ok()?;
-    Some(revision)
+    decode_hex(signature).is_some_and(|signature| {
+        keyed(key).chain_update(message(service, text)).verify_slice(&signature).is_ok()
+    })
 }
 
 fn keyed(key: &str) -> Hmac<Sha256> {
@@ -28,8 +37,8 @@ fn keyed(key: &str) -> Hmac<Sha256> {
     Hmac::new_from_slice(&bytes).expect("HMAC takes a key of any length")
 }
 
-fn message(service: &str, revision: &str) -> String {
-    format!("{service}|{revision}")
+fn message(service: &str, text: &str) -> String {
+    format!("{service}|{text}")
 }
 
 pub(crate) fn encode_hex(bytes: &[u8]) -> String {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::count::{Arm, Counts};
 use crate::error::ErrorKind;
 use crate::table::ServiceTable;
+use crate::tls::CertificateObservation;
 use crate::traffic::Traffic;
 
 /// Longest line of the admin protocol; more is refused.
@@ -192,6 +193,9 @@ pub struct ServiceObservation {
     pub lease_left_ms: Option<u64>,
     /// Releases whose candidate gets no more traffic than it has.
     pub tripped: Vec<String>,
+    /// Certificates, when some listener speaks TLS.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<CertificateObservation>,
     /// Numbers of the guard since the last `set`.
     pub guard: Option<GuardNumbers>,
     /// Revisions that are routed, drained, or still hold something.

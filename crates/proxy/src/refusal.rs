@@ -37,6 +37,8 @@ const fn reason(name: &'static str, status: u16, blame: &'static str, what: &'st
 pub const REASONS: &[Reason] = &[
     reason("connect-method", 501, "client", "this is not a proxy for CONNECT"),
     reason("two-hosts", 400, "client", "the request names more than one host"),
+    reason("plain-text", 400, "client", "this address speaks TLS"),
+    reason("https-redirect", 308, "client", "this service is served by HTTPS"),
     reason("client-aborted", 400, "client", "the request body broke off"),
     reason("client-stalled", 408, "client", "the request body came too slowly"),
     reason("body-too-large", 413, "client", "the request body is longer than the service takes"),

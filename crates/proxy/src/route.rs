@@ -17,6 +17,7 @@ use crate::compiled::{Compiled, CompiledService};
 use crate::count::Arm;
 use crate::room::TrackRoom;
 use crate::service::{self, ServiceCell};
+use crate::sticky;
 use crate::table::{Target, WHOLE};
 
 /// Most attempts for one request.
@@ -79,6 +80,8 @@ pub(crate) struct Wish {
     pub(crate) passed: bool,
     /// Revision of a valid pin header.
     pub(crate) pinned: Option<String>,
+    /// Where its client sits; none: it is given to a revision by chance.
+    pub(crate) seat: Option<u16>,
     /// Targets that failed, in the order they were asked.
     pub(crate) tried: Vec<SocketAddr>,
     /// Revision of the last attempt, or of the draw it waits for: its targets come first.
@@ -95,6 +98,7 @@ impl Wish {
             passed: false,
             guest: None,
             pinned,
+            seat: None,
             tried: Vec::new(),
             last: None,
         }
@@ -270,7 +274,10 @@ impl Router {
         let last = wish.last.as_ref().and_then(|last| {
             service.tracks.iter().position(|track| track.revision == *last).filter(|at| weights[*at] > 0)
         });
-        let drawn = last.or_else(|| draw(weights))?;
+        let drawn = last.or_else(|| match wish.seat {
+            Some(seat) => sticky::drawn(weights, service.candidate, seat),
+            None => draw(weights),
+        })?;
         let mut order: Option<usize> = Some(drawn);
         let mut asked = 0_u64;
         while let Some(index) = order {

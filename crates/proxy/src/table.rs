@@ -10,7 +10,10 @@ use crate::access::AccessLog;
 use crate::checks::TargetChecks;
 use crate::error::{ErrorKind, ProxyError};
 use crate::limits::Limits;
+use crate::paths;
 use crate::retries::Retries;
+use crate::sticky::Sticky;
+use crate::tls::TlsRoute;
 use crate::trust::Balance;
 
 /// Schema version of the table on disk and on the admin socket.
@@ -50,6 +53,9 @@ pub struct ServiceTable {
     /// Host names served; empty or `*`: any host.
     #[serde(default)]
     pub hosts: Vec<String>,
+    /// Path prefixes served, in whole segments; empty: all paths. The longest prefix of all services wins.
+    #[serde(default)]
+    pub paths: Vec<String>,
     /// Listeners served; empty: all of them.
     #[serde(default)]
     pub listen: Vec<SocketAddr>,
@@ -62,6 +68,12 @@ pub struct ServiceTable {
     /// Key that signs pin headers; `observe` hides it, a `set` without one keeps it.
     #[serde(default)]
     pub pin_key: Option<PinKey>,
+    /// The key before this one, which is still believed; the proxy's own, as the generation is.
+    #[serde(default)]
+    pub former_pin_key: Option<PinKey>,
+    /// How clients stay with their revision while a release is under way; none: each request is drawn anew.
+    #[serde(default)]
+    pub sticky: Option<Sticky>,
     /// Text for a 503 to every request without a pin; none: the service is open.
     #[serde(default)]
     pub maintenance: Option<String>,
@@ -74,6 +86,12 @@ pub struct ServiceTable {
     /// Path prefixes of static files: what one revision answers with 404 is asked of the others in the table.
     #[serde(default)]
     pub assets: Vec<String>,
+    /// Listeners that speak TLS, and with which certificates.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tls: Vec<TlsRoute>,
+    /// Listeners that answer with a redirect to HTTPS.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub redirect: Vec<SocketAddr>,
     /// How requests are spread over the targets of a track.
     #[serde(default)]
     pub balance: Balance,
@@ -326,10 +344,29 @@ pub(crate) fn validate(name: &str, service: &ServiceTable, rest: &Table) -> Resu
     {
         return invalid("pin key must be hex of at least 16 bytes".into());
     }
+    if let Some(what) = service.paths.iter().find_map(|prefix| paths::mistake(prefix)) {
+        return invalid(what);
+    }
+    if let Some(what) = service.sticky.as_ref().and_then(Sticky::mistake) {
+        return invalid(what);
+    }
     if let Some(prefix) = service.assets.iter().find(|prefix| !prefix.starts_with('/')) {
         return invalid(format!("assets below \"{prefix}\": a path begins with /"));
     }
-    for address in &service.listen {
+    if let Some(address) = service.redirect.iter().find(|redirect| {
+        let speaks = |service: &ServiceTable| service.tls.iter().any(|route| route.listen == **redirect);
+        speaks(service) || rest.services.values().any(speaks)
+    }) {
+        return invalid(format!(
+            "{address} redirects to HTTPS and speaks it; redirect from another listener"
+        ));
+    }
+    if !service.redirect.is_empty() && service.tls.is_empty() {
+        return invalid("it redirects to HTTPS, which it has no certificate for".into());
+    }
+    for address in
+        service.listen.iter().chain(service.tls.iter().map(|route| &route.listen)).chain(&service.redirect)
+    {
         if !rest.listeners.contains(address) {
             return invalid(format!(
                 "it listens on {address}, which is not open; ask for it with `listen` first"
@@ -343,10 +380,12 @@ pub(crate) fn validate(name: &str, service: &ServiceTable, rest: &Table) -> Resu
         let (ours, theirs) = (normal_hosts(&service.hosts), normal_hosts(&other.hosts));
         if let Some(host) = ours.intersection(&theirs).next()
             && shared
+            && let Some(path) = paths::shared(&service.paths, &other.paths)
         {
+            let place = if path == "/" { String::new() } else { format!(" with path \"{path}\"") };
             return invalid(format!(
-                "host \"{host}\" is already served by service \"{other_name}\" on the same listener; \
-                 give one of them another host or listener"
+                "host \"{host}\"{place} is already served by service \"{other_name}\" on the same listener; \
+                 give one of them another host, path or listener"
             ));
         }
     }

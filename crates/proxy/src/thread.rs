@@ -215,7 +215,7 @@ async fn accept(
         };
         match accepted {
             Ok((stream, peer)) => {
-                let from = From { peer, listener: address };
+                let from = From { peer, listener: address, secure: false };
                 let connected = Connected::new(router.clone());
                 tokio::task::spawn_local(greet(stream, from, connected, quitting.clone()));
             }

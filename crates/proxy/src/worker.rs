@@ -134,6 +134,7 @@ async fn work(mut options: WorkerOptions) -> Result<(), ProxyError> {
         }
         if !worker.handing_over.get() {
             control.tick().await;
+            control.renew_certificates().await;
         }
     }
     worker.handing_over.set(true);

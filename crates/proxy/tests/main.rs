@@ -22,7 +22,10 @@ mod suite {
     mod processes;
     mod retain;
     mod retry;
+    mod routing;
     mod targets;
+    mod tls;
+    mod tls_client;
     mod upstream;
     mod waiting;
     mod websocket;

@@ -14,11 +14,13 @@ use cutover_core::{
 use cutover_ports::{LeaseSupport, Router, RouterView, Target, TrackView, Trip};
 use cutover_proxy::{
     Arm, Client, DrainReply, ErrorKind, EventKind, ProxyError, ServiceObservation, ServiceTable,
-    TargetObservation, Track, Traffic,
+    TargetObservation, TlsRoute, Track, Traffic,
 };
 
 use crate::faults::fault;
-use crate::table::{access_log, assets, balance, check, limits, retries, speak, targets_of, wanted};
+use crate::table::{
+    access_log, assets, balance, check, https, limits, paths, retries, speak, sticky, targets_of, wanted,
+};
 
 /// How long a candidate keeps its weight without a living driver, in milliseconds.
 pub const LEASE_MS: u64 = 10_000;
@@ -148,7 +150,23 @@ impl Router for ProxyRouter {
     }
 
     async fn preflight(&self, routes: &[file::Route]) -> Result<(), Fault> {
-        self.open(routes).await.map(drop)
+        let bound = self.open(routes).await?;
+        let (tls, _) = https(&bound, routes);
+        if tls.is_empty() {
+            return Ok(());
+        }
+        // Said now rather than when traffic shall move. What is in use needs no proof: the proxy keeps it.
+        let failed = |error| fault("see which certificates are in use", &error);
+        let seen = self.client.observe().await.map_err(failed)?;
+        let in_use =
+            |route: &TlsRoute| seen.services.values().any(|service| service.table.tls.contains(route));
+        for route in tls.iter().filter(|route| !in_use(route)) {
+            route.check().map_err(|why| {
+                let host = route.host.as_deref().unwrap_or("any host");
+                Fault::configuration(format!("speak TLS for {host} on {}: {why}", route.listen))
+            })?;
+        }
+        Ok(())
     }
 
     async fn set(
@@ -175,9 +193,11 @@ impl Router for ProxyRouter {
             let candidate = shift.lease.as_ref().map(|lease| &lease.candidate);
             speak(&mut table, seen.as_ref().map(|seen| &seen.table), candidate, routes);
             table.balance = balance(routes);
+            (table.tls, table.redirect) = https(&bound, routes);
             table.retries = retries(routes);
             table.limits = limits(routes);
             table.access_log = access_log(routes);
+            (table.paths, table.sticky) = (paths(routes), sticky(routes));
             check(&mut table.tracks, routes);
         }
         self.swap(fence, service, seen.as_ref(), &table).await

@@ -6,7 +6,7 @@ use cutover_core::{Lease, RevisionId, Shift, file};
 use cutover_ports::Target;
 use cutover_proxy::{
     AccessFormat, AccessLog, Balance, CandidateLease, Guard, HeaderLimit, Limits, Pace, PerClient, PinKey,
-    Retries, ServiceTable, TargetChecks, TargetProtocol, Track, Waiting,
+    Retries, SEAT_COOKIE, ServiceTable, Sticky, TargetChecks, TargetProtocol, TlsRoute, Track, Waiting,
 };
 
 /// Makes the table that `shift` asks for, keeping what it does not speak of from `before`.
@@ -134,6 +134,29 @@ pub(crate) fn check(tracks: &mut [Track], routes: &[file::Route]) {
     }
 }
 
+/// Returns the listeners that speak TLS, and those that redirect to them; `bound` are the addresses of `routes`.
+pub(crate) fn https(
+    bound: &[(SocketAddr, Option<String>)],
+    routes: &[file::Route],
+) -> (Vec<TlsRoute>, Vec<SocketAddr>) {
+    let (mut tls, mut redirect) = (Vec::new(), Vec::new());
+    for ((listen, host), file::Route::Proxy(route)) in bound.iter().zip(routes) {
+        if let Some(files) = &route.tls {
+            tls.push(TlsRoute {
+                listen: *listen,
+                host: host.clone(),
+                cert: files.cert.clone(),
+                key: files.key.clone(),
+                hsts_s: files.hsts.map(|span| span.ms() / 1_000),
+            });
+        }
+        if route.redirect.is_some() && !redirect.contains(listen) {
+            redirect.push(*listen);
+        }
+    }
+    (tls, redirect)
+}
+
 /// Returns how the routes want requests spread, all of which say the same.
 pub(crate) fn balance(routes: &[file::Route]) -> Balance {
     let said = routes.iter().find_map(|file::Route::Proxy(route)| route.balance);
@@ -180,6 +203,30 @@ pub(crate) fn limits(routes: &[file::Route]) -> Limits {
         per_client: said.per_client.map(client),
         upload: said.upload.map(pace),
     }
+}
+
+/// Returns the prefixes of all routes; one without takes every path.
+pub(crate) fn paths(routes: &[file::Route]) -> Vec<String> {
+    let mut paths = Vec::new();
+    for file::Route::Proxy(route) in routes {
+        match &route.path {
+            None => return Vec::new(),
+            Some(path) if !paths.contains(path) => paths.push(path.clone()),
+            Some(_) => {}
+        }
+    }
+    paths
+}
+
+/// Returns how clients stay with their revision; all routes say the same.
+pub(crate) fn sticky(routes: &[file::Route]) -> Option<Sticky> {
+    let said = routes.iter().find_map(|file::Route::Proxy(route)| route.sticky.as_ref())?;
+    Some(match said.by {
+        file::StickyBy::Cookie => {
+            Sticky::Cookie { name: said.name.clone().unwrap_or_else(|| SEAT_COOKIE.to_owned()) }
+        }
+        file::StickyBy::Header => Sticky::Header { name: said.name.clone().unwrap_or_default() },
+    })
 }
 
 /// Returns the proxy's targets of one revision.
@@ -300,5 +347,19 @@ mod tests {
         assert_eq!(asked(r#"{"path": "/new"}"#, true), [(path("/old"), 10_000), (path("/new"), 10_000)]);
         assert_eq!(asked(r#"{"path": "/new"}"#, false), [(path("/new"), 10_000), (path("/new"), 10_000)]);
         assert_eq!(asked(r#"{"path": "/new", "interval": "0s"}"#, false), [], "0s: no checks");
+    }
+
+    #[test]
+    fn https_of_the_routes_reaches_the_table() {
+        let text = r#"[{"proxy": {"listen": "127.0.0.1:1", "host": "a.test", "redirect": "https"}},
+            {"proxy": {"listen": "127.0.0.1:2", "host": "a.test",
+                       "tls": {"cert": "/c", "key": "/k", "hsts": "1d"}}}]"#;
+        let routes: Vec<file::Route> = serde_json::from_str(text).expect("a list of routes");
+        let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
+        let host = Some("a.test".to_owned());
+        let bound = [(address("127.0.0.1:11"), host.clone()), (address("127.0.0.1:12"), host.clone())];
+        let (listen, cert, key) = (bound[1].0, "/c".to_owned(), "/k".to_owned());
+        let wanted = TlsRoute { listen, host, cert, key, hsts_s: Some(86_400) };
+        assert_eq!(https(&bound, &routes), (vec![wanted], vec![bound[0].0]));
     }
 }

@@ -17,12 +17,14 @@ mod protocols;
 mod read;
 #[cfg(feature = "schema")]
 mod reference;
+mod routing;
 #[cfg(feature = "schema")]
 mod schema;
 mod source;
 mod strategy;
 mod syntax;
 mod targets;
+mod tls;
 mod tree;
 mod validate;
 mod yaml;
@@ -41,10 +43,12 @@ pub use processes::Process;
 pub use protocols::TargetProtocol;
 #[cfg(feature = "schema")]
 pub use reference::release_file_reference;
+pub use routing::{RouteSticky, StickyBy};
 #[cfg(feature = "schema")]
 pub use schema::release_file_schema;
 pub use strategy::{BlueGreen, Canary, Rolling, Strategy};
 pub use targets::{RouteBalance, RouteChecks, RouteRetries};
+pub use tls::{Redirect, RouteTls};
 
 use crate::ids::{ProcessName, ServiceName};
 use crate::units::{Cores, Size, Span, Weight};
@@ -214,6 +218,16 @@ pub struct ProxyRoute {
     /// The host name whose requests are this service's; without it all requests to that address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
+    /// The beginning of the paths that are this service's, in whole segments: `/api` is for `/api` and `/api/v1`, not for
+    /// `/apiary`. Of several services the longest wins. The instances see the whole path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Speaks HTTPS, with this certificate; clients name the host before they see it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<RouteTls>,
+    /// `https` sends all requests to the route with `tls`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redirect: Option<Redirect>,
     /// Path prefixes of static files, such as `/assets/`. A file that one revision does not have is asked of the others
     /// while they run: pages of one revision ask for their files while requests go to another.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -230,6 +244,10 @@ pub struct ProxyRoute {
     /// How many requests may be sent twice; the same for all routes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retries: Option<RouteRetries>,
+    /// How clients stay with their revision during a release; without it each request is spread by chance. The same for all
+    /// routes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sticky: Option<RouteSticky>,
     /// What the service takes at most; the same for all routes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<RouteLimits>,

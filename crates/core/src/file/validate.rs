@@ -98,9 +98,11 @@ pub(super) fn mistakes(file: &ReleaseFile) -> Vec<Mistake> {
     let routes = file.route.iter().enumerate();
     found.extend(routes.flat_map(|(i, Route::Proxy(proxy))| asset_mistakes(i, proxy)));
     found.extend(super::protocols::mistakes(&file.route));
+    found.extend(super::tls::mistakes(&file.route));
     found.extend(super::targets::mistakes(&file.route));
     found.extend(super::limits::mistakes(&file.route));
     found.extend(super::access_log::mistakes(&file.route));
+    found.extend(super::routing::mistakes(&file.route));
     found.extend(environment_mistakes(local));
     found.extend(super::processes::mistakes(&file.processes));
     found.extend(file.checks.health.iter().enumerate().flat_map(|(i, check)| check_mistakes(i, check)));

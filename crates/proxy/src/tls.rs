@@ -1,0 +1,280 @@
+//! TLS: which listeners speak it, and which certificate answers whom.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustls::ServerConfig;
+use rustls::crypto::CryptoProvider;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use serde::{Deserialize, Serialize};
+
+use crate::certificate::{Files, Stamp, Time};
+use crate::table::Table;
+
+/// How often the files are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// A listener of a service that speaks TLS.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TlsRoute {
+    /// The listener.
+    pub listen: SocketAddr,
+    /// The name that clients ask for (SNI); none: whoever asks for no other.
+    #[serde(default)]
+    pub host: Option<String>,
+    /// File of the certificate chain, PEM.
+    pub cert: String,
+    /// File of its private key, PEM. Only the path is ever stored.
+    pub key: String,
+    /// For how long browsers shall use TLS only, in seconds; none: they are not told.
+    #[serde(default)]
+    pub hsts_s: Option<u64>,
+}
+
+/// What is known of a certificate in use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateObservation {
+    /// The listener.
+    pub listen: SocketAddr,
+    /// The name it is for.
+    pub host: Option<String>,
+    /// Its file.
+    pub cert: String,
+    /// Last second in which it is valid, since 1970; none: there is no usable one.
+    pub not_after: Option<i64>,
+    /// Why the files as they are now are not used; the certificate before is.
+    pub problem: Option<String>,
+}
+
+/// Configurations by listener.
+pub(crate) type Listeners = HashMap<SocketAddr, Arc<ServerConfig>>;
+
+/// The certificates of the table, as far as they could be read. Owned by the control thread.
+#[derive(Debug)]
+pub(crate) struct Certificates {
+    provider: Arc<CryptoProvider>,
+    /// By files, and by the host that they must be for.
+    known: BTreeMap<(Files, Option<String>), Known>,
+    built: HashMap<SocketAddr, (Names, Arc<ServerConfig>)>,
+    looked: Instant,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    loaded: Option<(Arc<CertifiedKey>, i64)>,
+    stamp: Stamp,
+    problem: Option<String>,
+    /// The problem has been told, or is too new to be.
+    told: bool,
+}
+
+impl Default for Certificates {
+    fn default() -> Self {
+        Self {
+            provider: Arc::new(rustls::crypto::ring::default_provider()),
+            known: BTreeMap::new(),
+            built: HashMap::new(),
+            looked: Instant::now(),
+        }
+    }
+}
+
+impl TlsRoute {
+    /// Reads the files as the proxy would; the error says what is wrong with which, and what to do.
+    pub fn check(&self) -> Result<(), String> {
+        let provider = rustls::crypto::ring::default_provider();
+        self.files().load(self.host.as_deref(), Time::MustFit, &provider).map(drop)
+    }
+
+    fn files(&self) -> Files {
+        Files { cert: self.cert.clone(), key: self.key.clone() }
+    }
+
+    fn id(&self) -> (Files, Option<String>) {
+        (self.files(), self.host.clone())
+    }
+}
+
+impl Certificates {
+    /// Reads what is not known yet. Only a route that is new is refused for its files: a change of weights, on a way back
+    /// say, must not fail for a certificate. What is in use stays in use, whatever its files say now.
+    pub(crate) fn admit(&mut self, routes: &[TlsRoute], before: &[TlsRoute]) -> Result<(), String> {
+        for route in routes {
+            if self.known.get(&route.id()).is_some_and(|known| known.loaded.is_some()) {
+                continue;
+            }
+            let stamp = route.files().stamp();
+            match route.files().load(route.host.as_deref(), Time::MustFit, &self.provider) {
+                Ok(loaded) => {
+                    let known = Known { loaded: Some(loaded), stamp, ..Known::default() };
+                    self.known.insert(route.id(), known);
+                }
+                Err(problem) if !before.contains(route) => {
+                    let host = route.host.as_deref().unwrap_or("any host");
+                    return Err(format!("TLS for {host} on {}: {problem}", route.listen));
+                }
+                Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the certificates of the last worker's table; returns what is wrong. A listener whose certificates are all
+    /// unusable refuses its clients: it must not fall back to plain text.
+    pub(crate) fn boot(&mut self, table: &Table) -> Vec<(String, String)> {
+        let mut problems = Vec::new();
+        for (name, service) in &table.services {
+            for route in &service.tls {
+                let (files, provider) = (route.files(), &self.provider);
+                let mut known = Known { stamp: files.stamp(), ..Known::default() };
+                match files.load(route.host.as_deref(), Time::Any, provider) {
+                    Ok(loaded) => known.loaded = Some(loaded),
+                    Err(problem) => {
+                        problems.push((name.clone(), problem.clone()));
+                        (known.problem, known.told) = (Some(problem), true);
+                    }
+                }
+                self.known.insert(route.id(), known);
+            }
+        }
+        problems
+    }
+
+    /// Looks whether files have changed, once a second; returns whether new certificates are to be used, and the
+    /// problems that are to be told.
+    pub(crate) fn look(&mut self) -> (bool, Vec<String>) {
+        if self.known.is_empty() || self.looked.elapsed() < LOOK_EVERY {
+            return (false, Vec::new());
+        }
+        self.looked = Instant::now();
+        let (mut renewed, mut problems) = (false, Vec::new());
+        for ((files, host), known) in &mut self.known {
+            let stamp = files.stamp();
+            if stamp == known.stamp {
+                // Certificate and key are seldom replaced in the same moment: told when it is still so at the next look.
+                if let Some(problem) =
+                    known.problem.as_ref().filter(|_| !std::mem::replace(&mut known.told, true))
+                {
+                    let instead = match &known.loaded {
+                        Some(_) => "the certificate before stays in use",
+                        None => "there is no other, its clients are refused",
+                    };
+                    problems.push(format!("{problem}; {instead}"));
+                }
+                continue;
+            }
+            known.stamp = stamp;
+            match files.load(host.as_deref(), Time::MustFit, &self.provider) {
+                Ok(loaded) => {
+                    *known = Known { loaded: Some(loaded), stamp, problem: None, told: false };
+                    renewed = true;
+                    tracing::info!(cert = files.cert, "certificate renewed");
+                }
+                Err(problem) => (known.problem, known.told) = (Some(problem), false),
+            }
+        }
+        (renewed, problems)
+    }
+
+    /// Returns the configurations of all listeners that speak TLS; those of which nothing changed are the same.
+    pub(crate) fn listeners(&mut self, table: &Table) -> Listeners {
+        let routes = || table.services.values().flat_map(|service| &service.tls);
+        let used: BTreeSet<_> = routes().map(TlsRoute::id).collect();
+        self.known.retain(|id, _| used.contains(id));
+        let mut names: HashMap<SocketAddr, Names> = HashMap::new();
+        for route in routes() {
+            let names = names.entry(route.listen).or_default();
+            let loaded = self.known.get(&route.id()).and_then(|known| known.loaded.as_ref());
+            if let Some((certified, _)) = loaded {
+                names.add(route.host.as_deref(), certified);
+            }
+        }
+        self.built.retain(|address, _| names.contains_key(address));
+        for (address, names) in names {
+            if self.built.get(&address).is_none_or(|(before, _)| *before != names) {
+                let config = Arc::new(configure(self.provider.clone(), names.clone()));
+                self.built.insert(address, (names, config));
+            }
+        }
+        self.built.iter().map(|(address, (_, config))| (*address, config.clone())).collect()
+    }
+
+    /// Returns what is known of a service's certificates.
+    pub(crate) fn observe(&self, routes: &[TlsRoute]) -> Vec<CertificateObservation> {
+        let seen = |route: &TlsRoute| {
+            let known = self.known.get(&route.id());
+            CertificateObservation {
+                listen: route.listen,
+                host: route.host.clone(),
+                cert: route.cert.clone(),
+                not_after: known.and_then(|known| Some(known.loaded.as_ref()?.1)),
+                problem: known.and_then(|known| known.problem.clone()),
+            }
+        };
+        routes.iter().map(seen).collect()
+    }
+}
+
+fn configure(provider: Arc<CryptoProvider>, names: Names) -> ServerConfig {
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("ring speaks TLS 1.2 and 1.3")
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(names));
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config
+}
+
+/// Certificates of one listener by name.
+#[derive(Clone, Default)]
+struct Names {
+    by_host: HashMap<String, Arc<CertifiedKey>>,
+    /// For clients that name no host, or one that nobody has a certificate for.
+    other: Option<Arc<CertifiedKey>>,
+    /// That one was given without a host.
+    meant: bool,
+}
+
+impl Names {
+    fn add(&mut self, host: Option<&str>, certified: &Arc<CertifiedKey>) {
+        match host {
+            Some(host) => {
+                self.by_host.insert(host.to_ascii_lowercase(), certified.clone());
+                self.other.get_or_insert_with(|| certified.clone());
+            }
+            None if !self.meant => (self.other, self.meant) = (Some(certified.clone()), true),
+            None => {}
+        }
+    }
+}
+
+impl PartialEq for Names {
+    fn eq(&self, other: &Self) -> bool {
+        let same = |a: &Arc<CertifiedKey>, b: &Arc<CertifiedKey>| Arc::ptr_eq(a, b);
+        let hosts =
+            self.by_host.iter().all(|(host, own)| other.by_host.get(host).is_some_and(|its| same(own, its)));
+        let rest = match (&self.other, &other.other) {
+            (Some(own), Some(its)) => same(own, its),
+            (None, None) => true,
+            _ => false,
+        };
+        hosts && rest && self.by_host.len() == other.by_host.len()
+    }
+}
+
+impl fmt::Debug for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.by_host.keys()).finish()
+    }
+}
+
+impl ResolvesServerCert for Names {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let named = hello.server_name().and_then(|name| self.by_host.get(name));
+        named.or(self.other.as_ref()).cloned()
+    }
+}

@@ -1,0 +1,184 @@
+//! Which service and which revision a request goes to: by path, by seat, by chance.
+
+use cutover_proxy::{ErrorKind, PinKey, SEAT_COOKIE, ServiceTable, Sticky, Track};
+
+use super::harness::{Proxy, SERVICE, Wire, candidate, table, track};
+use super::upstream::Upstream;
+
+const KEY: &str = "00112233445566778899aabbccddeeff";
+const OTHER_KEY: &str = "ffeeddccbbaa99887766554433221100";
+
+fn below(paths: &[&str], tracks: Vec<Track>) -> ServiceTable {
+    ServiceTable { paths: paths.iter().map(|path| (*path).to_owned()).collect(), ..table(tracks) }
+}
+
+#[tokio::test]
+async fn the_longest_prefix_of_the_path_is_the_service() {
+    let (proxy, shop, api, old) = (
+        Proxy::start().await,
+        Upstream::start("shop").await,
+        Upstream::start("api").await,
+        Upstream::start("old").await,
+    );
+    let whole = |name: &str, upstream: &Upstream| vec![track(name, 10_000, &[upstream.addr])];
+    proxy.set(0, &table(whole("shop", &shop))).await;
+    proxy.client.set("api", 0, 1, &below(&["/api"], whole("api", &api))).await.unwrap();
+    proxy.client.set("old", 0, 1, &below(&["/api/v1/"], whole("old", &old))).await.unwrap();
+    let mut wire = Wire::connect(proxy.addr).await;
+    for (path, served_by) in [
+        ("/", "shop"),
+        ("/apiary", "shop"),
+        ("/api", "api"),
+        ("/api?x=/api/v1", "api"),
+        ("/api/v2/id", "api"),
+        ("/api/v1", "old"),
+        ("/api/v1/id", "old"),
+        ("/api/v10", "api"),
+    ] {
+        let response = wire.get(path).await;
+        assert_eq!(response.header("x-served-by"), Some(served_by), "{path}: {}", response.head);
+    }
+    let error =
+        proxy.client.set("more", 0, 1, &below(&["/x", "/api/"], whole("x", &shop))).await.unwrap_err();
+    assert_eq!(error.kind(), &ErrorKind::Invalid);
+    assert!(error.to_string().contains("path \"/api\" is already served by service \"api\""), "{error}");
+    // Nobody serves the rest once the service of all paths is gone.
+    proxy.client.remove_service(SERVICE, 1, 1).await.unwrap();
+    let response = wire.get("/").await;
+    assert_eq!((response.status, response.header("x-cutover-reason")), (404, Some("no-service")));
+}
+
+fn sticky(sticky: Sticky, weight: u16, addresses: [std::net::SocketAddr; 2]) -> ServiceTable {
+    let tracks = vec![track("v1", 10_000 - weight, &addresses[..1]), track("v2", weight, &addresses[1..])];
+    ServiceTable {
+        candidate: candidate("shop-2", "v2", 60_000, None),
+        pin_key: Some(PinKey(KEY.into())),
+        sticky: Some(sticky),
+        ..table(tracks)
+    }
+}
+
+/// A browser: it keeps the cookie that it is given.
+#[derive(Default, Clone)]
+struct Browser {
+    cookie: Option<String>,
+    given: u32,
+}
+
+impl Browser {
+    /// Asks once; returns who answered.
+    async fn ask(&mut self, wire: &mut Wire) -> String {
+        let cookie =
+            self.cookie.as_ref().map_or(String::new(), |cookie| format!("cookie: a=1; {cookie}\r\n"));
+        wire.send(format!("GET /id HTTP/1.1\r\nhost: shop.test\r\n{cookie}\r\n")).await;
+        let response = wire.response(false).await.unwrap();
+        if let Some(given) = response.header("set-cookie") {
+            assert!(
+                given.starts_with(SEAT_COOKIE) && given.ends_with("; Path=/; HttpOnly; SameSite=Lax"),
+                "{given}"
+            );
+            self.cookie = given.split(';').next().map(str::to_owned);
+            self.given += 1;
+        }
+        response.text()
+    }
+}
+
+#[tokio::test]
+async fn clients_come_to_the_candidate_as_its_weight_grows_and_none_goes_back() {
+    let (proxy, v1, v2) = (Proxy::start().await, Upstream::start("v1").await, Upstream::start("v2").await);
+    let by_cookie = || Sticky::Cookie { name: SEAT_COOKIE.into() };
+    let mut wire = Wire::connect(proxy.addr).await;
+    let mut browsers = vec![Browser::default(); 60];
+    let mut before: Vec<bool> = vec![false; browsers.len()];
+    for (generation, weight) in [0, 3_000, 6_000, 10_000].into_iter().enumerate() {
+        proxy.set(generation as u64, &sticky(by_cookie(), weight, [v1.addr, v2.addr])).await;
+        for (browser, was_there) in browsers.iter_mut().zip(&mut before) {
+            let first = browser.ask(&mut wire).await;
+            for _ in 0..3 {
+                assert_eq!(browser.ask(&mut wire).await, first, "it stays where it is");
+            }
+            assert!(!*was_there || first == "v2", "raising the weight moved a client back");
+            *was_there = first == "v2";
+        }
+        let there = before.iter().filter(|there| **there).count();
+        match weight {
+            0 => assert_eq!(there, 0),
+            10_000 => assert_eq!(there, browsers.len()),
+            _ => assert!(there > 0 && there < browsers.len(), "{there} of 60 at {weight}"),
+        }
+    }
+    assert!(browsers.iter().all(|browser| browser.given == 1), "one cookie each");
+    // Taken back: all of them, at once.
+    proxy.client.back(SERVICE, "bad").await.unwrap();
+    for browser in &mut browsers {
+        assert_eq!(browser.ask(&mut wire).await, "v1");
+    }
+}
+
+#[tokio::test]
+async fn a_seat_outlives_the_worker_and_a_change_of_the_key_and_ends_with_its_release() {
+    let (proxy, v1, v2) = (Proxy::start().await, Upstream::start("v1").await, Upstream::start("v2").await);
+    let by_cookie = || Sticky::Cookie { name: SEAT_COOKIE.into() };
+    let mut service = sticky(by_cookie(), 5_000, [v1.addr, v2.addr]);
+    proxy.set(0, &service).await;
+    let mut browser = Browser::default();
+    let seat = browser.ask(&mut Wire::connect(proxy.addr).await).await;
+    // The next worker holds the candidate back until somebody renews its lease.
+    super::harness::signal(proxy.worker_pid().await, rustix::process::Signal::KILL);
+    proxy.client.renew(SERVICE, "shop-2", 1).await.unwrap();
+    let mut wire = Wire::connect(proxy.addr).await;
+    assert_eq!(browser.ask(&mut wire).await, seat);
+    service.pin_key = Some(PinKey(OTHER_KEY.into()));
+    proxy.set(1, &service).await;
+    assert_eq!((browser.ask(&mut wire).await, browser.given), (seat, 1));
+    // Another release draws anew, so that it is not always the same who try what is new.
+    service.candidate = candidate("shop-3", "v2", 60_000, None);
+    proxy.set(2, &service).await;
+    browser.ask(&mut wire).await;
+    assert_eq!(browser.given, 2);
+    let seen = proxy.client.observe_service(SERVICE).await.unwrap();
+    let shown = format!("{seen:?}");
+    assert!(!shown.contains(KEY) && !shown.contains(OTHER_KEY), "keys are not shown");
+}
+
+#[tokio::test]
+async fn the_seat_is_kept_from_the_target_and_a_forged_one_is_worth_nothing() {
+    let (proxy, v1, v2) = (Proxy::start().await, Upstream::start("v1").await, Upstream::start("v2").await);
+    let by_cookie = Sticky::Cookie { name: SEAT_COOKIE.into() };
+    proxy.set(0, &sticky(by_cookie, 1, [v1.addr, v2.addr])).await;
+    let mut wire = Wire::connect(proxy.addr).await;
+    // Seat 0 would be the candidate's.
+    let forged = format!("{SEAT_COOKIE}=shop-2.0.{}", "0".repeat(64));
+    let mut there = 0;
+    for _ in 0..50 {
+        wire.send(format!("GET /headers HTTP/1.1\r\nhost: shop.test\r\ncookie: a=1; {forged}; b=2\r\n\r\n"))
+            .await;
+        let response = wire.response(false).await.unwrap();
+        assert!(response.header("set-cookie").is_some(), "it gets a seat of its own");
+        let seen = response.text();
+        assert!(seen.contains("a=1; b=2") && !seen.contains(SEAT_COOKIE), "{seen}");
+        there += u32::from(response.header("x-served-by") == Some("v2"));
+    }
+    assert!(there < 5, "{there} of 50 at 0.01%");
+}
+
+#[tokio::test]
+async fn a_header_keeps_a_user_where_it_is() {
+    let (proxy, v1, v2) = (Proxy::start().await, Upstream::start("v1").await, Upstream::start("v2").await);
+    let by_header = Sticky::Header { name: "x-user".into() };
+    proxy.set(0, &sticky(by_header, 5_000, [v1.addr, v2.addr])).await;
+    let mut wire = Wire::connect(proxy.addr).await;
+    let mut there = 0;
+    for user in 0..60 {
+        let mut first = None;
+        for _ in 0..4 {
+            wire.send(format!("GET /id HTTP/1.1\r\nhost: shop.test\r\nx-user: {user}\r\n\r\n")).await;
+            let response = wire.response(false).await.unwrap();
+            assert_eq!(response.header("set-cookie"), None);
+            assert_eq!(*first.get_or_insert(response.text()), response.text());
+        }
+        there += u32::from(first.as_deref() == Some("v2"));
+    }
+    assert!((10..50).contains(&there), "{there} of 60");
+}
