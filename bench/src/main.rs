@@ -38,6 +38,9 @@ enum Verb {
     /// The server behind the proxies that are measured: one answer to all
     #[command(hide = true)]
     Origin { body: usize },
+    /// A server that answers nothing for so long
+    #[command(hide = true)]
+    Stall { seconds: u64 },
     /// The relay that proxies are compared to
     #[command(hide = true)]
     Copy { target: std::net::SocketAddr },
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
             benches::run(name, &benches::Setting { quick, cutover, repository }).map(|()| 0)
         }
         Verb::Origin { body } => benches::origin(body).map(|()| 0),
+        Verb::Stall { seconds } => benches::stall(seconds).map(|()| 0),
         Verb::Copy { target } => benches::copy(target).map(|()| 0),
         Verb::PipeEcho => benches::pipe_echo().map(|()| 0).map_err(anyhow::Error::from),
     };

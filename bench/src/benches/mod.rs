@@ -10,6 +10,8 @@ mod nginx;
 mod numbers;
 mod proxies;
 mod proxy_cpu;
+mod proxy_memory;
+mod proxy_upgrade;
 mod release_time;
 mod releases;
 mod rollback;
@@ -29,7 +31,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 pub(crate) use beside::echo as pipe_echo;
-pub(crate) use wire::{copy, origin};
+pub(crate) use wire::{copy, origin, stall};
 
 /// A benchmark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -46,6 +48,10 @@ pub(crate) enum Name {
     Rollback,
     /// Processor time of one proxied request, beside nginx, HAProxy, Caddy and a relay that copies
     ProxyCpu,
+    /// What fails while the proxy is put in its own place again and again
+    ProxyUpgrade,
+    /// Memory with many idle connections, and with many requests that nobody answers
+    ProxyMemory,
 }
 
 /// How a benchmark is run.
@@ -86,6 +92,8 @@ pub(crate) fn run(name: Name, setting: &Setting) -> Result<()> {
         Name::FirstRun => first_run::run(setting)?,
         Name::Rollback => rollback::run(setting)?,
         Name::ProxyCpu => runtime.block_on(proxy_cpu::run(setting))?,
+        Name::ProxyUpgrade => runtime.block_on(proxy_upgrade::run(setting))?,
+        Name::ProxyMemory => runtime.block_on(proxy_memory::run(setting))?,
         Name::ServerIdle => runtime.block_on(server_idle::run(setting))?,
     };
     println!("\ngoal: {} — {}", outcome.goal, if outcome.holds { "holds" } else { "NOT reached" });

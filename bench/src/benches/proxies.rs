@@ -33,6 +33,15 @@ impl Proxy {
         }
         Ok(sum)
     }
+
+    /// Returns what it has in memory, all its processes together, in MiB.
+    pub(super) fn pss_mib(&self) -> Result<f64> {
+        let mut sum = 0.0;
+        for pid in family(self.pid)? {
+            sum += Usage::of(pid)?.pss_mib;
+        }
+        Ok(sum)
+    }
 }
 
 /// Returns a process and its descendants.

@@ -4,6 +4,7 @@
 pub(super) mod clients;
 mod copy;
 mod origin;
+mod stall;
 
 use std::io;
 use std::process::{Child, Command, Stdio};
@@ -13,6 +14,7 @@ use anyhow::{Context, Result};
 
 pub(crate) use copy::run as copy;
 pub(crate) use origin::run as origin;
+pub(crate) use stall::run as stall;
 
 use super::scratch::Running;
 
