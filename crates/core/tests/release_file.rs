@@ -622,6 +622,35 @@ fn https_has_its_files_and_its_redirect_a_goal() {
 }
 
 #[test]
+fn whom_the_proxy_believes_is_a_network() {
+    check(
+        &with("8080\"}", "8080\", trust: [10.0.0.0/8, \"2001:db8::1\"], forwarded: true, request_id: true}"),
+        &expect![[r#"
+            ok
+        "#]],
+    );
+    check(
+        &with(
+            "8080\"}",
+            "8080\", host: a.test, proxy_protocol: true, trust: [10.0.0.0/33, lb]}\n  - proxy: {listen: \"127.0.0.1:8080\", host: b.test}",
+        ),
+        &expect![[r#"
+            cutover.yaml:5:83: `10.0.0.0/33` is not a network
+              5 |   - proxy: {listen: "127.0.0.1:8080", host: a.test, proxy_protocol: true, trust: [10.0.0.0/33, lb]}
+                |                                                                                   ^
+              hint: give networks or addresses, such as `10.0.0.0/8` or `192.0.2.1`
+            cutover.yaml:5:96: `lb` is not a network
+              5 |   - proxy: {listen: "127.0.0.1:8080", host: a.test, proxy_protocol: true, trust: [10.0.0.0/33, lb]}
+                |                                                                                                ^
+            cutover.yaml:6:12: 127.0.0.1:8080 has `proxy_protocol: true` for another route
+              6 |   - proxy: {listen: "127.0.0.1:8080", host: b.test}
+                |            ^
+              hint: say it for all routes of the address: it is about the connection
+        "#]],
+    );
+}
+
+#[test]
 fn assets_are_named_by_their_folders() {
     check(
         &with("8080\"}", "8080\", assets: [/assets/, /static/app/]}"),

@@ -54,14 +54,7 @@ pub(crate) async fn ask_others(
 ) -> Answered {
     // Scored now: what the others do says nothing about the revision that was chosen.
     first.claim.head(first.response.status().as_u16());
-    let sending = Sending {
-        upload: None,
-        repeatable: true,
-        upgrade: false,
-        response_timeout: Some(PATIENCE),
-        hsts: None,
-        seat: None,
-    };
+    let sending = Sending { repeatable: true, response_timeout: Some(PATIENCE), ..Sending::default() };
     let mut asked = vec![first.claim.revision.revision.clone()];
     for _ in 0..MOST_OTHERS {
         let Some(mut claim) = router.claim_other(service, &asked) else { break };

@@ -5,10 +5,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::HeaderValue;
+use ipnet::IpNet;
 
 use crate::access::ServiceLog;
 use crate::gate::Gate;
 use crate::limits::Limits;
+use crate::passing::Passing;
 use crate::paths;
 use crate::retries::Retries;
 use crate::room::{ServiceRoom, TrackRoom};
@@ -27,6 +29,8 @@ pub(crate) struct Compiled {
     pub(crate) damaged: bool,
     /// Listeners that speak TLS.
     pub(crate) tls: Listeners,
+    /// Listeners with a PROXY protocol header first, and who may send it; empty: anybody.
+    pub(crate) bringers: HashMap<SocketAddr, Arc<[IpNet]>>,
     /// Some listener of some service redirects.
     pub(crate) redirects: bool,
     /// Targets of an earlier worker's table that do not answer: asked only when no other is left.
@@ -53,6 +57,7 @@ pub(crate) struct CompiledService {
     pub(crate) response_timeout_ms: Option<u64>,
     pub(crate) trust_forwarded: bool,
     pub(crate) assets: Vec<String>,
+    pub(crate) passing: Passing,
     /// Listeners that send clients to HTTPS, and its port.
     pub(crate) redirect: Vec<(SocketAddr, u16)>,
     /// What browsers are told of HTTPS, by listener.
@@ -101,6 +106,7 @@ impl Compiled {
             compiled.redirects |= !service.redirect.is_empty();
             compiled.services.push(CompiledService::build(name, service, live(name)));
         }
+        compiled.bringers = bringers(table);
         compiled
     }
 
@@ -180,6 +186,7 @@ impl CompiledService {
             response_timeout_ms: service.response_timeout_ms,
             trust_forwarded: service.trust_forwarded,
             assets: service.assets.clone(),
+            passing: service.passing.clone(),
             redirect: redirects(service),
             hsts: service.tls.iter().filter_map(hsts).collect(),
             balance: service.balance,
@@ -198,6 +205,17 @@ fn redirects(service: &ServiceTable) -> Vec<(SocketAddr, u16)> {
     let first = ports.next().unwrap_or(443);
     let port = if ports.any(|port| port == 443) { 443 } else { first };
     service.redirect.iter().map(|listener| (*listener, port)).collect()
+}
+
+/// Who may bring connections of others: whom each service of the listener trusts.
+fn bringers(table: &Table) -> HashMap<SocketAddr, Arc<[IpNet]>> {
+    let mut found: HashMap<SocketAddr, Vec<IpNet>> = HashMap::new();
+    for service in table.services.values() {
+        for listener in &service.passing.proxy_protocol {
+            found.entry(*listener).or_default().extend(&service.passing.trust);
+        }
+    }
+    found.into_iter().map(|(listener, trusted)| (listener, trusted.into())).collect()
 }
 
 fn hsts(route: &TlsRoute) -> Option<(SocketAddr, HeaderValue)> {

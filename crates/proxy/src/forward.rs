@@ -4,22 +4,24 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::header::{CONNECTION, HeaderName, HeaderValue, SET_COOKIE, STRICT_TRANSPORT_SECURITY};
+use http::header::{CONNECTION, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
-use crate::access::Entry;
+use crate::access;
 use crate::assets;
 use crate::body::{DownBody, UpBody, Upload};
 use crate::claim::Claim;
 use crate::exhausted::EXHAUSTED;
+use crate::extended::{self, Alive};
 use crate::headers;
 use crate::multiplex;
+use crate::passing::{Told, identify};
 use crate::pin::{PIN_HEADER, verify};
 use crate::pool::{self, Conn, KEEP_IDLE, Needs, SendFailure};
 use crate::redirect::redirect;
-use crate::refusal::{Refusal, lost, reason_of, refuse};
+use crate::refusal::{Refusal, lost, refuse};
 use crate::route::{MAX_ATTEMPTS, Router, Tried, Wish};
 use crate::sticky;
 use crate::tunnel;
@@ -46,16 +48,15 @@ pub(crate) enum Attempt {
     Lost(&'static str),
 }
 
+#[derive(Default)]
 pub(crate) struct Sending {
     pub(crate) upload: Option<Rc<Upload>>,
     /// May be sent twice: idempotent and without a body.
     pub(crate) repeatable: bool,
     pub(crate) upgrade: bool,
+    /// The client asks for the upgrade by a stream of HTTP/2.
+    pub(crate) extended: Option<Alive>,
     pub(crate) response_timeout: Option<Duration>,
-    /// Told to browsers, unless the service says something itself.
-    pub(crate) hsts: Option<HeaderValue>,
-    /// The cookie that lets the client stay with its revision.
-    pub(crate) seat: Option<HeaderValue>,
 }
 
 /// A response whose head is there, with the claim and the connection that its body still holds.
@@ -72,16 +73,17 @@ pub(crate) async fn forward(
     router: Rc<Router>,
     request: Request<Incoming>,
     from: From,
+    extended: Option<Alive>,
 ) -> Response<DownBody> {
-    // Taken by the claim whose response is passed on; what is left here was answered by the proxy itself.
-    let mut log = None;
-    let response = serve(router, request, from, &mut log).await;
-    if let Some(mut log) = log {
-        log.status = Some(response.status().as_u16());
-        log.reason = reason_of(&response);
-        log.bytes = http_body::Body::size_hint(response.body()).exact().unwrap_or(0);
-        log.whole = true;
+    if let Some(redirect) = redirect(&router, &request, from) {
+        let version = request.version();
+        drop(UpBody::new(request.into_body(), version));
+        return redirect;
     }
+    let mut told = Told::default();
+    let mut response = serve(router, request, from, extended, &mut told).await;
+    access::answered(told.log.take(), &response);
+    told.tell(response.headers_mut());
     response
 }
 
@@ -89,14 +91,11 @@ async fn serve(
     router: Rc<Router>,
     mut request: Request<Incoming>,
     from: From,
-    log: &mut Option<Box<Entry>>,
+    extended: Option<Alive>,
+    told: &mut Told,
 ) -> Response<DownBody> {
-    if let Some(redirect) = redirect(&router, &request, from) {
-        let version = request.version();
-        drop(UpBody::new(request.into_body(), version));
-        return redirect;
-    }
-    let admitted = match admit(&router, &mut request, from, log) {
+    let connects = request.method() == Method::CONNECT && extended.is_none();
+    let admitted = match admit(&router, &mut request, from, connects, told) {
         // Nothing was read of the body: who waits costs no more than its head.
         Ok((mut wish, plan)) => wait::claim(&router, &mut wish).await.map(|claim| (claim, wish, plan)),
         Err(refusal) => Err(refusal.into()),
@@ -110,19 +109,24 @@ async fn serve(
             return refusal.count(&router);
         }
     };
-    let upgrade = headers::upgrade_of(request.headers()).filter(|_| request.version() == Version::HTTP_11);
+    let upgrade = match &extended {
+        Some(_) => Some(HeaderValue::from_static("websocket")),
+        None => headers::upgrade_of(request.headers()).filter(|_| request.version() == Version::HTTP_11),
+    };
     let client = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
     let (mut head, body) = request.into_parts();
+    if extended.is_some() {
+        extended::to_upgrade(&mut head);
+    }
     let (mut body, upload) = UpBody::new(body, head.version);
     body.watch(wish.service.watch_upload());
-    headers::to_target(&mut head, from, upgrade.as_ref(), plan.trust_forwarded);
+    headers::to_target(&mut head, from, upgrade.as_ref(), plan.trusted, plan.forwarded);
     let sending = Sending {
         upload,
         repeatable: body.is_empty() && upgrade.is_none() && headers::is_idempotent(&head.method),
         upgrade: upgrade.is_some(),
+        extended,
         response_timeout: plan.response_timeout,
-        hsts: plan.hsts,
-        seat: plan.seat,
     };
     let mut spare = sending.repeatable.then(|| copy(&head.method, &head.uri, &head.headers));
     let asset = (plan.asset && sending.repeatable).then(|| copy(&head.method, &head.uri, &head.headers));
@@ -135,7 +139,7 @@ async fn serve(
                     answered = assets::ask_others(&router, &wish.service.name, &asset, answered).await;
                 }
                 answered.claim.guest = wish.guest.take();
-                answered.claim.log = log.take();
+                answered.claim.log = told.log.take();
                 return answer(answered, client, &sending);
             }
             Attempt::Unsent(_, EXHAUSTED) => {
@@ -193,11 +197,10 @@ async fn serve(
 
 /// What the table says about the whole request.
 struct Plan {
-    trust_forwarded: bool,
+    /// What the client says of the request's way is believed.
+    trusted: bool,
+    forwarded: bool,
     response_timeout: Option<Duration>,
-    hsts: Option<HeaderValue>,
-    /// Tells the client where it sits.
-    seat: Option<HeaderValue>,
     /// It asks for a static file that any revision may have.
     asset: bool,
 }
@@ -206,13 +209,14 @@ fn admit(
     router: &Router,
     request: &mut Request<Incoming>,
     from: From,
-    log: &mut Option<Box<Entry>>,
+    connects: bool,
+    told: &mut Told,
 ) -> Result<(Wish, Plan), Refusal> {
     let compiled = router.compiled.borrow();
     let unavailable =
         |reason, text: String| Refusal { status: StatusCode::SERVICE_UNAVAILABLE, reason, text };
     let bad = |status, reason, text: &str| Refusal { status, reason, text: text.to_owned() };
-    if request.method() == Method::CONNECT {
+    if connects {
         return Err(bad(StatusCode::NOT_IMPLEMENTED, "connect-method", "this is not a proxy for CONNECT"));
     }
     if headers::names_two_hosts(request) {
@@ -233,11 +237,17 @@ fn admit(
         });
     };
     let service = &compiled.services[at];
+    told.hsts =
+        service.hsts.iter().find(|(listener, _)| *listener == from.listener).map(|(_, value)| value.clone());
+    let trusted = service.trust_forwarded || service.passing.trusts(from.peer.ip());
+    if service.passing.request_id {
+        told.request_id = Some(identify(request.headers_mut(), trusted));
+    }
     let cell = router
         .service(at)
         .ok_or_else(|| unavailable("no-target", format!("service \"{}\" is not known here", service.name)))?;
-    *log = cell.log(request, from.peer.ip());
-    let guest = cell.admit(request, from.peer.ip(), service.trust_forwarded)?;
+    told.log = cell.log(request, from.peer.ip());
+    let guest = cell.admit(request, from.peer.ip(), trusted)?;
     // Whatever the client sent, the target never sees the header: it is not for it to believe.
     let pin = request.headers_mut().remove(PIN_HEADER);
     let pinned = pin.as_ref().and_then(|pin| {
@@ -255,17 +265,13 @@ fn admit(
     let seat = service.sticky.as_ref().and_then(|sticky| {
         sticky::seat(sticky, request.headers_mut(), service.issuer(from.secure).filter(|_| pinned.is_none()))
     });
-    let mut wish = Wish { guest, ..Wish::new(cell, at, pinned) };
-    wish.seat = seat.as_ref().map(|seat| seat.number);
+    let number = seat.as_ref().map(|seat| seat.number);
+    told.seat = seat.and_then(|seat| seat.cookie);
+    let wish = Wish { guest, seat: number, ..Wish::new(cell, at, pinned) };
     let plan = Plan {
-        trust_forwarded: service.trust_forwarded,
+        trusted,
+        forwarded: service.passing.forwarded,
         response_timeout: service.response_timeout_ms.map(Duration::from_millis),
-        hsts: service
-            .hsts
-            .iter()
-            .find(|(listener, _)| *listener == from.listener)
-            .map(|(_, value)| value.clone()),
-        seat: seat.and_then(|seat| seat.cookie),
         asset,
     };
     Ok((wish, plan))
@@ -350,9 +356,6 @@ async fn send(
 fn answer(answered: Answered, client: Option<OnUpgrade>, sending: &Sending) -> Response<DownBody> {
     let Answered { response, conn, mut claim, bridged } = answered;
     let (mut head, body) = response.into_parts();
-    if let Some(seat) = &sending.seat {
-        head.headers.append(SET_COOKIE, seat.clone());
-    }
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         let Some(client) = client.filter(|_| sending.upgrade) else {
             return lost(claim.fail("bad-response"));
@@ -363,20 +366,24 @@ fn answer(answered: Answered, client: Option<OnUpgrade>, sending: &Sending) -> R
         headers::strip_hop_by_hop(&mut head.headers);
         head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         if let Some(protocol) = upgrade {
-            tunnel::spawn(claim, client, target, &protocol);
+            tunnel::spawn(claim, client, target, &protocol, sending.extended.clone());
             head.headers.insert(http::header::UPGRADE, protocol);
         } else {
             return lost(claim.fail("bad-response"));
         }
+        if sending.extended.is_some() {
+            extended::accept(&mut head);
+        }
         return Response::from_parts(head, DownBody::Own(None));
+    }
+    if sending.extended.is_some() && head.status.is_success() {
+        // The client would take it for its WebSocket.
+        return lost(claim.fail("bad-response"));
     }
     claim.head(head.status.as_u16());
     let keep = keep_of(&head.headers);
     if bridged {
         head.headers.insert(HeaderName::from_static(BRIDGED_HEADER), HeaderValue::from_static("1"));
-    }
-    if let Some(hsts) = &sending.hsts {
-        head.headers.entry(STRICT_TRANSPORT_SECURITY).or_insert_with(|| hsts.clone());
     }
     headers::strip_hop_by_hop(&mut head.headers);
     // The client's version decides how the body is framed, not the target's.

@@ -1,9 +1,11 @@
 //! The first bytes of a connection: which protocol its client speaks.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use rustls::ServerConfig;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -14,6 +16,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::forward::From;
 use crate::http2::{self, PREFACE};
+use crate::proxy_header::{ProxyHeader, parse_proxy_header};
 use crate::rewind::Rewind;
 use crate::thread::{self, Connected, HEADER_TIMEOUT, Phase};
 
@@ -25,20 +28,29 @@ const PLAIN_TEXT: &[u8] = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncon
 /// Serves a connection in the protocol that its client speaks.
 pub(crate) async fn greet(
     stream: TcpStream,
-    from: From,
+    mut from: From,
     connected: Connected,
     mut quitting: watch::Receiver<Phase>,
 ) {
     // Fails when the client is gone already; the connection's own read says so next.
     let _ = stream.set_nodelay(true);
     let router = connected.0.clone();
-    let io = Rewind::new(stream);
-    let config = router.compiled.borrow().tls.get(&from.listener).cloned();
+    let mut io = Rewind::new(stream);
+    let (config, brought) = {
+        let compiled = router.compiled.borrow();
+        (compiled.tls.get(&from.listener).cloned(), compiled.bringers.get(&from.listener).cloned())
+    };
+    let peer = from.peer;
     let begun = async move {
-        match config {
-            Some(config) => Ok(Greeted::Tls(Box::pin(shake_hands(io, config)).await?)),
-            None => recognise(io).await,
-        }
+        let peer = match brought {
+            Some(bringers) => Box::pin(brought_by(peer, &bringers, &mut io)).await?,
+            None => peer,
+        };
+        let greeted = match config {
+            Some(config) => Greeted::Tls(Box::pin(shake_hands(io, config)).await?),
+            None => recognise(io).await?,
+        };
+        Ok::<_, io::Error>((peer, greeted))
     };
     let greeted = tokio::select! {
         biased;
@@ -46,19 +58,51 @@ pub(crate) async fn greet(
         // Nothing was asked yet that could be cut.
         _ = quitting.wait_for(|phase| *phase == Phase::Closing) => return,
     };
+    let greeted = match greeted {
+        Ok(Ok((peer, greeted))) => {
+            from.peer = peer;
+            greeted
+        }
+        // It broke off, or never began.
+        Ok(Err(_)) | Err(_) => return,
+    };
     match greeted {
-        Ok(Ok(Greeted::Http1(io))) => thread::serve(io, router, from, quitting).await,
+        Greeted::Http1(io) => thread::serve(io, router, from, quitting).await,
         // In boxes: a connection of HTTP/1.1, of which there are the most, must not take the room of these.
-        Ok(Ok(Greeted::Http2(io))) => Box::pin(http2::serve(io, router, from, quitting)).await,
-        Ok(Ok(Greeted::Tls(stream))) => {
+        Greeted::Http2(io) => Box::pin(http2::serve(io, router, from, quitting)).await,
+        Greeted::Tls(stream) => {
             let from = From { secure: true, ..from };
             match stream.get_ref().1.alpn_protocol() {
                 Some(b"h2") => Box::pin(http2::serve(stream, router, from, quitting)).await,
                 _ => Box::pin(thread::serve(stream, router, from, quitting)).await,
             }
         }
-        // It broke off, or never began.
-        Ok(Err(_)) | Err(_) => {}
+    }
+}
+
+/// Reads whose connection a load balancer brings. Without a header, or from anybody else, the connection ends: whoever
+/// could leave it out, or write it, could say that he is somebody else.
+async fn brought_by(
+    balancer: SocketAddr,
+    bringers: &[IpNet],
+    io: &mut Rewind<TcpStream>,
+) -> io::Result<SocketAddr> {
+    let ip = balancer.ip().to_canonical();
+    if !bringers.is_empty() && !bringers.iter().any(|network| network.contains(&ip)) {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    loop {
+        match parse_proxy_header(io.ahead()) {
+            ProxyHeader::Complete { length, source } => {
+                io.consume(length);
+                return Ok(source.unwrap_or(balancer));
+            }
+            ProxyHeader::Invalid => return Err(io::ErrorKind::InvalidData.into()),
+            ProxyHeader::Incomplete => {}
+        }
+        if io.read_ahead().await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
     }
 }
 
@@ -76,7 +120,10 @@ async fn shake_hands(
     mut io: Rewind<TcpStream>,
     config: Arc<ServerConfig>,
 ) -> io::Result<Box<TlsStream<Rewind<TcpStream>>>> {
-    if io.read_ahead().await? > 0 && io.ahead()[0].is_ascii_uppercase() {
+    if io.ahead().is_empty() {
+        io.read_ahead().await?;
+    }
+    if io.ahead().first().is_some_and(u8::is_ascii_uppercase) {
         io.write_all(PLAIN_TEXT).await?;
         return Err(io::ErrorKind::InvalidData.into());
     }
@@ -86,15 +133,15 @@ async fn shake_hands(
 /// Reads until the first bytes tell the protocol: hardly ever more than once.
 async fn recognise(mut io: Rewind<TcpStream>) -> io::Result<Greeted> {
     loop {
-        if io.read_ahead().await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
         let first = io.ahead();
         if first.starts_with(PREFACE) {
             return Ok(Greeted::Http2(io));
         }
         if !PREFACE.starts_with(first) {
             return Ok(Greeted::Http1(io));
+        }
+        if io.read_ahead().await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
     }
 }

@@ -9,6 +9,7 @@ use http::{Method, Request, Uri, Version, request};
 use std::time::Duration;
 
 use crate::forward::From;
+use crate::passing;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -98,7 +99,8 @@ pub(crate) fn to_target(
     head: &mut request::Parts,
     from: From,
     upgrade: Option<&HeaderValue>,
-    trust_forwarded: bool,
+    trusted: bool,
+    forward: bool,
 ) {
     let trailers = head.headers.get(TE).is_some_and(|te| {
         te.to_str().is_ok_and(|te| te.split(',').any(|token| token.trim().eq_ignore_ascii_case("trailers")))
@@ -125,7 +127,7 @@ pub(crate) fn to_target(
     let path = head.uri.path_and_query().cloned();
     head.uri = path.map_or_else(Uri::default, Uri::from);
     head.version = Version::HTTP_11;
-    forwarded(&mut head.headers, from, trust_forwarded);
+    forwarded(&mut head.headers, from, trusted, forward);
 }
 
 /// Makes a request for a target of HTTP/1.1 one for a target of HTTP/2.
@@ -167,21 +169,32 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-fn forwarded(headers: &mut HeaderMap, from: From, trust: bool) {
-    let ip = from.peer.ip().to_canonical();
-    let before: Vec<&str> =
-        headers.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok()).collect();
-    let chain = if before.is_empty() { ip.to_string() } else { format!("{}, {ip}", before.join(", ")) };
-    if let Ok(chain) = HeaderValue::from_str(&chain) {
+/// Says whose request it is. What the client says of that itself is kept only if it is trusted.
+fn forwarded(headers: &mut HeaderMap, from: From, trusted: bool, forward: bool) {
+    let mut chain = from.peer.ip().to_canonical().to_string();
+    if trusted && headers.contains_key(FORWARDED_FOR) {
+        let before = headers.get_all(FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
+        chain = before.chain([&*chain]).collect::<Vec<_>>().join(", ");
+    }
+    if let Ok(chain) = HeaderValue::try_from(chain) {
         headers.insert(FORWARDED_FOR, chain);
     }
-    if !trust {
+    if !trusted {
         headers.remove(FORWARDED);
     }
-    if !trust || !headers.contains_key(FORWARDED_PROTO) {
-        headers.insert(FORWARDED_PROTO, HeaderValue::from_static(if from.secure { "https" } else { "http" }));
+    if forward {
+        let own = passing::element(from, headers.get(HOST));
+        let before = headers.get_all(FORWARDED).iter().filter_map(|value| value.to_str().ok());
+        let whole = before.chain([&*own]).collect::<Vec<_>>().join(", ");
+        if let Ok(whole) = HeaderValue::try_from(whole) {
+            headers.insert(FORWARDED, whole);
+        }
     }
-    if (!trust || !headers.contains_key(FORWARDED_HOST))
+    if !trusted || !headers.contains_key(FORWARDED_PROTO) {
+        let proto = if from.secure { "https" } else { "http" };
+        headers.insert(FORWARDED_PROTO, HeaderValue::from_static(proto));
+    }
+    if (!trusted || !headers.contains_key(FORWARDED_HOST))
         && let Some(host) = headers.get(HOST).cloned()
     {
         headers.insert(FORWARDED_HOST, host);
@@ -226,13 +239,13 @@ mod tests {
             .unwrap()
             .into_parts();
         let peer = "127.0.0.1:5".parse().unwrap();
-        to_target(&mut head, From { peer, listener: peer, secure: false }, None, false);
+        to_target(&mut head, From { peer, listener: peer, secure: false }, None, false, false);
         let mut names: Vec<&str> = head.headers.keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
         let wanted = ["host", "te", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-mine"];
         assert_eq!(names, wanted);
         assert_eq!(head.headers[TE], "trailers");
-        assert_eq!(head.headers[FORWARDED_FOR], "10.0.0.1, 127.0.0.1");
+        assert_eq!(head.headers[FORWARDED_FOR], "127.0.0.1");
         assert_eq!(head.headers[FORWARDED_PROTO], "http");
     }
 

@@ -22,6 +22,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
 use crate::body::DownBody;
+use crate::extended::{self, Alive};
 use crate::forward::{From, forward};
 use crate::route::Router;
 use crate::thread::{HEADER_TIMEOUT, Phase};
@@ -71,14 +72,21 @@ where
     let own = streams.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let (router, mut open) = (router.clone(), Open::new(&own));
+        // The stream outlives its response.
+        let tunnel = extended::is_websocket(&request).then(|| {
+            let mut tunnel = Open::new(&own);
+            tunnel.answered = true;
+            Rc::new(tunnel) as Alive
+        });
         async move {
-            let response = forward(router, request, from).await;
+            let response = forward(router, request, from, tunnel).await;
             open.answered = true;
             Ok::<_, Infallible>(response.map(|body| Counted { body, _open: open }))
         }
     });
     let connection = http2::Builder::new(Local)
         .timer(TokioTimer::new())
+        .enable_connect_protocol()
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(MAX_HEADERS)
         .max_send_buf_size(MAX_SEND_BUFFER)

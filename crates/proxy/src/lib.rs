@@ -27,6 +27,7 @@ mod count;
 mod drain;
 mod error;
 mod exhausted;
+mod extended;
 mod fds;
 mod files;
 mod forward;
@@ -40,10 +41,12 @@ mod limits;
 mod lock;
 mod metrics;
 mod multiplex;
+mod passing;
 mod paths;
 mod pin;
 mod pool;
 mod protocol;
+mod proxy_header;
 mod redirect;
 mod refusal;
 mod retries;
@@ -76,11 +79,13 @@ pub use exhausted::EXHAUSTED;
 pub use forward::BRIDGED_HEADER;
 pub use holder::{HolderOptions, run_holder};
 pub use limits::{HeaderLimit, Limits};
+pub use passing::Passing;
 pub use pin::{PIN_HEADER, sign_pin};
 pub use protocol::{
     ArmObservation, DrainReply, Event, EventKind, GuardNumbers, Hello, Observation, RenewReply,
     RevisionObservation, ServiceObservation, SetReply, TargetObservation,
 };
+pub use proxy_header::{ProxyHeader, parse_proxy_header};
 pub use refusal::{BLAME_HEADER, REASON_HEADER, REASONS, Reason};
 pub use retries::Retries;
 pub use sticky::{SEAT_COOKIE, Sticky};

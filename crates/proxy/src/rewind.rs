@@ -18,7 +18,7 @@ pub(crate) struct Rewind<I> {
     at: usize,
 }
 
-impl<I: AsyncRead + AsyncWrite + Unpin> Rewind<I> {
+impl<I: AsyncRead + Unpin> Rewind<I> {
     pub(crate) fn new(inner: I) -> Self {
         Self { inner, ahead: Vec::new(), at: 0 }
     }
@@ -26,6 +26,14 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Rewind<I> {
     /// What was read ahead and is not consumed.
     pub(crate) fn ahead(&self) -> &[u8] {
         &self.ahead[self.at..]
+    }
+
+    /// Takes what was read ahead for read.
+    pub(crate) fn consume(&mut self, count: usize) {
+        self.at = self.ahead.len().min(self.at + count);
+        if self.at == self.ahead.len() {
+            (self.ahead, self.at) = (Vec::new(), 0);
+        }
     }
 
     /// Reads more ahead; returns how much, 0 at the end of the stream.
@@ -56,10 +64,8 @@ impl<I: AsyncRead + Unpin> AsyncRead for Rewind<I> {
         }
         let end = self.ahead.len().min(self.at + buffer.remaining());
         buffer.put_slice(&self.ahead[self.at..end]);
-        self.at = end;
-        if self.at == self.ahead.len() {
-            (self.ahead, self.at) = (Vec::new(), 0);
-        }
+        let read = end - self.at;
+        self.consume(read);
         Poll::Ready(Ok(()))
     }
 }

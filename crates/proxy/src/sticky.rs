@@ -107,8 +107,8 @@ fn known(said: &str, issuer: Issuer<'_>) -> Option<u16> {
     let (seat, signature) = said.rsplit_once('.')?;
     let (release, number) = seat.rsplit_once('.')?;
     let number = number.parse().ok().filter(|number| *number < WHOLE)?;
-    let ours = |key: &&str| pin::is_signed(key, issuer.service, &message(issuer, number), signature);
-    (release == issuer.release && issuer.keys.iter().flatten().any(ours)).then_some(number)
+    let ours = |key: &str| pin::is_signed(key, issuer.service, &message(issuer, number), signature);
+    (release == issuer.release && issuer.keys.into_iter().flatten().any(ours)).then_some(number)
 }
 
 fn cookie(name: &str, number: u16, issuer: Issuer<'_>) -> Option<HeaderValue> {

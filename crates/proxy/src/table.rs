@@ -10,6 +10,7 @@ use crate::access::AccessLog;
 use crate::checks::TargetChecks;
 use crate::error::{ErrorKind, ProxyError};
 use crate::limits::Limits;
+use crate::passing::Passing;
 use crate::paths;
 use crate::retries::Retries;
 use crate::sticky::Sticky;
@@ -86,6 +87,9 @@ pub struct ServiceTable {
     /// Path prefixes of static files: what one revision answers with 404 is asked of the others in the table.
     #[serde(default)]
     pub assets: Vec<String>,
+    /// What is said of the requests, and who is believed.
+    #[serde(default, skip_serializing_if = "Passing::is_default")]
+    pub passing: Passing,
     /// Listeners that speak TLS, and with which certificates.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tls: Vec<TlsRoute>,
@@ -364,8 +368,12 @@ pub(crate) fn validate(name: &str, service: &ServiceTable, rest: &Table) -> Resu
     if !service.redirect.is_empty() && service.tls.is_empty() {
         return invalid("it redirects to HTTPS, which it has no certificate for".into());
     }
-    for address in
-        service.listen.iter().chain(service.tls.iter().map(|route| &route.listen)).chain(&service.redirect)
+    for address in service
+        .listen
+        .iter()
+        .chain(service.tls.iter().map(|route| &route.listen))
+        .chain(&service.redirect)
+        .chain(&service.passing.proxy_protocol)
     {
         if !rest.listeners.contains(address) {
             return invalid(format!(

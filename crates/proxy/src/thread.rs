@@ -255,7 +255,7 @@ where
     let service = service_fn(move |request| {
         let (router, leaving) = (router.clone(), own.clone());
         async move {
-            let mut response = forward(router, request, from).await;
+            let mut response = forward(router, request, from, None).await;
             if leaving.get() && response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
                 let close = http::HeaderValue::from_static("close");
                 response.headers_mut().insert(http::header::CONNECTION, close);

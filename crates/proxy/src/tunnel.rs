@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::claim::Claim;
+use crate::extended::Alive;
 use crate::frames::{Frames, close_frame};
 use crate::pool::next_id;
 
@@ -35,8 +36,14 @@ enum Down {
     Failed,
 }
 
-/// Starts passing bytes once both sides have upgraded.
-pub(crate) fn spawn(claim: Claim, client: OnUpgrade, target: OnUpgrade, protocol: &HeaderValue) {
+/// Starts passing bytes once both sides have upgraded; `alive` is kept until the end.
+pub(crate) fn spawn(
+    claim: Claim,
+    client: OnUpgrade,
+    target: OnUpgrade,
+    protocol: &HeaderValue,
+    alive: Option<Alive>,
+) {
     let websocket = protocol.as_bytes().eq_ignore_ascii_case(b"websocket");
     let holder = claim.target.clone();
     let id = next_id();
@@ -46,6 +53,7 @@ pub(crate) fn spawn(claim: Claim, client: OnUpgrade, target: OnUpgrade, protocol
         run(claim, client, target, websocket, &close).await;
         holder.tunnels.borrow_mut().remove(&id);
         holder.wake_drain();
+        drop(alive);
     });
 }
 

@@ -19,6 +19,7 @@ mod suite {
     mod limits;
     mod load;
     mod metrics;
+    mod passing;
     mod processes;
     mod retain;
     mod retry;

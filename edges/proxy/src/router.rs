@@ -19,7 +19,8 @@ use cutover_proxy::{
 
 use crate::faults::fault;
 use crate::table::{
-    access_log, assets, balance, check, https, limits, paths, retries, speak, sticky, targets_of, wanted,
+    access_log, assets, balance, check, https, limits, passing, paths, retries, speak, sticky, targets_of,
+    wanted,
 };
 
 /// How long a candidate keeps its weight without a living driver, in milliseconds.
@@ -194,6 +195,7 @@ impl Router for ProxyRouter {
             speak(&mut table, seen.as_ref().map(|seen| &seen.table), candidate, routes);
             table.balance = balance(routes);
             (table.tls, table.redirect) = https(&bound, routes);
+            table.passing = passing(&bound, routes);
             table.retries = retries(routes);
             table.limits = limits(routes);
             table.access_log = access_log(routes);

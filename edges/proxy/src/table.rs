@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 use cutover_core::{Lease, RevisionId, Shift, file};
 use cutover_ports::Target;
 use cutover_proxy::{
-    AccessFormat, AccessLog, Balance, CandidateLease, Guard, HeaderLimit, Limits, Pace, PerClient, PinKey,
-    Retries, SEAT_COOKIE, ServiceTable, Sticky, TargetChecks, TargetProtocol, TlsRoute, Track, Waiting,
+    AccessFormat, AccessLog, Balance, CandidateLease, Guard, HeaderLimit, Limits, Pace, Passing, PerClient,
+    PinKey, Retries, SEAT_COOKIE, ServiceTable, Sticky, TargetChecks, TargetProtocol, TlsRoute, Track,
+    Waiting,
 };
 
 /// Makes the table that `shift` asks for, keeping what it does not speak of from `before`.
@@ -155,6 +156,24 @@ pub(crate) fn https(
         }
     }
     (tls, redirect)
+}
+
+/// Returns what the routes want to be said of requests; `bound` are their addresses.
+pub(crate) fn passing(bound: &[(SocketAddr, Option<String>)], routes: &[file::Route]) -> Passing {
+    let mut passing = Passing::default();
+    for ((listen, _), file::Route::Proxy(route)) in bound.iter().zip(routes) {
+        passing.forwarded |= route.forwarded;
+        passing.request_id |= route.request_id;
+        if route.proxy_protocol && !passing.proxy_protocol.contains(listen) {
+            passing.proxy_protocol.push(*listen);
+        }
+        for network in route.trust.iter().filter_map(|text| file::network(text)) {
+            if !passing.trust.contains(&network) {
+                passing.trust.push(network);
+            }
+        }
+    }
+    passing
 }
 
 /// Returns how the routes want requests spread, all of which say the same.
@@ -361,5 +380,19 @@ mod tests {
         let (listen, cert, key) = (bound[1].0, "/c".to_owned(), "/k".to_owned());
         let wanted = TlsRoute { listen, host, cert, key, hsts_s: Some(86_400) };
         assert_eq!(https(&bound, &routes), (vec![wanted], vec![bound[0].0]));
+    }
+
+    #[test]
+    fn whom_the_routes_trust_reaches_the_table() {
+        let text = r#"[{"proxy": {"listen": "127.0.0.1:1", "trust": ["10.0.0.0/8", "192.0.2.1"], "request_id": true}},
+            {"proxy": {"listen": "127.0.0.1:2", "trust": ["10.0.0.0/8"], "proxy_protocol": true}}]"#;
+        let routes: Vec<file::Route> = serde_json::from_str(text).expect("a list of routes");
+        let address = |text: &str| (text.parse::<SocketAddr>().expect("an address"), None);
+        let bound = [address("127.0.0.1:11"), address("127.0.0.1:12")];
+        let passing = passing(&bound, &routes);
+        let trust: Vec<String> = passing.trust.iter().map(ToString::to_string).collect();
+        assert_eq!(trust, ["10.0.0.0/8", "192.0.2.1/32"]);
+        assert_eq!((passing.forwarded, passing.request_id), (false, true));
+        assert_eq!(passing.proxy_protocol, [bound[1].0]);
     }
 }

@@ -12,6 +12,7 @@ mod guess;
 mod limits;
 mod misfit;
 mod overlay;
+mod passing;
 mod processes;
 mod protocols;
 mod read;
@@ -39,6 +40,7 @@ pub use checks::{Check, Checks, Expect, StatusRange};
 pub use document::{Checked, Document};
 pub use error::{FileError, FileErrors};
 pub use limits::{RouteHeaders, RouteLimits, RoutePerClient, RouteQueue, RouteUpload};
+pub use passing::network;
 pub use processes::Process;
 pub use protocols::TargetProtocol;
 #[cfg(feature = "schema")]
@@ -228,6 +230,19 @@ pub struct ProxyRoute {
     /// `https` sends all requests to the route with `tls`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redirect: Option<Redirect>,
+    /// Networks or addresses of load balancers, such as `10.0.0.0/8`, whose `Forwarded`, `X-Forwarded-*` and
+    /// `X-Request-Id` are kept; what all others say is replaced.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trust: Vec<String>,
+    /// Tells the instances `Forwarded` (RFC 7239) beside `X-Forwarded-*`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub forwarded: bool,
+    /// Gives each request an `X-Request-Id`, and returns it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub request_id: bool,
+    /// Connections to this address begin with a PROXY protocol header, of version 1 or 2; with `trust` only from there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub proxy_protocol: bool,
     /// Path prefixes of static files, such as `/assets/`. A file that one revision does not have is asked of the others
     /// while they run: pages of one revision ask for their files while requests go to another.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -98,6 +98,7 @@ pub(super) fn mistakes(file: &ReleaseFile) -> Vec<Mistake> {
     let routes = file.route.iter().enumerate();
     found.extend(routes.flat_map(|(i, Route::Proxy(proxy))| asset_mistakes(i, proxy)));
     found.extend(super::protocols::mistakes(&file.route));
+    found.extend(super::passing::mistakes(&file.route));
     found.extend(super::tls::mistakes(&file.route));
     found.extend(super::targets::mistakes(&file.route));
     found.extend(super::limits::mistakes(&file.route));

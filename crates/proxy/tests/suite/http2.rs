@@ -8,6 +8,7 @@ use futures_util::future::join_all;
 use http::{HeaderMap, HeaderValue, Request};
 use http_body::Frame as BodyFrame;
 use http_body_util::{BodyExt, StreamBody};
+use hyper_util::rt::TokioIo;
 use rustix::process::Signal;
 use tokio::time::timeout;
 
@@ -17,6 +18,7 @@ use super::h2_client::{
 };
 use super::harness::{LIMIT, Proxy, SERVICE, Wire, counts, signal, table, track, until, until_seen};
 use super::upstream::{Upstream, scripted, write};
+use super::websocket::{frame as ws_frame, read_frame};
 
 async fn one(name: &str) -> (Proxy, Upstream) {
     let (proxy, upstream) = (Proxy::start().await, Upstream::start(name).await);
@@ -328,4 +330,89 @@ async fn a_reader_that_stops_holds_no_more_than_its_windows() {
     until_seen(&proxy, "all are given up", |seen| seen.services[SERVICE].revisions["v1"].in_flight == 0)
         .await;
     tokio::time::timeout(Duration::from_secs(5), client.ask(get("/id"))).await.unwrap().unwrap();
+}
+
+/// Opens a WebSocket in a stream.
+async fn websocket(client: &H2, path: &str) -> Result<TokioIo<hyper::upgrade::Upgraded>, u16> {
+    let mut request = Request::builder()
+        .method("CONNECT")
+        .uri(format!("http://shop.test{path}"))
+        .header("sec-websocket-version", "13")
+        .body(empty())
+        .unwrap();
+    request.extensions_mut().insert(hyper::ext::Protocol::from_static("websocket"));
+    let response = client.send(request).await.unwrap();
+    if response.status() != 200 {
+        return Err(response.status().as_u16());
+    }
+    assert!(!response.headers().contains_key("sec-websocket-accept"), "{:?}", response.headers());
+    Ok(TokioIo::new(timeout(LIMIT, hyper::upgrade::on(response)).await.unwrap().unwrap()))
+}
+
+async fn echo(stream: &mut TokioIo<hyper::upgrade::Upgraded>, text: &str) {
+    tokio::io::AsyncWriteExt::write_all(stream, &ws_frame(1, text.as_bytes(), true)).await.unwrap();
+    let (opcode, payload) = timeout(LIMIT, read_frame(stream)).await.unwrap().unwrap();
+    assert_eq!((opcode, payload.as_slice()), (1, text.as_bytes()));
+}
+
+#[tokio::test]
+async fn a_stream_becomes_a_websocket_beside_other_streams() {
+    let (proxy, _upstream) = one("v1").await;
+    let client = H2::connect(proxy.addr).await;
+    // The proxy's settings, which say that it can, come with the first answer.
+    assert_eq!(client.ask(get("/id")).await.unwrap().body, "v1");
+    let (mut one, mut two) =
+        (websocket(&client, "/ws").await.unwrap(), websocket(&client, "/ws").await.unwrap());
+    for text in ["a", &"b".repeat(70_000)] {
+        echo(&mut one, text).await;
+        assert_eq!(client.ask(get("/id")).await.unwrap().body, "v1");
+        echo(&mut two, text).await;
+    }
+    let seen = proxy.client.observe().await.unwrap();
+    assert_eq!(seen.services[SERVICE].revisions["v1"].websockets, 2);
+    // One ends, and says so; the other one stays.
+    tokio::io::AsyncWriteExt::write_all(&mut one, &ws_frame(8, &[3, 232], true)).await.unwrap();
+    assert_eq!(timeout(LIMIT, read_frame(&mut one)).await.unwrap().unwrap(), (8, vec![3, 232]));
+    until_seen(&proxy, "one is over", |seen| seen.services[SERVICE].revisions["v1"].websockets == 1).await;
+    echo(&mut two, "still there").await;
+}
+
+#[tokio::test]
+async fn a_drain_closes_the_websocket_of_a_stream_with_a_frame() {
+    let (proxy, upstream) = one("v1").await;
+    let client = H2::connect(proxy.addr).await;
+    assert_eq!(client.ask(get("/id")).await.unwrap().body, "v1");
+    let mut stream = websocket(&client, "/ws").await.unwrap();
+    echo(&mut stream, "a").await;
+    let tracks = vec![track("v1", 0, &[upstream.addr]), track("v2", 10_000, &[upstream.addr])];
+    proxy.set(1, &table(tracks)).await;
+    let drain = proxy.client.drain(SERVICE, "v1", Duration::from_millis(400));
+    let (drained, (opcode, payload)) = tokio::join!(drain, async {
+        let close = timeout(LIMIT, read_frame(&mut stream)).await.unwrap().unwrap();
+        tokio::io::AsyncWriteExt::write_all(&mut stream, &ws_frame(8, &close.1, true)).await.unwrap();
+        close
+    });
+    assert_eq!((opcode, u16::from_be_bytes([payload[0], payload[1]])), (8, 1001));
+    let drained = drained.unwrap();
+    assert_eq!((drained.clean, drained.cut, drained.websockets_closed), (true, 0, 1));
+    // The connection stays for the other streams.
+    assert_eq!(client.ask(get("/id")).await.unwrap().body, "v1");
+}
+
+#[tokio::test]
+async fn what_is_no_websocket_is_no_tunnel() {
+    let (proxy, _upstream) = one("v1").await;
+    let client = H2::connect(proxy.addr).await;
+    assert_eq!(client.ask(get("/id")).await.unwrap().body, "v1");
+    let mut request = Request::builder().method("CONNECT").uri("http://shop.test/x").body(empty()).unwrap();
+    request.extensions_mut().insert(hyper::ext::Protocol::from_static("connect-udp"));
+    assert_eq!(client.send(request).await.unwrap().status(), 501);
+    // A target that takes no notice of the upgrade: its 200 must not look like one.
+    let addr = scripted(|mut stream, _| async move {
+        let _ = super::upstream::read_request(&mut stream).await;
+        write(&mut stream, "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nno").await;
+    })
+    .await;
+    proxy.set(1, &table(vec![track("v1", 10_000, &[addr])])).await;
+    assert_eq!(websocket(&client, "/ws").await.err(), Some(502));
 }
