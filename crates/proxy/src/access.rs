@@ -5,14 +5,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use http::{HeaderMap, Request, Response, Version, header};
-use http_body::Body;
+use http::{HeaderMap, Request, Version, header};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::access_file::AccessFile;
-use crate::body::DownBody;
-use crate::refusal::reason_of;
 
 /// Longest part of a line that a client writes: a path, a referrer, the name of a browser.
 const LONGEST: usize = 1024;
@@ -133,15 +130,6 @@ impl ServiceLog {
             whole: false,
         }))
     }
-}
-
-/// Ends an entry that no claim has taken: the proxy itself answered.
-pub(crate) fn answered(log: Option<Box<Entry>>, response: &Response<DownBody>) {
-    let Some(mut log) = log else { return };
-    log.status = Some(response.status().as_u16());
-    log.reason = reason_of(response);
-    log.bytes = response.body().size_hint().exact().unwrap_or(0);
-    log.whole = true;
 }
 
 impl Drop for Entry {

@@ -31,23 +31,6 @@ pub(crate) fn host_of<'request>(uri: &'request Uri, headers: &'request HeaderMap
     bare.trim_end_matches('.')
 }
 
-/// Tells whether we and the target could take different hosts for the service.
-pub(crate) fn names_two_hosts<B>(request: &Request<B>) -> bool {
-    let mut hosts = request.headers().get_all(HOST).iter();
-    let (first, second) = (hosts.next(), hosts.next());
-    if second.is_some() {
-        return true;
-    }
-    // In HTTP/1 the target of the request counts, whatever the header says (RFC 9112, 3.2.2); in HTTP/2 both must be
-    // the same (RFC 9113, 8.3.1).
-    match (first, request.uri().authority()) {
-        (Some(host), Some(authority)) if request.version() == Version::HTTP_2 => {
-            !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes())
-        }
-        _ => false,
-    }
-}
-
 /// Returns the protocol a request wants to upgrade to. HTTP/2 is none: a target that took it would get requests that
 /// nobody has routed; clients use prior knowledge instead (RFC 9113, 3.1).
 pub(crate) fn upgrade_of(headers: &HeaderMap) -> Option<HeaderValue> {
@@ -123,6 +106,12 @@ pub(crate) fn to_target(
     }
     if head.version == Version::HTTP_2 {
         join_cookies(&mut head.headers);
+    }
+    if !head.headers.contains_key(HOST)
+        && let Ok(listener) = HeaderValue::try_from(from.listener.to_string())
+    {
+        // A client of HTTP/1.0 need not name one; the target may insist on it.
+        head.headers.insert(HOST, listener);
     }
     let path = head.uri.path_and_query().cloned();
     head.uri = path.map_or_else(Uri::default, Uri::from);

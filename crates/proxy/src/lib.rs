@@ -32,6 +32,7 @@ mod fds;
 mod files;
 mod forward;
 mod frames;
+mod framing;
 mod gate;
 mod greet;
 mod headers;

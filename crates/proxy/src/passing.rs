@@ -6,7 +6,6 @@ use http::header::{HeaderMap, HeaderName, HeaderValue, SET_COOKIE, STRICT_TRANSP
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::access::Entry;
 use crate::forward::From;
 
 /// Names a request in the logs of everybody who has part in it.
@@ -52,8 +51,6 @@ pub(crate) struct Told {
     pub(crate) request_id: Option<HeaderValue>,
     /// The cookie that lets the client stay with its revision.
     pub(crate) seat: Option<HeaderValue>,
-    /// Its line in the access log, unless the claim whose response is passed on has taken it.
-    pub(crate) log: Option<Box<Entry>>,
 }
 
 impl Told {

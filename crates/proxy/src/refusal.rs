@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 
 use crate::body::DownBody;
@@ -37,6 +37,9 @@ const fn reason(name: &'static str, status: u16, blame: &'static str, what: &'st
 pub const REASONS: &[Reason] = &[
     reason("connect-method", 501, "client", "this is not a proxy for CONNECT"),
     reason("two-hosts", 400, "client", "the request names more than one host"),
+    reason("no-host", 400, "client", "the request names no host"),
+    reason("bad-host", 400, "client", "the host of the request is no name, address or port"),
+    reason("bad-coding", 400, "client", "the body is coded in something else than chunked, or twice"),
     reason("plain-text", 400, "client", "this address speaks TLS"),
     reason("https-redirect", 308, "client", "this service is served by HTTPS"),
     reason("client-aborted", 400, "client", "the request body broke off"),
@@ -143,6 +146,11 @@ impl Refused {
     }
 }
 
+/// Returns what happened, for people.
+pub(crate) fn what(name: &str) -> &'static str {
+    find(name).map_or("the request came to nothing", |reason| reason.what)
+}
+
 fn find(name: &str) -> Option<&'static Reason> {
     REASONS.iter().find(|reason| reason.name == name)
 }
@@ -177,6 +185,10 @@ pub(crate) fn refuse(status: StatusCode, name: &'static str, text: &str) -> Resp
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
         headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    if matches!(status, StatusCode::BAD_REQUEST | StatusCode::NOT_IMPLEMENTED) {
+        // Whoever sends such things may mean what follows for somebody else.
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }

@@ -18,6 +18,7 @@ mod suite {
     mod http2;
     mod limits;
     mod load;
+    mod malformed;
     mod metrics;
     mod passing;
     mod processes;

@@ -36,6 +36,28 @@ async fn pipelined_requests_are_answered_in_order() {
 }
 
 #[tokio::test]
+async fn an_answer_does_not_wait_for_the_rest_of_the_next_request() {
+    let (proxy, _upstream) = one("v1").await;
+    let mut wire = Wire::connect(proxy.addr).await;
+    wire.send("GET /id HTTP/1.1\r\nhost: a\r\n\r\nGET /id HTTP/1.1\r\nho").await;
+    assert_eq!(wire.response(false).await.unwrap().text(), "v1");
+    wire.send("st: a\r\n\r\nnonsense\r\n\r\n").await;
+    assert_eq!(wire.response(false).await.unwrap().text(), "v1");
+    // Whoever sends nonsense is told so, not only cut off.
+    assert_eq!(wire.response(false).await.unwrap().status, 400);
+    assert!(wire.is_closed().await);
+}
+
+#[tokio::test]
+async fn a_client_of_http_1_0_need_not_name_the_host_that_its_target_insists_on() {
+    let (proxy, _upstream) = one("v1").await;
+    let mut wire = Wire::connect(proxy.addr).await;
+    wire.send("GET /headers HTTP/1.0\r\n\r\n").await;
+    let seen = wire.response(false).await.unwrap().text();
+    assert!(seen.contains(&format!("\nhost: {}\n", proxy.addr)), "{seen}");
+}
+
+#[tokio::test]
 async fn a_download_streams_and_keeps_its_trailers() {
     let (proxy, _upstream) = one("v1").await;
     let mut wire = Wire::connect(proxy.addr).await;
@@ -252,6 +274,8 @@ async fn what_could_be_read_in_two_ways_is_refused() {
     let mut wire = Wire::connect(proxy.addr).await;
     wire.send("GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n").await;
     assert_eq!(wire.response(false).await.unwrap().header(REASON_HEADER), Some("two-hosts"));
+    assert!(wire.is_closed().await);
+    let mut wire = Wire::connect(proxy.addr).await;
     wire.send("CONNECT a:443 HTTP/1.1\r\nhost: a\r\n\r\n").await;
     assert_eq!(wire.response(false).await.unwrap().status, 501);
 }
