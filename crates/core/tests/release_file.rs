@@ -527,6 +527,29 @@ fn paths_and_seats_that_cannot_be_are_mistakes() {
     );
 }
 
+#[test]
+fn an_access_log_has_a_sample_and_a_size() {
+    check(
+        &with("8080\"}", "8080\", access_log: {}}"),
+        &expect![[r#"
+            ok
+        "#]],
+    );
+    check(
+        &with("8080\"}", "8080\", access_log: {format: combined, sample: 0%, size: 1Ki}}"),
+        &expect![[r#"
+            cutover.yaml:5:78: a sample of nothing is no log
+              5 |   - proxy: {listen: "127.0.0.1:8080", access_log: {format: combined, sample: 0%, size: 1Ki}}
+                |                                                                              ^
+              hint: leave out `access_log`
+            cutover.yaml:5:88: a log of 1Ki is put aside all the time
+              5 |   - proxy: {listen: "127.0.0.1:8080", access_log: {format: combined, sample: 0%, size: 1Ki}}
+                |                                                                                        ^
+              hint: give at least `64Ki`
+        "#]],
+    );
+}
+
 /// What the proxy is told to ask, for a file that ends so.
 fn asked(rest: &str) -> String {
     let file = ReleaseFile::read("cutover.yaml", &format!("{GOOD}{rest}")).unwrap();

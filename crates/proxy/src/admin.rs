@@ -250,6 +250,7 @@ async fn observe(worker: &Worker, only: Option<&str>) -> Result<Observation, Pro
             targets,
             traffic: (*control.rooms.of(name).traffic()).clone(),
             waiting: control.rooms.of(name).waiting(),
+            log_lines_lost: control.lines_lost(name),
         };
         seen.services.insert(name.clone(), service);
     }

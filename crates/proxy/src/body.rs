@@ -210,6 +210,9 @@ impl Body for DownBody {
         };
         match std::task::ready!(Pin::new(&mut stream.body).poll_frame(cx)) {
             Some(Ok(frame)) => {
+                if let Some(log) = stream.claim.as_mut().and_then(|claim| claim.log.as_mut()) {
+                    log.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+                }
                 if stream.body.is_end_stream() {
                     stream.end();
                 }

@@ -207,5 +207,6 @@ pub(crate) struct ArmKey {
 /// Counters of one arm on one thread.
 #[derive(Debug)]
 pub(crate) struct ArmCell {
+    pub(crate) arm: Arm,
     pub(crate) counts: RefCell<Counts>,
 }

@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::access::Entry;
 use crate::cells::{ArmCell, RevisionCell, TargetCell};
 use crate::clients::Guest;
 use crate::gate::Gate;
@@ -26,6 +27,8 @@ pub(crate) struct Claim {
     excused: bool,
     /// Its place among what its client may have at once, for as long as the response is passed on.
     pub(crate) guest: Option<Guest>,
+    /// Its line in the access log, written when the claim ends.
+    pub(crate) log: Option<Box<Entry>>,
     /// Its place at the target, given back with it.
     _slot: Option<Slot>,
 }
@@ -61,6 +64,7 @@ impl Claim {
             settled: false,
             excused: false,
             guest: None,
+            log: None,
             _slot: slot,
         }
     }
@@ -76,6 +80,13 @@ impl Claim {
         }
         let latency_us = self.latency_us();
         self.status = Some(status);
+        if let Some(log) = &mut self.log {
+            log.status = Some(status);
+            log.head_us = Some(latency_us);
+            log.revision = Some(self.revision.revision.clone());
+            log.arm = Some(self.arm.arm.name());
+            log.target = Some(self.target.address);
+        }
         self.arm.counts.borrow_mut().latency.record(latency_us);
         self.target.trust.took(latency_us, status >= 500, Instant::now());
         if let Some(gate) = &self.gate {
@@ -96,6 +107,9 @@ impl Claim {
     /// Ends the claim: the response was passed on whole.
     pub(crate) fn finish(mut self) {
         self.settled = true;
+        if let Some(log) = &mut self.log {
+            log.whole = true;
+        }
         self.target.trust.answered();
         let class = usize::from(self.status.unwrap_or(200) / 100).clamp(1, 5) - 1;
         let mut counts = self.arm.counts.borrow_mut();
@@ -119,6 +133,9 @@ impl Claim {
         }
         self.charge();
         self.settled = true;
+        if let Some(log) = &mut self.log {
+            log.reason = Some(reason);
+        }
         *self.arm.counts.borrow_mut().failed.entry(reason.to_owned()).or_default() += 1;
         reason
     }

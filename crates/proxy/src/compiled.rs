@@ -7,6 +7,7 @@ use std::sync::Arc;
 use http::HeaderValue;
 use ipnet::IpNet;
 
+use crate::access::ServiceLog;
 use crate::gate::Gate;
 use crate::limits::Limits;
 use crate::passing::Passing;
@@ -64,6 +65,7 @@ pub(crate) struct CompiledService {
     pub(crate) balance: Balance,
     pub(crate) retries: Retries,
     pub(crate) limits: Arc<Limits>,
+    pub(crate) log: Option<Arc<ServiceLog>>,
     pub(crate) room: Arc<ServiceRoom>,
     /// Targets that failed their checks: asked only when no other of their track is left.
     pub(crate) down: BTreeSet<SocketAddr>,
@@ -85,6 +87,7 @@ pub(crate) struct Live {
     /// Targets that failed their checks.
     pub(crate) down: BTreeSet<SocketAddr>,
     pub(crate) room: Arc<ServiceRoom>,
+    pub(crate) log: Option<Arc<ServiceLog>>,
 }
 
 impl Compiled {
@@ -189,6 +192,7 @@ impl CompiledService {
             balance: service.balance,
             retries: service.retries,
             limits: Arc::new(service.limits.clone()),
+            log: live.log,
             room: live.room.clone(),
             down: live.down,
         }

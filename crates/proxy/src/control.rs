@@ -23,6 +23,8 @@ use self::health::Health;
 use self::reach::{reachable, ready, ready_addresses, silent};
 pub(crate) use self::traffic::Rooms;
 use self::trip::Cause;
+use crate::access::ServiceLog;
+use crate::access_file::AccessFile;
 use crate::compiled::{Compiled, Live};
 use crate::error::{ErrorKind, ProxyError};
 use crate::gate::Gate;
@@ -49,6 +51,8 @@ pub(crate) struct Control {
     wake: mpsc::Sender<()>,
     pub(crate) health: Health,
     pub(crate) rooms: Rooms,
+    /// Access logs by service.
+    logs: RefCell<BTreeMap<String, Arc<ServiceLog>>>,
 }
 
 #[derive(Default)]
@@ -97,6 +101,7 @@ impl Control {
             health: Health::default(),
             certificates: RefCell::default(),
             rooms: Rooms::default(),
+            logs: RefCell::default(),
         }
     }
 
@@ -160,6 +165,28 @@ impl Control {
         Some(Arc::new(Gate::new(&candidate.release, guard, self.wake.clone())))
     }
 
+    /// Returns where the requests of a service are logged; the same as before unless something else is wanted.
+    fn access_log(&self, name: &str, state: &State) -> Option<Arc<ServiceLog>> {
+        let mut logs = self.logs.borrow_mut();
+        let Some(log) = state.stored.table.services.get(name).and_then(|service| service.access_log.clone())
+        else {
+            logs.remove(name);
+            return None;
+        };
+        if let Some(known) = logs.get(name).filter(|known| known.log == log) {
+            return Some(known.clone());
+        }
+        let file = AccessFile::new(self.store.access_log(name), log.size);
+        let log = Arc::new(ServiceLog { service: name.to_owned(), log, file });
+        logs.insert(name.to_owned(), log.clone());
+        Some(log)
+    }
+
+    /// Returns how many lines of a service's access log were lost.
+    pub(crate) fn lines_lost(&self, name: &str) -> u64 {
+        self.logs.borrow().get(name).map_or(0, |log| log.file.dropped())
+    }
+
     /// Gives every thread the table and waits until each has taken it.
     pub(crate) async fn swap(&self) -> Result<(), ProxyError> {
         let compiled = {
@@ -171,6 +198,7 @@ impl Control {
                     suspended: live.is_some_and(|live| live.suspended),
                     down: self.health.down(name),
                     room: self.rooms.of(name),
+                    log: self.access_log(name, &state),
                 }
             };
             let tls = self.certificates.borrow_mut().listeners(&state.stored.table);

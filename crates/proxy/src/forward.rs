@@ -9,6 +9,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
+use crate::access::Entry;
 use crate::assets;
 use crate::body::{DownBody, UpBody, Upload};
 use crate::claim::Claim;
@@ -21,7 +22,7 @@ use crate::passing::{Told, identify};
 use crate::pin::{PIN_HEADER, verify};
 use crate::pool::{self, Conn, KEEP_IDLE, Needs, SendFailure};
 use crate::redirect::redirect;
-use crate::refusal::{Refusal, lost, refuse, what};
+use crate::refusal::{Refusal, lost, reason_of, refuse, what};
 use crate::route::{MAX_ATTEMPTS, Router, Tried, Wish};
 use crate::sticky;
 use crate::tunnel;
@@ -81,8 +82,16 @@ pub(crate) async fn forward(
         return redirect;
     }
     let mut told = Told::default();
-    let mut response = serve(router, request, from, extended, &mut told).await;
+    // Taken by the claim whose response is passed on; what is left here was answered by the proxy itself.
+    let mut log = None;
+    let mut response = serve(router, request, from, extended, &mut told, &mut log).await;
     told.tell(response.headers_mut());
+    if let Some(mut log) = log {
+        log.status = Some(response.status().as_u16());
+        log.reason = reason_of(&response);
+        log.bytes = http_body::Body::size_hint(response.body()).exact().unwrap_or(0);
+        log.whole = true;
+    }
     response
 }
 
@@ -92,9 +101,10 @@ async fn serve(
     from: From,
     extended: Option<Alive>,
     told: &mut Told,
+    log: &mut Option<Box<Entry>>,
 ) -> Response<DownBody> {
     let connects = request.method() == Method::CONNECT && extended.is_none();
-    let admitted = match admit(&router, &mut request, from, connects, told) {
+    let admitted = match admit(&router, &mut request, from, connects, told, log) {
         // Nothing was read of the body: who waits costs no more than its head.
         Ok((mut wish, plan)) => wait::claim(&router, &mut wish).await.map(|claim| (claim, wish, plan)),
         Err(refusal) => Err(refusal.into()),
@@ -138,6 +148,7 @@ async fn serve(
                     answered = assets::ask_others(&router, &wish.service.name, &asset, answered).await;
                 }
                 answered.claim.guest = wish.guest.take();
+                answered.claim.log = log.take();
                 return answer(answered, client, &sending);
             }
             Attempt::Unsent(_, EXHAUSTED) => {
@@ -209,6 +220,7 @@ fn admit(
     from: From,
     connects: bool,
     told: &mut Told,
+    log: &mut Option<Box<Entry>>,
 ) -> Result<(Wish, Plan), Refusal> {
     let compiled = router.compiled.borrow();
     let unavailable =
@@ -243,6 +255,7 @@ fn admit(
     let cell = router
         .service(at)
         .ok_or_else(|| unavailable("no-target", format!("service \"{}\" is not known here", service.name)))?;
+    *log = cell.log(request, from.peer.ip());
     let guest = cell.admit(request, from.peer.ip(), trusted)?;
     // Whatever the client sent, the target never sees the header: it is not for it to believe.
     let pin = request.headers_mut().remove(PIN_HEADER);

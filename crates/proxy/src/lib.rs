@@ -8,6 +8,8 @@
 //! - SIGHUP to the holder: a new worker takes over, the old one finishes its requests
 //! - SIGTERM to the holder: the worker finishes its requests, then both end
 
+mod access;
+mod access_file;
 mod admin;
 mod assets;
 mod balance;
@@ -67,6 +69,7 @@ mod wait;
 mod worker;
 mod x509;
 
+pub use access::{AccessFormat, AccessLog};
 pub use checks::TargetChecks;
 pub use client::Client;
 pub use clients::PerClient;

@@ -37,6 +37,7 @@ fn of_a_service(page: &mut Page, name: &str, seen: &ServiceObservation) {
     page.add("cutover_proxy_generation", &[service], seen.table.generation);
     page.add("cutover_proxy_waiting", &[service], u64::from(seen.waiting));
     page.add("cutover_proxy_traffic_mode", &[service, ("mode", seen.traffic.name())], 1);
+    page.add("cutover_proxy_access_log_lines_lost_total", &[service], seen.log_lines_lost);
     for (revision, weight_bp) in &seen.effective {
         let labels = [service, ("revision", revision)];
         page.add("cutover_proxy_weight_basis_points", &labels, u64::from(*weight_bp));
@@ -187,6 +188,7 @@ const METRICS: &[Metric] = &[
         "cutover_proxy_traffic_mode",
         "What the operator lets requests do: open, queue, flow, maintenance.",
     ),
+    counter("cutover_proxy_access_log_lines_lost_total", "Lines of the access log that were not written."),
     gauge("cutover_proxy_weight_basis_points", "Weight in force, after a lapse or a trip."),
     gauge("cutover_proxy_in_flight", "Requests given to a target and not finished, WebSockets among them."),
     gauge("cutover_proxy_websockets", "Upgraded connections open now."),

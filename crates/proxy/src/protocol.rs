@@ -211,6 +211,9 @@ pub struct ServiceObservation {
     /// Requests that wait, for the operator or for a target.
     #[serde(default)]
     pub waiting: u32,
+    /// Lines of the access log that were lost: the disk was slower than the requests, or full.
+    #[serde(default)]
+    pub log_lines_lost: u64,
 }
 
 /// One target and what its checks say.

@@ -155,6 +155,11 @@ fn find(name: &str) -> Option<&'static Reason> {
     REASONS.iter().find(|reason| reason.name == name)
 }
 
+/// Returns why the proxy itself answered.
+pub(crate) fn reason_of<B>(response: &Response<B>) -> Option<&'static str> {
+    find(response.headers().get(REASON_HEADER)?.to_str().ok()?).map(|reason| reason.name)
+}
+
 /// Answers for an attempt that came to nothing.
 pub(crate) fn lost(name: &'static str) -> Response<DownBody> {
     match find(name) {

@@ -209,7 +209,7 @@ impl Router {
             arm,
         };
         let mut arms = self.arms.borrow_mut();
-        arms.entry(key).or_insert_with(|| Rc::new(ArmCell { counts: RefCell::default() })).clone()
+        arms.entry(key).or_insert_with(|| Rc::new(ArmCell { arm, counts: RefCell::default() })).clone()
     }
 
     /// Drops cells nothing refers to any more.

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use http::Request;
 
+use crate::access::{Entry, ServiceLog};
 use crate::clients::{Guest, forwarded_for};
 use crate::compiled::{Compiled, CompiledService};
 use crate::limits::{Limits, content_length};
@@ -24,6 +25,7 @@ pub(crate) struct ServiceCell {
     pub(crate) name: Arc<str>,
     pub(crate) room: RefCell<Arc<ServiceRoom>>,
     pub(crate) limits: RefCell<Arc<Limits>>,
+    log: RefCell<Option<Arc<ServiceLog>>>,
     retries: Cell<Retries>,
     retried: RetryWindow,
 }
@@ -34,6 +36,7 @@ impl ServiceCell {
             name,
             room: RefCell::default(),
             limits: RefCell::default(),
+            log: RefCell::default(),
             retries: Cell::default(),
             retried: RetryWindow::new(Instant::now()),
         }
@@ -43,6 +46,7 @@ impl ServiceCell {
         self.retries.set(service.retries);
         self.limits.borrow_mut().clone_from(&service.limits);
         self.room.borrow_mut().clone_from(&service.room);
+        self.log.borrow_mut().clone_from(&service.log);
     }
 
     /// Returns what keeps a request, if an operator does. Who pins a revision is trying it and passes always; what was
@@ -76,6 +80,11 @@ impl ServiceCell {
         let client = forwarded.unwrap_or(peer);
         let clients = self.room.borrow().clients.clone();
         clients.enter(client, limit, Instant::now()).map_err(Refusal::of)
+    }
+
+    /// Begins an entry of the access log, if there is one and the request is in its sample.
+    pub(crate) fn log<B>(&self, request: &Request<B>, client: IpAddr) -> Option<Box<Entry>> {
+        self.log.borrow().as_ref()?.begin(request, client)
     }
 
     /// Returns what watches a request body, if anything does.

@@ -79,6 +79,11 @@ impl Store {
         self.dir.join(name)
     }
 
+    /// Returns where the access log of a service lies.
+    pub(crate) fn access_log(&self, service: &str) -> PathBuf {
+        self.dir.join("access").join(format!("{service}.log"))
+    }
+
     /// Refuses a folder that a newer proxy has written: taken for damage, its table would be replaced by an old one.
     pub(crate) fn refuse_newer(&self) -> Result<(), ProxyError> {
         let look = |name: &str| files::read::<serde_json::Value>(&self.path(name));

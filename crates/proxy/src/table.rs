@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::access::AccessLog;
 use crate::checks::TargetChecks;
 use crate::error::{ErrorKind, ProxyError};
 use crate::limits::Limits;
@@ -104,6 +105,9 @@ pub struct ServiceTable {
     /// What the service takes at most.
     #[serde(default)]
     pub limits: Limits,
+    /// What is logged of its requests; none: nothing.
+    #[serde(default)]
+    pub access_log: Option<AccessLog>,
 }
 
 /// One revision of a service and where it runs.
@@ -332,6 +336,9 @@ pub(crate) fn validate(name: &str, service: &ServiceTable, rest: &Table) -> Resu
                 candidate.retained()
             ));
         }
+    }
+    if let Some(mistake) = service.access_log.as_ref().and_then(|log| log.mistake(name)) {
+        return invalid(mistake);
     }
     if let Some(mistake) = service.limits.mistake() {
         return invalid(mistake);

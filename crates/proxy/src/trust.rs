@@ -15,7 +15,7 @@ const FORGET: Duration = Duration::from_secs(5);
 const MOST_WEIGHT: Duration = Duration::from_millis(500);
 /// An estimate that nothing refreshes is half of it after this: who was slow once gets another try.
 const FADE: Duration = Duration::from_secs(1);
-/// Latencies that differ by less, in microseconds, are the same: it is what a busy machine adds to one of two equal targets.
+/// Differences below this are the machine's, not the target's.
 const NOISE_US: f64 = 1_000.0;
 /// A target that begins slowly begins with this share of an equal one.
 const FIRST_SHARE: f64 = 0.1;
@@ -151,11 +151,12 @@ pub(crate) fn second_is_better(
     second == kept
 }
 
-/// Compares requests in flight × latency. Latencies within half of each other, or close, are the same: noise must not
-/// give all requests of a quiet service to one target.
+/// Compares requests in flight × latency. Latencies within half of each other, or within a millisecond, are the same:
+/// noise must not give all requests of a quiet service to one target.
 fn quicker(one: (Option<f64>, u64), other: (Option<f64>, u64)) -> bool {
-    match (one.0, other.0) {
-        (Some(first), Some(second)) if first.max(second) > 1.5 * first.min(second) + NOISE_US => {
+    let known = (one.0.map(|us| us + NOISE_US), other.0.map(|us| us + NOISE_US));
+    match known {
+        (Some(first), Some(second)) if first.max(second) > 1.5 * first.min(second) => {
             second * (other.1 + 1) as f64 <= first * (one.1 + 1) as f64
         }
         _ => other.1 < one.1,
@@ -202,10 +203,10 @@ mod tests {
     #[test]
     fn latency_times_flight_decides_where_it_differs() {
         assert!(!quicker((Some(10e3), 0), (Some(12e3), 0)), "noise");
+        assert!(!quicker((Some(100.0), 0), (Some(400.0), 0)), "noise");
         assert!(quicker((Some(10e3), 1), (Some(12e3), 0)));
-        assert!(!quicker((Some(10e3), 2), (Some(40e3), 0)), "30 against 40");
-        assert!(quicker((Some(10e3), 4), (Some(40e3), 0)), "50 against 40");
-        assert!(!quicker((Some(900.0), 0), (Some(10.0), 0)), "close");
+        assert!(!quicker((Some(10e3), 2), (Some(40e3), 0)), "33 against 41");
+        assert!(quicker((Some(10e3), 4), (Some(40e3), 0)), "55 against 41");
         assert!(!quicker((None, 0), (Some(1.0), 0)), "unknown is no slower than known");
     }
 

@@ -14,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 
+use crate::access_file;
 use crate::admin;
 use crate::control::{Control, SharedControl};
 use crate::error::{ErrorKind, ProxyError};
@@ -145,6 +146,7 @@ async fn work(mut options: WorkerOptions) -> Result<(), ProxyError> {
         // Ends never: who still waits here is let through when the successor is told to.
         () = control.follow_successor() => {}
     }
+    access_file::flush();
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, helpers included")]
 
 mod suite {
+    mod access;
     mod assets;
     mod balance;
     mod boot;

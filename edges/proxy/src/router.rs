@@ -19,7 +19,8 @@ use cutover_proxy::{
 
 use crate::faults::fault;
 use crate::table::{
-    assets, balance, check, https, limits, passing, paths, retries, speak, sticky, targets_of, wanted,
+    access_log, assets, balance, check, https, limits, passing, paths, retries, speak, sticky, targets_of,
+    wanted,
 };
 
 /// How long a candidate keeps its weight without a living driver, in milliseconds.
@@ -197,6 +198,7 @@ impl Router for ProxyRouter {
             table.passing = passing(&bound, routes);
             table.retries = retries(routes);
             table.limits = limits(routes);
+            table.access_log = access_log(routes);
             (table.paths, table.sticky) = (paths(routes), sticky(routes));
             check(&mut table.tracks, routes);
         }

@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 use cutover_core::{Lease, RevisionId, Shift, file};
 use cutover_ports::Target;
 use cutover_proxy::{
-    Balance, CandidateLease, Guard, HeaderLimit, Limits, Pace, Passing, PerClient, PinKey, Retries,
-    SEAT_COOKIE, ServiceTable, Sticky, TargetChecks, TargetProtocol, TlsRoute, Track, Waiting,
+    AccessFormat, AccessLog, Balance, CandidateLease, Guard, HeaderLimit, Limits, Pace, Passing, PerClient,
+    PinKey, Retries, SEAT_COOKIE, ServiceTable, Sticky, TargetChecks, TargetProtocol, TlsRoute, Track,
+    Waiting,
 };
 
 /// Makes the table that `shift` asks for, keeping what it does not speak of from `before`.
@@ -189,6 +190,16 @@ pub(crate) fn retries(routes: &[file::Route]) -> Retries {
     Retries { budget_bp: said.budget.bp(), floor: said.floor }
 }
 
+/// Returns what is logged of requests, as all routes say.
+pub(crate) fn access_log(routes: &[file::Route]) -> Option<AccessLog> {
+    let said = routes.iter().find_map(|file::Route::Proxy(route)| route.access_log)?;
+    let format = match said.format {
+        file::AccessLogFormat::Json => AccessFormat::Json,
+        file::AccessLogFormat::Combined => AccessFormat::Combined,
+    };
+    Some(AccessLog { format, sample_bp: said.sample.bp(), query: said.query, size: said.size.bytes() })
+}
+
 /// Returns what the service takes at most, as all routes say.
 pub(crate) fn limits(routes: &[file::Route]) -> Limits {
     let said = routes.iter().find_map(|file::Route::Proxy(route)| route.limits.clone());
@@ -328,7 +339,8 @@ mod tests {
         let text = r#"{"proxy": {"listen": "127.0.0.1:1", "balance": {"eject_after": 5, "slow_start": "10s"},
             "retries": {"budget": "5%", "floor": 1},
             "limits": {"per_target": 7, "queue": {"limit": 8, "wait": "9s"}, "body": "1Ki", "headers": {"count": 2},
-                "per_client": {"rate": 3, "at_once": 4}, "upload": {"least": "2Ki"}}}}"#;
+                "per_client": {"rate": 3, "at_once": 4}, "upload": {"least": "2Ki"}},
+            "access_log": {"format": "combined", "sample": "10%"}}}"#;
         let routes: Vec<file::Route> = vec![serde_json::from_str(text).expect("a route")];
         assert_eq!(balance(&routes), Balance { eject_after: 5, slow_start_ms: 10_000 });
         assert_eq!(retries(&routes), Retries { budget_bp: 500, floor: 1 });
@@ -341,6 +353,10 @@ mod tests {
             upload: Some(Pace { bytes: 2048, within_ms: 30_000 }),
         };
         assert_eq!(limits(&routes), wanted);
+        let log =
+            AccessLog { format: AccessFormat::Combined, sample_bp: 1_000, query: false, size: 64 << 20 };
+        assert_eq!(access_log(&routes), Some(log));
+        assert_eq!(access_log(&[]), None);
         assert_eq!(limits(&[]), Limits::default(), "nothing is limited unless it is said");
     }
 

@@ -3,6 +3,7 @@
 //! The types are the reference: the JSON schema is generated from them, and so is what `check` says.
 
 mod access;
+mod access_log;
 mod checks;
 mod decode;
 mod document;
@@ -34,6 +35,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+pub use access_log::{AccessLogFormat, RouteAccessLog};
 pub use checks::{Check, Checks, Expect, StatusRange};
 pub use document::{Checked, Document};
 pub use error::{FileError, FileErrors};
@@ -264,6 +266,9 @@ pub struct ProxyRoute {
     /// What the service takes at most; the same for all routes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<RouteLimits>,
+    /// What is logged of requests; the same for all routes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_log: Option<RouteAccessLog>,
 }
 
 /// What the candidate's live traffic must hold while it bakes; broken means rollback.
