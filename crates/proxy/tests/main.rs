@@ -9,6 +9,7 @@ mod suite {
     mod boot;
     mod compat;
     mod control;
+    mod curl;
     mod drain;
     mod h2_client;
     mod h2_target;

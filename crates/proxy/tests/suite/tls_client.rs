@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -32,6 +32,8 @@ impl Authority {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // OpenSSL takes a certificate that is named like its issuer for one that signed itself.
+        params.distinguished_name.push(DnType::CommonName, "authority of a test");
         let root = params.self_signed(&key).unwrap().der().clone();
         Self { issuer: Issuer::new(params, key), root }
     }
@@ -46,6 +48,13 @@ impl Authority {
         (params.not_before, params.not_after) = (date_time_ymd(from, 1, 1), date_time_ymd(to, 1, 1));
         let cert = params.signed_by(&key, &self.issuer).unwrap();
         Pair { cert: pem("CERTIFICATE", cert.der()), key: pem("PRIVATE KEY", key.serialized_der()) }
+    }
+
+    /// Writes the certificate that clients trust; returns its path.
+    pub(crate) fn write_root(&self, dir: &Path) -> std::path::PathBuf {
+        let path = dir.join("root.pem");
+        std::fs::write(&path, pem("CERTIFICATE", &self.root)).unwrap();
+        path
     }
 
     /// Connects; an error when the handshake fails.
