@@ -90,16 +90,15 @@ fn pass_over(answered: Answered) {
         return conn.give_back(keep);
     }
     tokio::task::spawn_local(async move {
-        if let Ok(true) = tokio::time::timeout(READING, read_off(body)).await {
+        if let Ok(true) = tokio::time::timeout(READING, read_off(body, WORTH_READING)).await {
             conn.give_back(keep);
         }
         claim.pass_over();
     });
 }
 
-/// Reads a short body to its end.
-async fn read_off(mut body: Incoming) -> bool {
-    let mut left = WORTH_READING;
+/// Reads a body of at most `left` bytes to its end.
+pub(crate) async fn read_off(mut body: Incoming, mut left: usize) -> bool {
     while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
         let Ok(frame) = frame else { return false };
         let length = frame.data_ref().map_or(0, bytes::Bytes::len);

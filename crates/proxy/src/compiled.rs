@@ -43,6 +43,7 @@ pub(crate) struct CompiledService {
     listen: Vec<SocketAddr>,
     paths: Vec<String>,
     pub(crate) sticky: Option<Sticky>,
+    pub(crate) mirror_bp: u16,
     pub(crate) former_pin_key: Option<String>,
     pub(crate) tracks: Vec<CompiledTrack>,
     /// Weights in force, by track.
@@ -165,6 +166,7 @@ impl CompiledService {
             listen: service.listen.clone(),
             paths: service.paths.clone(),
             sticky: service.sticky.clone(),
+            mirror_bp: service.mirror_bp,
             former_pin_key: service.former_pin_key.as_ref().map(|key| key.0.clone()),
             tracks: service
                 .tracks

@@ -129,6 +129,8 @@ pub enum Arm {
     Pinned,
     /// Asked for an asset that the revision chosen by weight does not have; never judged.
     Bridged,
+    /// Copies of what was given to another revision; the client gets nothing of them; never judged.
+    Mirrored,
     /// An arm that a newer proxy knows.
     #[serde(other)]
     Other,
@@ -142,6 +144,7 @@ impl Arm {
             Self::Candidate => "candidate",
             Self::Pinned => "pinned",
             Self::Bridged => "bridged",
+            Self::Mirrored => "mirrored",
             Self::Other => "other",
         }
     }
@@ -171,6 +174,12 @@ pub struct Counts {
     /// Failures that could have been sent again, had the budget not been used up.
     #[serde(default)]
     pub not_retried: u64,
+    /// Copies whose status could be compared to that of the answer that the client got, and those of them that differ.
+    #[serde(default)]
+    pub mirror_compared: u64,
+    /// Part of `mirror_compared`.
+    #[serde(default)]
+    pub mirror_differs: u64,
     /// Requests sent again on a new connection because a kept one had died.
     pub reconnected: u64,
     /// First attempts given to this arm that failed, also when a later one succeeded.
@@ -197,6 +206,8 @@ impl Counts {
         self.aborted_by_client += other.aborted_by_client;
         self.retried += other.retried;
         self.not_retried += other.not_retried;
+        self.mirror_compared += other.mirror_compared;
+        self.mirror_differs += other.mirror_differs;
         self.reconnected += other.reconnected;
         self.first_attempt_failed += other.first_attempt_failed;
         self.websockets_closed += other.websockets_closed;
@@ -226,7 +237,7 @@ mod tests {
     #[test]
     fn an_arm_of_a_newer_proxy_is_read() {
         assert_eq!(serde_json::from_str::<Arm>("\"bridged\"").unwrap(), Arm::Bridged);
-        assert_eq!(serde_json::from_str::<Arm>("\"mirrored\"").unwrap(), Arm::Other);
+        assert_eq!(serde_json::from_str::<Arm>("\"dreamt\"").unwrap(), Arm::Other);
     }
 
     #[test]

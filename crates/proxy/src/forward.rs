@@ -13,10 +13,12 @@ use crate::access::Entry;
 use crate::assets;
 use crate::body::{DownBody, UpBody, Upload};
 use crate::claim::Claim;
+use crate::count::Arm;
 use crate::exhausted::EXHAUSTED;
 use crate::extended::{self, Alive};
 use crate::framing::ambiguous;
 use crate::headers;
+use crate::mirror;
 use crate::multiplex;
 use crate::passing::{Told, identify};
 use crate::pin::{PIN_HEADER, verify};
@@ -137,12 +139,18 @@ async fn serve(
         extended,
         response_timeout: plan.response_timeout,
     };
+    let mirrored = (plan.mirror_bp > 0 && sending.repeatable && claim.arm.arm == Arm::Stable)
+        .then(|| mirror::begin(&router, &wish, &head, plan.mirror_bp))
+        .flatten();
     let mut spare = sending.repeatable.then(|| copy(&head.method, &head.uri, &head.headers));
     let asset = (plan.asset && sending.repeatable).then(|| copy(&head.method, &head.uri, &head.headers));
     let mut request = Request::from_parts(head, body);
     loop {
         let reason = match attempt(&claim, request, &sending, &mut spare).await {
             Attempt::Answered(response, conn) => {
+                if let Some(pair) = &mirrored {
+                    pair.answered(response.status().as_u16());
+                }
                 let mut answered = Answered { response, conn, claim, bridged: false };
                 if let Some(asset) = asset.filter(|_| assets::is_missing(&answered.response)) {
                     answered = assets::ask_others(&router, &wish.service.name, &asset, answered).await;
@@ -212,6 +220,8 @@ struct Plan {
     response_timeout: Option<Duration>,
     /// It asks for a static file that any revision may have.
     asset: bool,
+    /// How likely the candidate gets a copy.
+    mirror_bp: u16,
 }
 
 fn admit(
@@ -282,6 +292,7 @@ fn admit(
         forwarded: service.passing.forwarded,
         response_timeout: service.response_timeout_ms.map(Duration::from_millis),
         asset,
+        mirror_bp: service.mirror_bp,
     };
     Ok((wish, plan))
 }

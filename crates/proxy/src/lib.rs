@@ -41,6 +41,7 @@ mod http2;
 mod limits;
 mod lock;
 mod metrics;
+mod mirror;
 mod multiplex;
 mod passing;
 mod paths;
@@ -80,6 +81,7 @@ pub use exhausted::EXHAUSTED;
 pub use forward::BRIDGED_HEADER;
 pub use holder::{HolderOptions, run_holder};
 pub use limits::{HeaderLimit, Limits};
+pub use mirror::MIRROR_HEADER;
 pub use passing::Passing;
 pub use pin::{PIN_HEADER, sign_pin};
 pub use protocol::{

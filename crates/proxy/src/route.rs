@@ -43,6 +43,8 @@ pub(crate) struct Router {
     pub(crate) arms: RefCell<HashMap<ArmKey, Rc<ArmCell>>>,
     pub(crate) unrouted: RefCell<BTreeMap<&'static str, u64>>,
     pub(crate) connections: Cell<u64>,
+    /// Copies for a candidate that are under way.
+    pub(crate) mirrors: Cell<u64>,
     /// The thread ends: nobody waits any longer.
     pub(crate) closing: Cell<bool>,
     /// Woken when something that a drain waits for may have happened.
@@ -327,6 +329,25 @@ impl Router {
             let arm = self.arm(service, &service.tracks[index].revision, Arm::Bridged);
             Some(Claim::new((target, slot), arm, None, false))
         })
+    }
+}
+
+impl Router {
+    /// Claims a target of the candidate for a copy of a request that was given to another revision.
+    pub(crate) fn claim_mirror(&self, wish: &Wish) -> Option<Claim> {
+        let compiled = self.compiled.borrow();
+        let at = compiled.services.iter().position(|service| service.name == wish.service.name)?;
+        let (service, tracks) = (&compiled.services[at], self.tracks.borrow());
+        let candidate = service.candidate?;
+        let track = tracks.get(at)?.get(candidate)?;
+        // One that was taken back gets nothing any more, not even copies.
+        let closed = service.gate.as_ref().is_some_and(|gate| gate.is_closed());
+        if closed || track.revision.draining.get() {
+            return None;
+        }
+        let Picked::Target(target, slot) = pick(&track.targets, &[], Instant::now()) else { return None };
+        let arm = self.arm(service, &service.tracks[candidate].revision, Arm::Mirrored);
+        Some(Claim::new((target, slot), arm, None, true))
     }
 }
 

@@ -75,6 +75,9 @@ pub struct ServiceTable {
     /// How clients stay with their revision while a release is under way; none: each request is drawn anew.
     #[serde(default)]
     pub sticky: Option<Sticky>,
+    /// Share of the safe requests to other revisions that the candidate gets a copy of, in basis points.
+    #[serde(default)]
+    pub mirror_bp: u16,
     /// Text for a 503 to every request without a pin; none: the service is open.
     #[serde(default)]
     pub maintenance: Option<String>,
@@ -350,6 +353,9 @@ pub(crate) fn validate(name: &str, service: &ServiceTable, rest: &Table) -> Resu
     }
     if let Some(what) = service.paths.iter().find_map(|prefix| paths::mistake(prefix)) {
         return invalid(what);
+    }
+    if service.mirror_bp > WHOLE {
+        return invalid(format!("it mirrors {} of at most {WHOLE} basis points", service.mirror_bp));
     }
     if let Some(what) = service.sticky.as_ref().and_then(Sticky::mistake) {
         return invalid(what);

@@ -19,8 +19,8 @@ use cutover_proxy::{
 
 use crate::faults::fault;
 use crate::table::{
-    access_log, assets, balance, check, https, limits, passing, paths, retries, speak, sticky, targets_of,
-    wanted,
+    access_log, assets, balance, check, https, limits, mirror, passing, paths, retries, speak, sticky,
+    targets_of, wanted,
 };
 
 /// How long a candidate keeps its weight without a living driver, in milliseconds.
@@ -200,6 +200,7 @@ impl Router for ProxyRouter {
             table.limits = limits(routes);
             table.access_log = access_log(routes);
             (table.paths, table.sticky) = (paths(routes), sticky(routes));
+            table.mirror_bp = mirror(routes);
             check(&mut table.tracks, routes);
         }
         self.swap(fence, service, seen.as_ref(), &table).await
@@ -237,7 +238,8 @@ impl Router for ProxyRouter {
             notes: seen.damage.clone(),
             ..RouterView::default()
         };
-        for arm in &it.arms {
+        // Nobody waits for the answer to a copy.
+        for arm in it.arms.iter().filter(|arm| arm.arm != Arm::Mirrored) {
             let sums = Sums::of(&arm.counts);
             view.requests += sums.requests;
             view.failed += sums.failed;
@@ -452,7 +454,7 @@ fn track_view(seen: &ServiceObservation, track: &Track) -> TrackView {
     let revision = RevisionId::new(&*track.revision);
     let held = seen.revisions.get(&track.revision).copied().unwrap_or_default();
     let mut all = cutover_proxy::Counts::default();
-    for arm in seen.arms.iter().filter(|arm| arm.revision == track.revision) {
+    for arm in seen.arms.iter().filter(|arm| arm.revision == track.revision && arm.arm != Arm::Mirrored) {
         all.merge(&arm.counts);
     }
     let sums = Sums::of(&all);

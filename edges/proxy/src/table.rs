@@ -237,6 +237,11 @@ pub(crate) fn paths(routes: &[file::Route]) -> Vec<String> {
     paths
 }
 
+/// Returns the share of requests that the candidate gets a copy of; all routes say the same.
+pub(crate) fn mirror(routes: &[file::Route]) -> u16 {
+    routes.iter().find_map(|file::Route::Proxy(route)| route.mirror).map_or(0, |share| share.bp())
+}
+
 /// Returns how clients stay with their revision; all routes say the same.
 pub(crate) fn sticky(routes: &[file::Route]) -> Option<Sticky> {
     let said = routes.iter().find_map(|file::Route::Proxy(route)| route.sticky.as_ref())?;

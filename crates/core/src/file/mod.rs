@@ -263,6 +263,10 @@ pub struct ProxyRoute {
     /// routes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sticky: Option<RouteSticky>,
+    /// The share of GET, HEAD and OPTIONS requests to stable that the candidate gets a copy of; the answers are compared and
+    /// thrown away. The same for all routes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<Weight>,
     /// What the service takes at most; the same for all routes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<RouteLimits>,

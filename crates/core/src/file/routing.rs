@@ -32,6 +32,7 @@ pub enum StickyBy {
 /// Says what is wrong with the paths and the stickiness of the routes.
 pub(super) fn mistakes(routes: &[Route]) -> Vec<Mistake> {
     let mut found = targets::differing(routes, "sticky", |route| route.sticky.as_ref());
+    found.extend(targets::differing(routes, "mirror", |route| route.mirror.as_ref()));
     for (i, Route::Proxy(route)) in routes.iter().enumerate() {
         let mut say = |key: &str, what: String, hint: &str| {
             found.push(Mistake { path: format!("route[{i}].proxy.{key}"), what, hint: hint.into() });

@@ -1,8 +1,8 @@
 //! Which service and which revision a request goes to: by path, by seat, by chance.
 
-use cutover_proxy::{ErrorKind, PinKey, SEAT_COOKIE, ServiceTable, Sticky, Track};
+use cutover_proxy::{Arm, ErrorKind, Guard, MIRROR_HEADER, PinKey, SEAT_COOKIE, ServiceTable, Sticky, Track};
 
-use super::harness::{Proxy, SERVICE, Wire, candidate, table, track};
+use super::harness::{Proxy, SERVICE, Wire, candidate, counts, table, track, until_seen};
 use super::upstream::Upstream;
 
 const KEY: &str = "00112233445566778899aabbccddeeff";
@@ -181,4 +181,56 @@ async fn a_header_keeps_a_user_where_it_is() {
         there += u32::from(first.as_deref() == Some("v2"));
     }
     assert!((10..50).contains(&there), "{there} of 60");
+}
+
+#[tokio::test]
+async fn the_candidate_gets_copies_of_safe_requests_and_its_answers_are_compared_and_thrown_away() {
+    let (proxy, v1, v2) = (Proxy::start().await, Upstream::start("v1").await, Upstream::start("v2").await);
+    let guard = Guard { min_requests: 1, max_error_bp: Some(0), max_mean_ms: None, max_p95_ms: None };
+    let service = ServiceTable {
+        candidate: candidate("shop-2", "v2", 60_000, Some(guard)),
+        mirror_bp: 10_000,
+        ..table(vec![track("v1", 10_000, &[v1.addr]), track("v2", 0, &[v2.addr])])
+    };
+    proxy.set(0, &service).await;
+    let mut wire = Wire::connect(proxy.addr).await;
+    for _ in 0..10 {
+        assert_eq!(wire.get("/id").await.text(), "v1");
+    }
+    for _ in 0..5 {
+        assert_eq!(wire.post("/echo", "once").await.unwrap().status, 200);
+    }
+    let compared = |expected: u64, differs: u64| {
+        move |seen: &cutover_proxy::Observation| {
+            let counts = counts(seen, "v2", Arm::Mirrored);
+            (counts.finished, counts.mirror_compared, counts.mirror_differs) == (expected, expected, differs)
+        }
+    };
+    until_seen(&proxy, "copies of the ten GETs, and of no POST", compared(10, 0)).await;
+    assert_eq!(v2.requests(), 10);
+    // It fails: nobody notices, and no guard: it was never given a request.
+    v2.shared.status.store(500, std::sync::atomic::Ordering::SeqCst);
+    for _ in 0..10 {
+        assert_eq!(wire.get("/id").await.status, 200);
+    }
+    let seen = until_seen(&proxy, "the difference", compared(20, 10)).await;
+    assert_eq!(counts(&seen, "v2", Arm::Candidate).claimed, 0);
+    assert_eq!(counts(&seen, "v1", Arm::Stable).finished, 25);
+    assert!(seen.services[SERVICE].tripped.is_empty());
+    // The target can tell a copy.
+    v2.shared.status.store(200, std::sync::atomic::Ordering::SeqCst);
+    assert!(!wire.get("/headers").await.text().contains(MIRROR_HEADER));
+    // A target that hangs holds nobody up.
+    v2.shared.delay_ms.store(60_000, std::sync::atomic::Ordering::SeqCst);
+    for _ in 0..100 {
+        assert_eq!(wire.get("/id").await.text(), "v1");
+    }
+    assert!(v2.requests() < 100, "no more than a thread may have at a time");
+    // Taken back, it gets no copies either.
+    proxy.client.back(SERVICE, "bad").await.unwrap();
+    let before = v2.requests();
+    for _ in 0..10 {
+        wire.get("/id").await;
+    }
+    assert_eq!(v2.requests(), before);
 }
