@@ -44,6 +44,9 @@ pub(crate) struct CompiledService {
     paths: Vec<String>,
     pub(crate) sticky: Option<Sticky>,
     pub(crate) mirror_bp: u16,
+    pub(crate) preview: Vec<IpNet>,
+    /// The candidate was taken back: nobody sees it for being invited, and it gets no copies.
+    tripped: bool,
     pub(crate) former_pin_key: Option<String>,
     pub(crate) tracks: Vec<CompiledTrack>,
     /// Weights in force, by track.
@@ -85,6 +88,8 @@ pub(crate) struct Live {
     pub(crate) gate: Option<Arc<Gate>>,
     /// The candidate waits for the first renewal since boot.
     pub(crate) suspended: bool,
+    /// The candidate was taken back.
+    pub(crate) tripped: bool,
     /// Targets that failed their checks.
     pub(crate) down: BTreeSet<SocketAddr>,
     pub(crate) room: Arc<ServiceRoom>,
@@ -149,6 +154,11 @@ impl Compiled {
 }
 
 impl CompiledService {
+    /// Tells whether the candidate was taken back.
+    pub(crate) fn is_withdrawn(&self) -> bool {
+        self.tripped || self.gate.as_ref().is_some_and(|gate| gate.is_closed())
+    }
+
     /// Returns who gives seats to clients; none while no release is under way: then all requests go one way.
     pub(crate) fn issuer(&self, secure: bool) -> Option<Issuer<'_>> {
         let keys = [self.pin_key.as_deref(), self.former_pin_key.as_deref()];
@@ -167,6 +177,8 @@ impl CompiledService {
             paths: service.paths.clone(),
             sticky: service.sticky.clone(),
             mirror_bp: service.mirror_bp,
+            preview: service.preview.clone(),
+            tripped: live.tripped,
             former_pin_key: service.former_pin_key.as_ref().map(|key| key.0.clone()),
             tracks: service
                 .tracks

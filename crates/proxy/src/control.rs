@@ -196,6 +196,14 @@ impl Control {
                 Live {
                     gate: live.and_then(|live| live.gate.clone()),
                     suspended: live.is_some_and(|live| live.suspended),
+                    tripped: state.stored.table.services.get(name).is_some_and(|service| {
+                        let trips = state.stored.trips.get(name);
+                        service
+                            .candidate
+                            .as_ref()
+                            .zip(trips)
+                            .is_some_and(|(candidate, trips)| trips.contains_key(&candidate.release))
+                    }),
                     down: self.health.down(name),
                     room: self.rooms.of(name),
                     log: self.access_log(name, &state),

@@ -13,6 +13,7 @@ use crate::access::Entry;
 use crate::assets;
 use crate::body::{DownBody, UpBody, Upload};
 use crate::claim::Claim;
+use crate::clients::forwarded_for;
 use crate::count::Arm;
 use crate::exhausted::EXHAUSTED;
 use crate::extended::{self, Alive};
@@ -21,8 +22,8 @@ use crate::headers;
 use crate::mirror;
 use crate::multiplex;
 use crate::passing::{Told, identify};
-use crate::pin::{PIN_HEADER, verify};
 use crate::pool::{self, Conn, KEEP_IDLE, Needs, SendFailure};
+use crate::preview;
 use crate::redirect::redirect;
 use crate::refusal::{Refusal, lost, reason_of, refuse, what};
 use crate::route::{MAX_ATTEMPTS, Router, Tried, Wish};
@@ -267,13 +268,8 @@ fn admit(
         .ok_or_else(|| unavailable("no-target", format!("service \"{}\" is not known here", service.name)))?;
     *log = cell.log(request, from.peer.ip());
     let guest = cell.admit(request, from.peer.ip(), trusted)?;
-    // Whatever the client sent, the target never sees the header: it is not for it to believe.
-    let pin = request.headers_mut().remove(PIN_HEADER);
-    let pinned = pin.as_ref().and_then(|pin| {
-        let keys = [service.pin_key.as_deref(), service.former_pin_key.as_deref()];
-        let pin = pin.to_str().ok()?;
-        keys.into_iter().flatten().find_map(|key| verify(key, &service.name, pin)).map(str::to_owned)
-    });
+    let client = if trusted { forwarded_for(request.headers()) } else { None };
+    let pinned = preview::pinned(service, request.headers_mut(), client.unwrap_or(from.peer.ip()));
     if let Some(text) = service.maintenance.as_ref().filter(|_| pinned.is_none()) {
         return Err(unavailable("maintenance", text.clone()));
     }

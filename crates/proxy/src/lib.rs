@@ -47,6 +47,7 @@ mod passing;
 mod paths;
 mod pin;
 mod pool;
+mod preview;
 mod protocol;
 mod proxy_header;
 mod redirect;
@@ -83,7 +84,7 @@ pub use holder::{HolderOptions, run_holder};
 pub use limits::{HeaderLimit, Limits};
 pub use mirror::MIRROR_HEADER;
 pub use passing::Passing;
-pub use pin::{PIN_HEADER, sign_pin};
+pub use pin::{PIN_COOKIE, PIN_HEADER, sign_pin};
 pub use protocol::{
     ArmObservation, DrainReply, Event, EventKind, GuardNumbers, Hello, Observation, RenewReply,
     RevisionObservation, ServiceObservation, SetReply, TargetObservation,

@@ -6,6 +6,9 @@ use sha2::Sha256;
 /// Request header that pins a revision: `<revision>:<hex hmac-sha256(service|revision)>`.
 pub const PIN_HEADER: &str = "x-cutover-pin";
 
+/// Cookie with the same value, for people with a browser.
+pub const PIN_COOKIE: &str = "cutover-pin";
+
 /// Returns the value of [`PIN_HEADER`] that routes to `revision` of `service`.
 ///
 /// `key` is the service's pin key in hex; text that is not hex signs with its bytes, which the proxy refuses as a key.

@@ -341,8 +341,7 @@ impl Router {
         let candidate = service.candidate?;
         let track = tracks.get(at)?.get(candidate)?;
         // One that was taken back gets nothing any more, not even copies.
-        let closed = service.gate.as_ref().is_some_and(|gate| gate.is_closed());
-        if closed || track.revision.draining.get() {
+        if service.is_withdrawn() || track.revision.draining.get() {
             return None;
         }
         let Picked::Target(target, slot) = pick(&track.targets, &[], Instant::now()) else { return None };

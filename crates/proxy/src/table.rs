@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::access::AccessLog;
@@ -75,6 +76,9 @@ pub struct ServiceTable {
     /// How clients stay with their revision while a release is under way; none: each request is drawn anew.
     #[serde(default)]
     pub sticky: Option<Sticky>,
+    /// Clients of these networks are given to the candidate while there is one, whatever its weight.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub preview: Vec<IpNet>,
     /// Share of the safe requests to other revisions that the candidate gets a copy of, in basis points.
     #[serde(default)]
     pub mirror_bp: u16,

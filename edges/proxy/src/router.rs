@@ -19,8 +19,8 @@ use cutover_proxy::{
 
 use crate::faults::fault;
 use crate::table::{
-    access_log, assets, balance, check, https, limits, mirror, passing, paths, retries, speak, sticky,
-    targets_of, wanted,
+    access_log, assets, balance, check, https, limits, mirror, passing, paths, preview, retries, speak,
+    sticky, targets_of, wanted,
 };
 
 /// How long a candidate keeps its weight without a living driver, in milliseconds.
@@ -200,7 +200,7 @@ impl Router for ProxyRouter {
             table.limits = limits(routes);
             table.access_log = access_log(routes);
             (table.paths, table.sticky) = (paths(routes), sticky(routes));
-            table.mirror_bp = mirror(routes);
+            (table.mirror_bp, table.preview) = (mirror(routes), preview(routes));
             check(&mut table.tracks, routes);
         }
         self.swap(fence, service, seen.as_ref(), &table).await

@@ -9,6 +9,7 @@ use cutover_proxy::{
     PinKey, Retries, SEAT_COOKIE, ServiceTable, Sticky, TargetChecks, TargetProtocol, TlsRoute, Track,
     Waiting,
 };
+use ipnet::IpNet;
 
 /// Makes the table that `shift` asks for, keeping what it does not speak of from `before`.
 pub(crate) fn wanted(
@@ -240,6 +241,12 @@ pub(crate) fn paths(routes: &[file::Route]) -> Vec<String> {
 /// Returns the share of requests that the candidate gets a copy of; all routes say the same.
 pub(crate) fn mirror(routes: &[file::Route]) -> u16 {
     routes.iter().find_map(|file::Route::Proxy(route)| route.mirror).map_or(0, |share| share.bp())
+}
+
+/// Returns who sees the candidate first, on whatever route.
+pub(crate) fn preview(routes: &[file::Route]) -> Vec<IpNet> {
+    let networks = routes.iter().flat_map(|file::Route::Proxy(route)| &route.preview);
+    networks.filter_map(|text| file::network(text)).collect()
 }
 
 /// Returns how clients stay with their revision; all routes say the same.

@@ -263,6 +263,10 @@ pub struct ProxyRoute {
     /// routes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sticky: Option<RouteSticky>,
+    /// Networks or addresses whose clients see the candidate before anyone else, such as `10.0.0.0/8`: while there is one they
+    /// are given to it, whatever its weight, and nothing they do is judged.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub preview: Vec<String>,
     /// The share of GET, HEAD and OPTIONS requests to stable that the candidate gets a copy of; the answers are compared and
     /// thrown away. The same for all routes.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -13,12 +13,14 @@ pub fn network(text: &str) -> Option<IpNet> {
 pub(super) fn mistakes(routes: &[Route]) -> Vec<Mistake> {
     let mut found = Vec::new();
     for (i, Route::Proxy(route)) in routes.iter().enumerate() {
-        for (j, text) in route.trust.iter().enumerate().filter(|(_, text)| network(text).is_none()) {
-            found.push(Mistake {
-                path: format!("route[{i}].proxy.trust[{j}]"),
-                what: format!("`{}` is not a network", super::tree::short(text)),
-                hint: "give networks or addresses, such as `10.0.0.0/8` or `192.0.2.1`".into(),
-            });
+        for (key, networks) in [("trust", &route.trust), ("preview", &route.preview)] {
+            for (j, text) in networks.iter().enumerate().filter(|(_, text)| network(text).is_none()) {
+                found.push(Mistake {
+                    path: format!("route[{i}].proxy.{key}[{j}]"),
+                    what: format!("`{}` is not a network", super::tree::short(text)),
+                    hint: "give networks or addresses, such as `10.0.0.0/8` or `192.0.2.1`".into(),
+                });
+            }
         }
         let differs = |Route::Proxy(other): &Route| {
             other.listen == route.listen && other.proxy_protocol != route.proxy_protocol

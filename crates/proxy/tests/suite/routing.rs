@@ -1,6 +1,9 @@
 //! Which service and which revision a request goes to: by path, by seat, by chance.
 
-use cutover_proxy::{Arm, ErrorKind, Guard, MIRROR_HEADER, PinKey, SEAT_COOKIE, ServiceTable, Sticky, Track};
+use cutover_proxy::{
+    Arm, ErrorKind, Guard, MIRROR_HEADER, PIN_COOKIE, PIN_HEADER, Passing, PinKey, SEAT_COOKIE, ServiceTable,
+    Sticky, Track, sign_pin,
+};
 
 use super::harness::{Proxy, SERVICE, Wire, candidate, counts, table, track, until_seen};
 use super::upstream::Upstream;
@@ -233,4 +236,49 @@ async fn the_candidate_gets_copies_of_safe_requests_and_its_answers_are_compared
         wire.get("/id").await;
     }
     assert_eq!(v2.requests(), before);
+}
+
+#[tokio::test]
+async fn those_who_are_invited_see_the_candidate_first_and_nobody_else_does() {
+    let (proxy, v1, v2) = (Proxy::start().await, Upstream::start("v1").await, Upstream::start("v2").await);
+    let service = ServiceTable {
+        candidate: candidate("shop-2", "v2", 60_000, None),
+        pin_key: Some(PinKey(KEY.into())),
+        preview: vec!["10.1.0.0/16".parse().unwrap(), "fd00::/8".parse().unwrap()],
+        passing: Passing { trust: vec!["127.0.0.0/8".parse().unwrap()], ..Passing::default() },
+        ..table(vec![track("v1", 10_000, &[v1.addr]), track("v2", 0, &[v2.addr])])
+    };
+    proxy.set(0, &service).await;
+    let mut wire = Wire::connect(proxy.addr).await;
+    let mut ask = async |headers: &str| {
+        wire.send(format!("GET /headers HTTP/1.1\r\nhost: shop.test\r\n{headers}\r\n")).await;
+        let response = wire.response(false).await.unwrap();
+        let seen = response.text().to_ascii_lowercase();
+        assert!(!seen.contains(PIN_COOKIE) && !seen.contains(PIN_HEADER), "the target sees it: {seen}");
+        response.header("x-served-by").unwrap().to_owned()
+    };
+    let pin = sign_pin(KEY, SERVICE, "v2");
+    let forged = sign_pin(OTHER_KEY, SERVICE, "v2");
+    for (headers, served_by) in [
+        (String::new(), "v1"),
+        ("x-forwarded-for: 10.1.2.3\r\n".into(), "v2"),
+        ("x-forwarded-for: fd00::7\r\n".into(), "v2"),
+        // The last one is what our own load balancer saw; the others are anybody's word.
+        ("x-forwarded-for: 10.1.2.3, 192.0.2.1\r\n".into(), "v1"),
+        (format!("cookie: a=1; {PIN_COOKIE}={pin}\r\n"), "v2"),
+        (format!("cookie: {PIN_COOKIE}={forged}\r\n"), "v1"),
+        (format!("{PIN_HEADER}: {pin}\r\n"), "v2"),
+        (format!("{PIN_HEADER}: {forged}\r\ncookie: {PIN_COOKIE}={pin}\r\n"), "v1"),
+    ] {
+        assert_eq!(ask(&headers).await, served_by, "{headers}");
+    }
+    // Without trust nobody's word counts; and once it is taken back the candidate is for nobody.
+    proxy.set(1, &ServiceTable { passing: Passing::default(), ..service.clone() }).await;
+    assert_eq!(ask("x-forwarded-for: 10.1.2.3\r\n").await, "v1");
+    proxy.set(2, &ServiceTable { preview: vec!["127.0.0.1/32".parse().unwrap()], ..service }).await;
+    assert_eq!(ask("").await, "v2");
+    proxy.client.back(SERVICE, "bad").await.unwrap();
+    assert_eq!(ask("").await, "v1");
+    let seen = proxy.client.observe_service(SERVICE).await.unwrap();
+    assert_eq!(counts(&seen, "v2", Arm::Candidate).claimed, 0, "nothing they do is judged");
 }
