@@ -154,7 +154,8 @@ async fn serve(
                 }
                 let mut answered = Answered { response, conn, claim, bridged: false };
                 if let Some(asset) = asset.filter(|_| assets::is_missing(&answered.response)) {
-                    answered = assets::ask_others(&router, &wish.service.name, &asset, answered).await;
+                    answered =
+                        Box::pin(assets::ask_others(&router, &wish.service.name, &asset, answered)).await;
                 }
                 answered.claim.guest = wish.guest.take();
                 answered.claim.log = log.take();
@@ -328,7 +329,8 @@ pub(crate) async fn attempt(
         }
         claim.reconnected();
     }
-    let mut conn = match pool::connect(&claim.target, needs).await {
+    // Apart: most requests find a connection, and what a future may ever hold is moved for each of them.
+    let mut conn = match Box::pin(pool::connect(&claim.target, needs)).await {
         Ok(conn) => conn,
         Err(reason) => return Attempt::Unsent(Box::new(request), reason),
     };

@@ -24,6 +24,11 @@ pub(crate) async fn claim(router: &Router, wish: &mut Wish) -> Result<Claim, Ref
             Tried::Full(..) => {}
         }
     }
+    // Apart from those who wait: what a future may ever hold is moved for each request.
+    Box::pin(wait(router, wish)).await
+}
+
+async fn wait(router: &Router, wish: &mut Wish) -> Result<Claim, Refused> {
     let mut line = Line { begun: Instant::now(), place: None };
     loop {
         if router.closing.get() {

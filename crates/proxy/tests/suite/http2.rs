@@ -284,7 +284,8 @@ async fn a_patient_flood_of_resets_ends_the_connection_too() {
             break;
         }
     }
-    assert!((500..=510).contains(&opened), "closed when it was judged: {opened}");
+    // The last one may be gone before it was seen.
+    assert!((499..=510).contains(&opened), "closed when it was judged: {opened}");
     serves_on(&proxy).await;
 }
 
