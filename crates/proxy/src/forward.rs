@@ -22,7 +22,7 @@ use crate::headers;
 use crate::mirror;
 use crate::multiplex;
 use crate::passing::{Told, identify};
-use crate::pool::{self, Conn, KEEP_IDLE, Needs, SendFailure};
+use crate::pool::{self, Answer, Conn, KEEP_IDLE, Needs, SendFailure};
 use crate::preview;
 use crate::redirect::redirect;
 use crate::refusal::{Refusal, lost, reason_of, refuse, what};
@@ -144,7 +144,8 @@ async fn serve(
         .then(|| mirror::begin(&router, &wish, &head, plan.mirror_bp))
         .flatten();
     let mut spare = sending.repeatable.then(|| copy(&head.method, &head.uri, &head.headers));
-    let asset = (plan.asset && sending.repeatable).then(|| copy(&head.method, &head.uri, &head.headers));
+    let asset =
+        (plan.asset && sending.repeatable).then(|| Box::new(copy(&head.method, &head.uri, &head.headers)));
     let mut request = Request::from_parts(head, body);
     loop {
         let reason = match attempt(&claim, request, &sending, &mut spare).await {
@@ -311,34 +312,32 @@ pub(crate) async fn attempt(
     spare: &mut Option<Request<UpBody>>,
 ) -> Attempt {
     let needs = Needs { strict: !sending.repeatable, own: sending.upgrade };
-    if let Some(mut conn) = pool::checkout(&claim.target, needs) {
-        match send(&mut conn, request, sending).await {
+    let mut kept = pool::checkout(&claim.target, needs);
+    loop {
+        let (mut conn, is_kept) = match kept.take() {
+            Some(conn) => (conn, true),
+            // Apart: most requests find a connection, and what a future may ever hold is moved for each of them.
+            None => match Box::pin(pool::connect(&claim.target, needs)).await {
+                Ok(conn) => (conn, false),
+                Err(reason) => return Attempt::Unsent(Box::new(request), reason),
+            },
+        };
+        match sent(conn.send(request), sending).await {
             Ok(response) => return Attempt::Answered(response, conn),
             Err(Failure::TimedOut) => return Attempt::Lost("response-timeout"),
-            Err(Failure::Send(SendFailure::Unsent(again))) => request = *again,
-            Err(Failure::Send(SendFailure::Sent(_))) => {
+            Err(Failure::Send(SendFailure::Unsent(again))) if is_kept => request = *again,
+            Err(Failure::Send(SendFailure::Unsent(again))) => return Attempt::Unsent(again, "target-closed"),
+            Err(Failure::Send(SendFailure::Sent(_))) if is_kept => {
                 // A kept connection that dies says nothing about the target: its server may have closed it just then.
-                match spare.take().filter(|_| !conn.is_killed()) {
-                    Some(again) => {
-                        *spare = Some(copy(again.method(), again.uri(), again.headers()));
-                        request = again;
-                    }
-                    None => return Attempt::Lost("target-closed"),
-                }
+                let Some(again) = spare.take().filter(|_| !conn.is_killed()) else {
+                    return Attempt::Lost("target-closed");
+                };
+                *spare = Some(copy(again.method(), again.uri(), again.headers()));
+                request = again;
             }
+            Err(Failure::Send(SendFailure::Sent(error))) => return Attempt::Lost(multiplex::reason(&error)),
         }
         claim.reconnected();
-    }
-    // Apart: most requests find a connection, and what a future may ever hold is moved for each of them.
-    let mut conn = match Box::pin(pool::connect(&claim.target, needs)).await {
-        Ok(conn) => conn,
-        Err(reason) => return Attempt::Unsent(Box::new(request), reason),
-    };
-    match send(&mut conn, request, sending).await {
-        Ok(response) => Attempt::Answered(response, conn),
-        Err(Failure::TimedOut) => Attempt::Lost("response-timeout"),
-        Err(Failure::Send(SendFailure::Unsent(again))) => Attempt::Unsent(again, "target-closed"),
-        Err(Failure::Send(SendFailure::Sent(error))) => Attempt::Lost(multiplex::reason(&error)),
     }
 }
 
@@ -347,17 +346,13 @@ enum Failure {
     TimedOut,
 }
 
-/// Sends and waits for the head; the time limit counts silence, so that a slow upload may take as long as it moves.
-async fn send(
-    conn: &mut Conn,
-    request: Request<UpBody>,
-    sending: &Sending,
-) -> Result<Response<Incoming>, Failure> {
+/// Waits for the head of a response; the time limit counts silence, so that a slow upload may take as long as it moves.
+async fn sent(sent: impl Future<Output = Answer>, sending: &Sending) -> Result<Response<Incoming>, Failure> {
+    let mut sent = std::pin::pin!(sent);
     let Some(limit) = sending.response_timeout else {
-        return conn.send(request).await.map_err(Failure::Send);
+        return sent.await.map_err(Failure::Send);
     };
     let started = std::time::Instant::now();
-    let mut sent = std::pin::pin!(conn.send(request));
     let mut left = limit;
     loop {
         if let Ok(done) = tokio::time::timeout(left, sent.as_mut()).await {

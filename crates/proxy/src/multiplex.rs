@@ -7,8 +7,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use http::{Request, Response};
-use hyper::body::Incoming;
+use http::Request;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -18,7 +17,7 @@ use crate::body::UpBody;
 use crate::cells::{ConnState, TargetCell};
 use crate::headers;
 use crate::http2::Local;
-use crate::pool::{SendFailure, connected, next_id};
+use crate::pool::{Answer, SendFailure, connected, next_id};
 
 /// Most streams of one connection, if the target allows as many.
 pub(crate) const MAX_STREAMS: usize = 100;
@@ -62,18 +61,10 @@ impl Stream {
     }
 
     /// Sends a request and waits for the response head.
-    pub(crate) async fn send(
-        &mut self,
-        mut request: Request<UpBody>,
-    ) -> Result<Response<Incoming>, SendFailure> {
+    pub(crate) fn send(&mut self, mut request: Request<UpBody>) -> impl Future<Output = Answer> + use<> {
         headers::to_http2(&mut request);
-        match self.0.sender.clone().try_send_request(request).await {
-            Ok(response) => Ok(response),
-            Err(mut error) => Err(match error.take_message() {
-                Some(request) => SendFailure::Unsent(Box::new(request)),
-                None => SendFailure::Sent(error.into_error()),
-            }),
-        }
+        let sent = self.0.sender.clone().try_send_request(request);
+        async move { sent.await.map_err(SendFailure::of) }
     }
 }
 

@@ -2,11 +2,13 @@
 
 use std::cell::Cell;
 use std::io;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use http::{Request, Response, Version};
 use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -61,6 +63,15 @@ impl Idle {
     }
 }
 
+/// What came of a request.
+pub(crate) type Answer = Result<Response<Incoming>, SendFailure>;
+
+/// A request on its way.
+enum Sent<Own, Shared> {
+    Own(Own),
+    Shared(Pin<Box<Shared>>),
+}
+
 /// Why no response head came.
 pub(crate) enum SendFailure {
     /// Nothing of the request was sent; here it is again.
@@ -76,6 +87,15 @@ pub(crate) struct Needs {
     pub(crate) strict: bool,
     /// One of its own, which it will keep as a tunnel: HTTP/1.1, whatever the target speaks otherwise.
     pub(crate) own: bool,
+}
+
+impl SendFailure {
+    pub(crate) fn of(mut error: TrySendError<Request<UpBody>>) -> Self {
+        match error.take_message() {
+            Some(request) => Self::Unsent(Box::new(request)),
+            None => Self::Sent(error.into_error()),
+        }
+    }
 }
 
 /// Takes a kept connection.
@@ -184,10 +204,19 @@ pub(crate) fn next_id() -> u64 {
 
 impl Conn {
     /// Sends a request and waits for the response head.
-    pub(crate) async fn send(&mut self, request: Request<UpBody>) -> Result<Response<Incoming>, SendFailure> {
-        match self {
-            Self::Own(own) => own.send(request).await,
-            Self::Shared(stream) => stream.send(request).await,
+    ///
+    /// It is sent at once, not when the future is polled: a future that kept the request would be as large as that, in
+    /// each of the layers around it, and all of it is moved for each request.
+    pub(crate) fn send(&mut self, request: Request<UpBody>) -> impl Future<Output = Answer> + use<> {
+        let sent = match self {
+            Self::Own(own) => Sent::Own(own.send(request)),
+            Self::Shared(stream) => Sent::Shared(Box::pin(stream.send(request))),
+        };
+        async move {
+            match sent {
+                Sent::Own(sent) => sent.await,
+                Sent::Shared(sent) => sent.await,
+            }
         }
     }
 
@@ -214,18 +243,13 @@ impl Conn {
 }
 
 impl Own {
-    async fn send(&mut self, mut request: Request<UpBody>) -> Result<Response<Incoming>, SendFailure> {
+    fn send(&mut self, mut request: Request<UpBody>) -> impl Future<Output = Answer> + use<> {
         // Prepared for another target, which was asked before this one.
         if request.version() == Version::HTTP_2 {
             headers::to_http1(&mut request);
         }
-        match self.sender.try_send_request(request).await {
-            Ok(response) => Ok(response),
-            Err(mut error) => Err(match error.take_message() {
-                Some(request) => SendFailure::Unsent(Box::new(request)),
-                None => SendFailure::Sent(error.into_error()),
-            }),
-        }
+        let sent = self.sender.try_send_request(request);
+        async move { sent.await.map_err(SendFailure::of) }
     }
 
     fn give_back(mut self, keep: Duration) {
