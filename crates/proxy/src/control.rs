@@ -30,10 +30,11 @@ use crate::error::{ErrorKind, ProxyError};
 use crate::gate::Gate;
 use crate::protocol::{EventKind, RenewReply, SetReply};
 use crate::store::{EventLog, Store, Stored, boot_ms};
-use crate::table::{ServiceTable, validate};
+use crate::table::ServiceTable;
 use crate::thread::{Command, ThreadHandle};
 use crate::tls::Certificates;
 use crate::traffic::Traffic;
+use crate::validate::validate;
 
 /// A thread that does not acknowledge within this is reported.
 const ACKNOWLEDGE: Duration = Duration::from_secs(2);

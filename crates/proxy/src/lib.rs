@@ -67,6 +67,7 @@ mod traffic;
 mod trust;
 mod tunnel;
 mod upload;
+mod validate;
 mod wait;
 mod worker;
 mod x509;

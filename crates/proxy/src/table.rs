@@ -9,10 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::access::AccessLog;
 use crate::checks::TargetChecks;
-use crate::error::{ErrorKind, ProxyError};
 use crate::limits::Limits;
 use crate::passing::Passing;
-use crate::paths;
 use crate::retries::Retries;
 use crate::sticky::Sticky;
 use crate::tls::TlsRoute;
@@ -284,132 +282,6 @@ fn scale(wanted: &[u64], whole: u16) -> Option<Vec<u16>> {
     Some(scaled)
 }
 
-/// Checks one service against itself and against the rest of the table.
-pub(crate) fn validate(name: &str, service: &ServiceTable, rest: &Table) -> Result<(), ProxyError> {
-    let invalid =
-        |what: String| Err(ProxyError::new(ErrorKind::Invalid, format!("service \"{name}\": {what}")));
-    if name.is_empty() || name.len() > 200 {
-        return invalid("its name must have 1 to 200 characters".into());
-    }
-    let mut revisions = BTreeSet::new();
-    let mut sum = 0_u32;
-    for track in &service.tracks {
-        if !revisions.insert(track.revision.as_str()) {
-            return invalid(format!("revision \"{}\" is listed twice; merge the two tracks", track.revision));
-        }
-        if track.weight_bp > WHOLE {
-            return invalid(format!(
-                "revision \"{}\" has weight {} of at most {WHOLE} basis points",
-                track.revision, track.weight_bp
-            ));
-        }
-        if track.weight_bp > 0 && track.targets.is_empty() {
-            return invalid(format!(
-                "revision \"{}\" has weight but no target; add one first",
-                track.revision
-            ));
-        }
-        let mut seen = BTreeSet::new();
-        if let Some(twice) = track.targets.iter().find(|target| !seen.insert(target.address)) {
-            return invalid(format!("revision \"{}\" lists target {} twice", track.revision, twice.address));
-        }
-        if let Some(mistake) = track.checks.as_ref().and_then(TargetChecks::mistake) {
-            return invalid(format!("revision \"{}\": {mistake}", track.revision));
-        }
-        sum += u32::from(track.weight_bp);
-    }
-    if sum != 0 && sum != u32::from(WHOLE) {
-        return invalid(format!(
-            "its weights add up to {sum}, not to {WHOLE} basis points (or 0: answer 503)"
-        ));
-    }
-    if let Some(candidate) = &service.candidate {
-        if !revisions.contains(candidate.revision.as_str()) {
-            return invalid(format!("candidate \"{}\" has no track", candidate.revision));
-        }
-        if candidate.lease_ms == 0 {
-            return invalid("the candidate's lease must last longer than 0 ms".into());
-        }
-        if let Some((unknown, _)) =
-            candidate.fallback.iter().find(|(revision, _)| !revisions.contains(revision.as_str()))
-        {
-            return invalid(format!("fallback names revision \"{unknown}\", which has no track"));
-        }
-        let weight = service.track(&candidate.revision).map_or(0, |track| track.weight_bp);
-        if candidate.retained() > weight {
-            // A lapse would send the candidate more than anybody has decided to send it.
-            return invalid(format!(
-                "the fallback leaves the candidate {} basis points, which is more than its weight {weight}",
-                candidate.retained()
-            ));
-        }
-    }
-    if let Some(mistake) = service.access_log.as_ref().and_then(|log| log.mistake(name)) {
-        return invalid(mistake);
-    }
-    if let Some(mistake) = service.limits.mistake() {
-        return invalid(mistake);
-    }
-    if let Some(key) = &service.pin_key
-        && crate::pin::decode_hex(&key.0).is_none_or(|key| key.len() < 16)
-    {
-        return invalid("pin key must be hex of at least 16 bytes".into());
-    }
-    if let Some(what) = service.paths.iter().find_map(|prefix| paths::mistake(prefix)) {
-        return invalid(what);
-    }
-    if service.mirror_bp > WHOLE {
-        return invalid(format!("it mirrors {} of at most {WHOLE} basis points", service.mirror_bp));
-    }
-    if let Some(what) = service.sticky.as_ref().and_then(Sticky::mistake) {
-        return invalid(what);
-    }
-    if let Some(prefix) = service.assets.iter().find(|prefix| !prefix.starts_with('/')) {
-        return invalid(format!("assets below \"{prefix}\": a path begins with /"));
-    }
-    if let Some(address) = service.redirect.iter().find(|redirect| {
-        let speaks = |service: &ServiceTable| service.tls.iter().any(|route| route.listen == **redirect);
-        speaks(service) || rest.services.values().any(speaks)
-    }) {
-        return invalid(format!(
-            "{address} redirects to HTTPS and speaks it; redirect from another listener"
-        ));
-    }
-    if !service.redirect.is_empty() && service.tls.is_empty() {
-        return invalid("it redirects to HTTPS, which it has no certificate for".into());
-    }
-    for address in service
-        .listen
-        .iter()
-        .chain(service.tls.iter().map(|route| &route.listen))
-        .chain(&service.redirect)
-        .chain(&service.passing.proxy_protocol)
-    {
-        if !rest.listeners.contains(address) {
-            return invalid(format!(
-                "it listens on {address}, which is not open; ask for it with `listen` first"
-            ));
-        }
-    }
-    for (other_name, other) in rest.services.iter().filter(|(other, _)| *other != name) {
-        let shared = service.listen.is_empty()
-            || other.listen.is_empty()
-            || service.listen.iter().any(|address| other.listen.contains(address));
-        let (ours, theirs) = (normal_hosts(&service.hosts), normal_hosts(&other.hosts));
-        if let Some(host) = ours.intersection(&theirs).next()
-            && shared
-            && let Some(path) = paths::shared(&service.paths, &other.paths)
-        {
-            let place = if path == "/" { String::new() } else { format!(" with path \"{path}\"") };
-            return invalid(format!(
-                "host \"{host}\"{place} is already served by service \"{other_name}\" on the same listener; \
-                 give one of them another host, path or listener"
-            ));
-        }
-    }
-    Ok(())
-}
-
 /// Returns the hosts as they are compared: lower case, `*` for any.
 pub(crate) fn normal_hosts(hosts: &[String]) -> BTreeSet<String> {
     if hosts.is_empty() {
@@ -421,6 +293,8 @@ pub(crate) fn normal_hosts(hosts: &[String]) -> BTreeSet<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
+    use crate::validate::validate;
 
     fn track(revision: &str, weight_bp: u16) -> Track {
         let address = "127.0.0.1:1".parse().unwrap();
