@@ -60,7 +60,7 @@ pub(crate) async fn ask_others(
         let Some(mut claim) = router.claim_other(service, &asked) else { break };
         asked.push(claim.revision.revision.clone());
         let again = copy(request.method(), request.uri(), request.headers());
-        match attempt(&claim, again, &sending, &mut None).await {
+        match attempt(&claim, &mut Some(again), &sending, &mut None).await {
             Attempt::Answered(response, conn) => {
                 claim.head(response.status().as_u16());
                 let answered = Answered { response, conn, claim, bridged: true };

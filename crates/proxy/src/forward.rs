@@ -1,6 +1,7 @@
 //! One request: find its service, claim a target, send, pass the response.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -19,13 +20,13 @@ use crate::exhausted::EXHAUSTED;
 use crate::extended::{self, Alive};
 use crate::framing::ambiguous;
 use crate::headers;
-use crate::mirror;
+use crate::mirror::{self, Pair};
 use crate::multiplex;
 use crate::passing::{Told, identify};
 use crate::pool::{self, Answer, Conn, KEEP_IDLE, Needs, SendFailure};
 use crate::preview;
 use crate::redirect::redirect;
-use crate::refusal::{Refusal, lost, reason_of, refuse, what};
+use crate::refusal::{Refusal, lost, reason_of, what};
 use crate::route::{MAX_ATTEMPTS, Router, Tried, Wish};
 use crate::sticky;
 use crate::tunnel;
@@ -33,6 +34,9 @@ use crate::wait;
 
 /// Response header of an asset that came from another revision than the one that the request was given to.
 pub const BRIDGED_HEADER: &str = "x-cutover-bridged";
+
+/// A request in its place is taken once, by who sends it, and put back when nothing was sent.
+const THERE: &str = "the request is in its place until it is sent";
 
 /// The connection a request came on.
 #[derive(Debug, Clone, Copy)]
@@ -46,8 +50,8 @@ pub(crate) struct From {
 /// What an attempt came to.
 pub(crate) enum Attempt {
     Answered(Response<Incoming>, Conn),
-    /// Nothing was sent: another target may take the request, whatever it is.
-    Unsent(Box<Request<UpBody>>, &'static str),
+    /// Nothing was sent, and the request is back where it was: another target may take it, whatever it is.
+    Unsent(&'static str),
     /// The request may have reached the target.
     Lost(&'static str),
 }
@@ -61,6 +65,20 @@ pub(crate) struct Sending {
     /// The client asks for the upgrade by a stream of HTTP/2.
     pub(crate) extended: Option<Alive>,
     pub(crate) response_timeout: Option<Duration>,
+}
+
+/// A request on its way to a target, with what is needed to ask another one.
+struct UnderWay {
+    /// Taken by each attempt, and back if nothing of it was sent.
+    request: Option<Request<UpBody>>,
+    /// Copy of a request that may be sent twice.
+    spare: Option<Request<UpBody>>,
+    /// Copy of a request for a static file that any revision may have.
+    asset: Option<Box<Request<UpBody>>>,
+    sending: Sending,
+    /// The client's side of an upgrade.
+    client: Option<OnUpgrade>,
+    mirrored: Option<Rc<Pair>>,
 }
 
 /// A response whose head is there, with the claim and the connection that its body still holds.
@@ -79,15 +97,17 @@ pub(crate) async fn forward(
     from: From,
     extended: Option<Alive>,
 ) -> Response<DownBody> {
-    if let Some(redirect) = redirect(&router, &request, from) {
-        let version = request.version();
-        drop(UpBody::new(request.into_body(), version));
-        return redirect;
-    }
+    // Handed on in its place: each future that took it by value would hold it twice, and be moved with it.
+    let mut request = Some(request);
     let mut told = Told::default();
     // Taken by the claim whose response is passed on; what is left here was answered by the proxy itself.
     let mut log = None;
-    let mut response = serve(router, request, from, extended, &mut told, &mut log).await;
+    let mut response = serve(&router, &mut request, from, extended, &mut told, &mut log).await;
+    if let Some(unread) = request {
+        // Dropped as the body it would have been, so that the client can send it and then read the refusal.
+        let version = unread.version();
+        drop(UpBody::new(unread.into_body(), version));
+    }
     told.tell(response.headers_mut());
     if let Some(mut log) = log {
         log.status = Some(response.status().as_u16());
@@ -98,29 +118,47 @@ pub(crate) async fn forward(
     response
 }
 
+/// Takes the request only to send it: what is refused is left to the caller.
 async fn serve(
-    router: Rc<Router>,
-    mut request: Request<Incoming>,
+    router: &Rc<Router>,
+    asked: &mut Option<Request<Incoming>>,
     from: From,
     extended: Option<Alive>,
     told: &mut Told,
     log: &mut Option<Box<Entry>>,
 ) -> Response<DownBody> {
+    let request = asked.as_mut().expect(THERE);
+    if let Some(redirect) = redirect(router, request, from) {
+        return redirect;
+    }
     let connects = request.method() == Method::CONNECT && extended.is_none();
-    let admitted = match admit(&router, &mut request, from, connects, told, log) {
-        // Nothing was read of the body: who waits costs no more than its head.
-        Ok((mut wish, plan)) => wait::claim(&router, &mut wish).await.map(|claim| (claim, wish, plan)),
-        Err(refusal) => Err(refusal.into()),
-    };
-    let (mut claim, mut wish, plan) = match admitted {
+    let (mut wish, plan) = match admit(router, request, from, connects, told, log) {
         Ok(admitted) => admitted,
-        Err(refusal) => {
-            // Dropped as the body it would have been, so that the client can send it and then read the refusal.
-            let version = request.version();
-            drop(UpBody::new(request.into_body(), version));
-            return refusal.count(&router);
-        }
+        Err(refusal) => return refusal.count(router),
     };
+    // Nothing was read of the body: who waits costs no more than its head.
+    let claim = match wait::claim(router, &mut wish).await {
+        Ok(claim) => claim,
+        Err(refused) => return refused.count(router),
+    };
+    let mut under_way = prepare(asked.take().expect(THERE), from, extended, &plan, &wish);
+    if plan.mirror_bp > 0 && under_way.sending.repeatable && claim.arm.arm == Arm::Stable {
+        under_way.mirrored = under_way
+            .request
+            .as_ref()
+            .and_then(|copied| mirror::begin(router, &wish, copied, plan.mirror_bp));
+    }
+    pass(router, &mut wish, claim, &mut under_way, log).await
+}
+
+/// Makes a client's request one that targets can be asked.
+fn prepare(
+    mut request: Request<Incoming>,
+    from: From,
+    extended: Option<Alive>,
+    plan: &Plan,
+    wish: &Wish,
+) -> UnderWay {
     let upgrade = match &extended {
         Some(_) => Some(HeaderValue::from_static("websocket")),
         None => headers::upgrade_of(request.headers()).filter(|_| request.version() == Version::HTTP_11),
@@ -140,78 +178,100 @@ async fn serve(
         extended,
         response_timeout: plan.response_timeout,
     };
-    let mirrored = (plan.mirror_bp > 0 && sending.repeatable && claim.arm.arm == Arm::Stable)
-        .then(|| mirror::begin(&router, &wish, &head, plan.mirror_bp))
-        .flatten();
-    let mut spare = sending.repeatable.then(|| copy(&head.method, &head.uri, &head.headers));
-    let asset =
-        (plan.asset && sending.repeatable).then(|| Box::new(copy(&head.method, &head.uri, &head.headers)));
-    let mut request = Request::from_parts(head, body);
+    let copied = || copy(&head.method, &head.uri, &head.headers);
+    let spare = sending.repeatable.then(copied);
+    let asset = (plan.asset && sending.repeatable).then(|| Box::new(copied()));
+    let request = Some(Request::from_parts(head, body));
+    UnderWay { request, spare, asset, sending, client, mirrored: None }
+}
+
+/// Asks one target after the other until one answers, or the request must not be sent again.
+async fn pass(
+    router: &Rc<Router>,
+    wish: &mut Wish,
+    claim: Claim,
+    under_way: &mut UnderWay,
+    log: &mut Option<Box<Entry>>,
+) -> Response<DownBody> {
+    let mut claim = claim;
     loop {
-        let reason = match attempt(&claim, request, &sending, &mut spare).await {
+        let UnderWay { request, spare, sending, .. } = under_way;
+        let reason = match attempt(&claim, request, sending, spare).await {
             Attempt::Answered(response, conn) => {
-                if let Some(pair) = &mirrored {
+                if let Some(pair) = &under_way.mirrored {
                     pair.answered(response.status().as_u16());
                 }
                 let mut answered = Answered { response, conn, claim, bridged: false };
-                if let Some(asset) = asset.filter(|_| assets::is_missing(&answered.response)) {
+                if let Some(asset) = under_way.asset.take().filter(|_| assets::is_missing(&answered.response))
+                {
                     answered =
-                        Box::pin(assets::ask_others(&router, &wish.service.name, &asset, answered)).await;
+                        Box::pin(assets::ask_others(router, &wish.service.name, &asset, answered)).await;
                 }
                 answered.claim.guest = wish.guest.take();
                 answered.claim.log = log.take();
-                return answer(answered, client, &sending);
+                return answer(answered, under_way.client.take(), &under_way.sending);
             }
-            Attempt::Unsent(_, EXHAUSTED) => {
+            Attempt::Unsent(EXHAUSTED) => {
                 // No other target could be reached either.
                 claim.excuse();
                 return lost(claim.fail(EXHAUSTED));
             }
-            Attempt::Unsent(again, reason) => {
-                request = *again;
-                reason
-            }
-            Attempt::Lost(_)
-                if sending.upload.as_ref().is_some_and(|upload| upload.refused.get().is_some()) =>
-            {
-                // Whatever the target makes of the rest, the client asked for too much.
-                drop(claim);
-                return lost(
-                    sending.upload.and_then(|upload| upload.refused.get()).unwrap_or("client-aborted"),
-                );
-            }
-            Attempt::Lost(_) if sending.upload.as_ref().is_some_and(|upload| upload.failed.get()) => {
-                // The client broke off its own upload: no fault of the target.
-                drop(claim);
-                return refuse(StatusCode::BAD_REQUEST, "client-aborted", "the request body broke off");
-            }
-            Attempt::Lost(reason) => match spare.take() {
-                Some(again) if reason != "response-timeout" && !claim.target.cutting.get() => {
-                    if !wish.service.may_retry() {
-                        claim.not_retried();
-                        return lost(claim.fail(reason));
-                    }
-                    request = again;
-                    reason
+            Attempt::Unsent(reason) => reason,
+            Attempt::Lost(reason) => match under_way.once_more(&claim, wish, reason) {
+                Again::Yes => reason,
+                Again::No => return lost(claim.fail(reason)),
+                Again::TheClient(reason) => {
+                    drop(claim);
+                    return lost(reason);
                 }
-                _ => return lost(claim.fail(reason)),
             },
         };
         wish.tried.push(claim.target.address);
         wish.last = Some(claim.revision.revision.clone());
-        let next = if wish.tried.len() < MAX_ATTEMPTS { router.claim(&wish) } else { Tried::Nobody };
+        let next = if wish.tried.len() < MAX_ATTEMPTS { router.claim(wish) } else { Tried::Nobody };
         match next {
             Tried::Claimed(next) => std::mem::replace(&mut claim, next).hand_on(),
             Tried::Nobody => return lost(claim.fail(reason)),
             Tried::Full(..) => {
                 // It holds nothing while it waits: a drain must not wait for what nobody has.
                 claim.hand_on();
-                claim = match wait::claim(&router, &mut wish).await {
+                claim = match wait::claim(router, wish).await {
                     Ok(next) => next,
-                    Err(refused) => return refused.count(&router),
+                    Err(refused) => return refused.count(router),
                 };
             }
         }
+    }
+}
+
+/// Whether a request that may have reached a target is sent again.
+enum Again {
+    Yes,
+    No,
+    /// It broke off by the client's doing: no fault of the target.
+    TheClient(&'static str),
+}
+
+impl UnderWay {
+    fn once_more(&mut self, claim: &Claim, wish: &Wish, reason: &'static str) -> Again {
+        if let Some(upload) = &self.sending.upload {
+            // Whatever the target makes of the rest, the client asked for too much.
+            if let Some(refused) = upload.refused.get() {
+                return Again::TheClient(refused);
+            }
+            if upload.failed.get() {
+                return Again::TheClient("client-aborted");
+            }
+        }
+        if self.spare.is_none() || reason == "response-timeout" || claim.target.cutting.get() {
+            return Again::No;
+        }
+        if !wish.service.may_retry() {
+            claim.not_retried();
+            return Again::No;
+        }
+        self.request = self.spare.take();
+        Again::Yes
     }
 }
 
@@ -284,7 +344,6 @@ fn admit(
     });
     let number = seat.as_ref().map(|seat| seat.number);
     told.seat = seat.and_then(|seat| seat.cookie);
-    let wish = Wish { guest, seat: number, ..Wish::new(cell, at, pinned) };
     let plan = Plan {
         trusted,
         forwarded: service.passing.forwarded,
@@ -292,6 +351,7 @@ fn admit(
         asset,
         mirror_bp: service.mirror_bp,
     };
+    let wish = Wish { guest, seat: number, ..Wish::new(cell, at, pinned) };
     Ok((wish, plan))
 }
 
@@ -305,9 +365,11 @@ pub(crate) fn copy(method: &Method, uri: &Uri, headers: &HeaderMap) -> Request<U
 }
 
 /// Tries one target: on a kept connection, and on a new one when that had died.
+///
+/// Takes the request; if nothing of it was sent it is back afterwards.
 pub(crate) async fn attempt(
     claim: &Claim,
-    mut request: Request<UpBody>,
+    request: &mut Option<Request<UpBody>>,
     sending: &Sending,
     spare: &mut Option<Request<UpBody>>,
 ) -> Attempt {
@@ -319,21 +381,26 @@ pub(crate) async fn attempt(
             // Apart: most requests find a connection, and what a future may ever hold is moved for each of them.
             None => match Box::pin(pool::connect(&claim.target, needs)).await {
                 Ok(conn) => (conn, false),
-                Err(reason) => return Attempt::Unsent(Box::new(request), reason),
+                Err(reason) => return Attempt::Unsent(reason),
             },
         };
-        match sent(conn.send(request), sending).await {
+        let sent = std::pin::pin!(conn.send(request.take().expect(THERE)));
+        match head_of(sent, sending).await {
             Ok(response) => return Attempt::Answered(response, conn),
             Err(Failure::TimedOut) => return Attempt::Lost("response-timeout"),
-            Err(Failure::Send(SendFailure::Unsent(again))) if is_kept => request = *again,
-            Err(Failure::Send(SendFailure::Unsent(again))) => return Attempt::Unsent(again, "target-closed"),
+            Err(Failure::Send(SendFailure::Unsent(again))) => {
+                *request = Some(*again);
+                if !is_kept {
+                    return Attempt::Unsent("target-closed");
+                }
+            }
             Err(Failure::Send(SendFailure::Sent(_))) if is_kept => {
                 // A kept connection that dies says nothing about the target: its server may have closed it just then.
                 let Some(again) = spare.take().filter(|_| !conn.is_killed()) else {
                     return Attempt::Lost("target-closed");
                 };
                 *spare = Some(copy(again.method(), again.uri(), again.headers()));
-                request = again;
+                *request = Some(again);
             }
             Err(Failure::Send(SendFailure::Sent(error))) => return Attempt::Lost(multiplex::reason(&error)),
         }
@@ -347,8 +414,10 @@ enum Failure {
 }
 
 /// Waits for the head of a response; the time limit counts silence, so that a slow upload may take as long as it moves.
-async fn sent(sent: impl Future<Output = Answer>, sending: &Sending) -> Result<Response<Incoming>, Failure> {
-    let mut sent = std::pin::pin!(sent);
+async fn head_of(
+    mut sent: Pin<&mut impl Future<Output = Answer>>,
+    sending: &Sending,
+) -> Result<Response<Incoming>, Failure> {
     let Some(limit) = sending.response_timeout else {
         return sent.await.map_err(Failure::Send);
     };

@@ -57,8 +57,16 @@ pub(crate) fn is_idempotent(method: &Method) -> bool {
     )
 }
 
+/// What concerns only one hop, beside what `Connection` names (RFC 9110, 7.6.1).
+const ONE_HOP: [HeaderName; 6] =
+    [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, UPGRADE, TRANSFER_ENCODING, PROXY_AUTHENTICATE];
+
 /// Removes what concerns only this hop (RFC 9110, 7.6.1).
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    // Most messages have nothing of it, and comparing names is cheaper than looking each of them up.
+    if !headers.keys().any(|name| ONE_HOP.contains(name)) {
+        return;
+    }
     if headers.contains_key(CONNECTION) {
         let named: Vec<HeaderName> = headers
             .get_all(CONNECTION)
@@ -70,9 +78,8 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
         for name in named {
             headers.remove(name);
         }
-        headers.remove(CONNECTION);
     }
-    for name in [KEEP_ALIVE, PROXY_CONNECTION, UPGRADE, TRANSFER_ENCODING, PROXY_AUTHENTICATE] {
+    for name in ONE_HOP {
         headers.remove(name);
     }
 }

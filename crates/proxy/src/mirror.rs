@@ -8,7 +8,6 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use http::header::HeaderName;
-use http::request::Parts;
 use http::{HeaderValue, Method, Request};
 use tokio::time::timeout;
 
@@ -57,14 +56,19 @@ impl Drop for UnderWay {
 
 /// Sends a copy of a request that goes to another revision, if it is safe and its turn; returns where the first answer
 /// is noted.
-pub(crate) fn begin(router: &Rc<Router>, wish: &Wish, head: &Parts, share_bp: u16) -> Option<Rc<Pair>> {
-    let safe = matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS);
+pub(crate) fn begin<B>(
+    router: &Rc<Router>,
+    wish: &Wish,
+    original: &Request<B>,
+    share_bp: u16,
+) -> Option<Rc<Pair>> {
+    let safe = matches!(*original.method(), Method::GET | Method::HEAD | Method::OPTIONS);
     let room = router.mirrors.get() < MOST;
     if !safe || !room || fastrand::u16(..WHOLE) >= share_bp {
         return None;
     }
     let claim = router.claim_mirror(wish)?;
-    let mut request = copy(&head.method, &head.uri, &head.headers);
+    let mut request = copy(original.method(), original.uri(), original.headers());
     request.headers_mut().insert(HeaderName::from_static(MIRROR_HEADER), HeaderValue::from_static("1"));
     router.mirrors.set(router.mirrors.get() + 1);
     let (pair, under_way) =
@@ -79,9 +83,9 @@ pub(crate) fn begin(router: &Rc<Router>, wish: &Wish, head: &Parts, share_bp: u1
 
 async fn send(mut claim: Claim, request: Request<UpBody>, pair: &Pair) {
     let sending = Sending { repeatable: true, response_timeout: Some(PATIENCE), ..Sending::default() };
-    let (response, conn) = match attempt(&claim, request, &sending, &mut None).await {
+    let (response, conn) = match attempt(&claim, &mut Some(request), &sending, &mut None).await {
         Attempt::Answered(response, conn) => (response, conn),
-        Attempt::Unsent(_, reason) | Attempt::Lost(reason) => {
+        Attempt::Unsent(reason) | Attempt::Lost(reason) => {
             claim.fail(reason);
             return;
         }

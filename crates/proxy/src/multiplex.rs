@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use futures_util::TryFutureExt;
 use http::Request;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -63,8 +64,7 @@ impl Stream {
     /// Sends a request and waits for the response head.
     pub(crate) fn send(&mut self, mut request: Request<UpBody>) -> impl Future<Output = Answer> + use<> {
         headers::to_http2(&mut request);
-        let sent = self.0.sender.clone().try_send_request(request);
-        async move { sent.await.map_err(SendFailure::of) }
+        self.0.sender.clone().try_send_request(request).map_err(SendFailure::of)
     }
 }
 

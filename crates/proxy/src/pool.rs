@@ -2,10 +2,11 @@
 
 use std::cell::Cell;
 use std::io;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use futures_util::TryFutureExt;
+use futures_util::future::Either;
 use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
@@ -65,12 +66,6 @@ impl Idle {
 
 /// What came of a request.
 pub(crate) type Answer = Result<Response<Incoming>, SendFailure>;
-
-/// A request on its way.
-enum Sent<Own, Shared> {
-    Own(Own),
-    Shared(Pin<Box<Shared>>),
-}
 
 /// Why no response head came.
 pub(crate) enum SendFailure {
@@ -208,15 +203,9 @@ impl Conn {
     /// It is sent at once, not when the future is polled: a future that kept the request would be as large as that, in
     /// each of the layers around it, and all of it is moved for each request.
     pub(crate) fn send(&mut self, request: Request<UpBody>) -> impl Future<Output = Answer> + use<> {
-        let sent = match self {
-            Self::Own(own) => Sent::Own(own.send(request)),
-            Self::Shared(stream) => Sent::Shared(Box::pin(stream.send(request))),
-        };
-        async move {
-            match sent {
-                Sent::Own(sent) => sent.await,
-                Sent::Shared(sent) => sent.await,
-            }
+        match self {
+            Self::Own(own) => Either::Left(own.send(request)),
+            Self::Shared(stream) => Either::Right(Box::pin(stream.send(request))),
         }
     }
 
@@ -248,8 +237,8 @@ impl Own {
         if request.version() == Version::HTTP_2 {
             headers::to_http1(&mut request);
         }
-        let sent = self.sender.try_send_request(request);
-        async move { sent.await.map_err(SendFailure::of) }
+        // Not an async block: that would hold the future twice, and be moved with it.
+        self.sender.try_send_request(request).map_err(SendFailure::of)
     }
 
     fn give_back(mut self, keep: Duration) {

@@ -254,14 +254,15 @@ where
     let own = leaving.clone();
     let service = service_fn(move |request| {
         let (router, leaving) = (router.clone(), own.clone());
-        async move {
+        // In a box: hyper keeps the room of this for as long as the connection lives, and most of them are idle.
+        Box::pin(async move {
             let mut response = forward(router, request, from, None).await;
             if leaving.get() && response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
                 let close = http::HeaderValue::from_static("close");
                 response.headers_mut().insert(http::header::CONNECTION, close);
             }
             Ok::<_, Infallible>(response)
-        }
+        })
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
