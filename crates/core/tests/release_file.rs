@@ -417,27 +417,31 @@ fn limits_that_let_nothing_through_are_mistakes() {
     check(
         &with(
             "8080\"}",
-            "8080\", limits: {body: 10Mi, headers: {}, per_client: {rate: 5, at_once: 2}, upload: {least: 1Ki}}}",
+            "8080\", limits: {body: 10Mi, headers: {}, per_client: {rate: 5, at_once: 2, connections: 9}, upload: {least: 1Ki}, download: {}}}",
         ),
         &expect![[r#"
             ok
         "#]],
     );
     check(
-        &with("8080\"}", "8080\", limits: {per_client: {burst: 0}, upload: {within: 0s}}}"),
+        &with("8080\"}", "8080\", limits: {per_client: {burst: 0}, upload: {within: 0s}, download: {least: 0}}}"),
         &expect![[r#"
             cutover.yaml:5:60: a client with a limit of 0 gets nothing
-              5 |   - proxy: {listen: "127.0.0.1:8080", limits: {per_client: {burst: 0}, upload: {within: 0s}}}
+              5 |   - proxy: {listen: "127.0.0.1:8080", limits: {per_client: {burst: 0}, upload: {within: 0s}, download: {least: 0}}}
                 |                                                            ^
               hint: give at least 1, or leave the key out
-            cutover.yaml:5:60: neither rate nor open requests of a client are limited here
-              5 |   - proxy: {listen: "127.0.0.1:8080", limits: {per_client: {burst: 0}, upload: {within: 0s}}}
+            cutover.yaml:5:60: neither rate nor open requests nor connections of a client are limited here
+              5 |   - proxy: {listen: "127.0.0.1:8080", limits: {per_client: {burst: 0}, upload: {within: 0s}, download: {least: 0}}}
                 |                                                            ^
-              hint: give a `rate`, or how many `at_once`
+              hint: give a `rate`, how many `at_once`, or how many `connections`
             cutover.yaml:5:80: no body is ever slower than nothing
-              5 |   - proxy: {listen: "127.0.0.1:8080", limits: {per_client: {burst: 0}, upload: {within: 0s}}}
+              5 |   - proxy: {listen: "127.0.0.1:8080", limits: {per_client: {burst: 0}, upload: {within: 0s}, download: {least: 0}}}
                 |                                                                                ^
               hint: such as `upload: {least: 1Ki, within: 30s}`
+            cutover.yaml:5:104: no body is ever slower than nothing
+              5 |   - proxy: {listen: "127.0.0.1:8080", limits: {per_client: {burst: 0}, upload: {within: 0s}, download: {least: 0}}}
+                |                                                                                                        ^
+              hint: such as `download: {least: 1Ki, within: 30s}`
         "#]],
     );
     check(

@@ -24,6 +24,9 @@ pub struct PerClient {
     /// Requests in flight or waiting at once, WebSockets among them; none: no limit.
     #[serde(default)]
     pub at_once: Option<u32>,
+    /// Connections open at once, on all listeners of the service; none: no limit.
+    #[serde(default)]
+    pub connections: Option<u32>,
 }
 
 fn one() -> u32 {
@@ -33,7 +36,7 @@ fn one() -> u32 {
 impl PerClient {
     /// Says what makes it impossible.
     pub(crate) fn mistake(&self) -> Option<String> {
-        let nothing = self.rate == Some(0) || self.at_once == Some(0) || self.burst == 0;
+        let nothing = [self.rate, self.at_once, self.connections].contains(&Some(0)) || self.burst == 0;
         nothing.then(|| "a client with a limit of 0 gets nothing: leave the limit out".into())
     }
 }
@@ -59,6 +62,12 @@ impl Default for Clients {
 }
 
 impl Clients {
+    /// Lets a connection of a client in, if it has fewer than `most`.
+    pub(crate) fn connect(self: &Arc<Self>, address: IpAddr, most: u32) -> Option<Option<Guest>> {
+        let limit = PerClient { burst: 1, at_once: Some(most), ..PerClient::default() };
+        self.enter(address, limit, Instant::now()).ok()
+    }
+
     /// Lets a request of a client in; the error is the reason of its refusal.
     pub(crate) fn enter(
         self: &Arc<Self>,
@@ -92,7 +101,7 @@ impl Clients {
     }
 }
 
-/// One request of a client, until it ends.
+/// One request or connection of a client, until it ends.
 #[derive(Debug)]
 pub(crate) struct Guest {
     clients: Arc<Clients>,
@@ -142,7 +151,7 @@ mod tests {
     #[test]
     fn a_burst_and_then_the_rate() {
         let clients = Arc::new(Clients::default());
-        let limit = PerClient { rate: Some(10), burst: 5, at_once: None };
+        let limit = PerClient { rate: Some(10), burst: 5, ..PerClient::default() };
         let allowed = |client: &str, now: Instant| {
             (0..100).take_while(|_| clients.enter(address(client), limit, now).is_ok()).count()
         };
@@ -161,7 +170,7 @@ mod tests {
     #[test]
     fn so_many_at_once_and_a_network_is_one_client() {
         let clients = Arc::new(Clients::default());
-        let limit = PerClient { rate: None, burst: 1, at_once: Some(2) };
+        let limit = PerClient { burst: 1, at_once: Some(2), ..PerClient::default() };
         let now = clients.begun;
         let one = clients.enter(address("2001:db8::1"), limit, now).unwrap();
         let two = clients.enter(address("2001:db8::2"), limit, now).unwrap();
@@ -175,7 +184,7 @@ mod tests {
     #[test]
     fn memory_is_bounded_and_a_flood_of_addresses_closes_nothing() {
         let clients = Arc::new(Clients::default());
-        let limit = PerClient { rate: Some(1), burst: 1, at_once: None };
+        let limit = PerClient { rate: Some(1), burst: 1, ..PerClient::default() };
         let now = clients.begun;
         let client = |n: u32| IpAddr::from(n.to_be_bytes());
         for n in 0..MOST_CLIENTS as u32 + 10 {

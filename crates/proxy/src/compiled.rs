@@ -8,6 +8,8 @@ use http::HeaderValue;
 use ipnet::IpNet;
 
 use crate::access::ServiceLog;
+use crate::clients::Clients;
+use crate::doors::Doors;
 use crate::gate::Gate;
 use crate::limits::Limits;
 use crate::passing::Passing;
@@ -31,6 +33,10 @@ pub(crate) struct Compiled {
     pub(crate) tls: Listeners,
     /// Listeners with a PROXY protocol header first, and who may send it; empty: anybody.
     pub(crate) bringers: HashMap<SocketAddr, Arc<[IpNet]>>,
+    /// What holds for a connection before its service is known.
+    pub(crate) doors: Doors,
+    /// Connections of clients that are limited; of all tables.
+    pub(crate) connected: Arc<Clients>,
     /// Some listener of some service redirects.
     pub(crate) redirects: bool,
     /// Targets of an earlier worker's table that do not answer: asked only when no other is left.
@@ -109,6 +115,7 @@ impl Compiled {
             for host in normal_hosts(&service.hosts) {
                 compiled.hosts.entry(host).or_default().push(at);
             }
+            compiled.doors.add(service);
             compiled.redirects |= !service.redirect.is_empty();
             compiled.services.push(CompiledService::build(name, service, live(name)));
         }

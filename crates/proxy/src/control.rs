@@ -25,6 +25,7 @@ pub(crate) use self::traffic::Rooms;
 use self::trip::Cause;
 use crate::access::ServiceLog;
 use crate::access_file::AccessFile;
+use crate::clients::Clients;
 use crate::compiled::{Compiled, Live};
 use crate::error::{ErrorKind, ProxyError};
 use crate::gate::Gate;
@@ -52,6 +53,8 @@ pub(crate) struct Control {
     wake: mpsc::Sender<()>,
     pub(crate) health: Health,
     pub(crate) rooms: Rooms,
+    /// Connections of clients that are limited.
+    connected: Arc<Clients>,
     /// Access logs by service.
     logs: RefCell<BTreeMap<String, Arc<ServiceLog>>>,
 }
@@ -102,6 +105,7 @@ impl Control {
             health: Health::default(),
             certificates: RefCell::default(),
             rooms: Rooms::default(),
+            connected: Arc::default(),
             logs: RefCell::default(),
         }
     }
@@ -214,6 +218,7 @@ impl Control {
             let stored = &state.stored;
             let mut compiled = Compiled::build(&stored.table, stored.damaged, state.unverified.clone(), live);
             compiled.tls = tls;
+            compiled.connected = self.connected.clone();
             Arc::new(compiled)
         };
         let answers = self.ask(|done| Command::Swap { compiled: compiled.clone(), done }).await;

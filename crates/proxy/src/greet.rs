@@ -16,6 +16,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::forward::From;
 use crate::http2::{self, PREFACE};
+use crate::paced::Paced;
 use crate::proxy_header::{ProxyHeader, parse_proxy_header};
 use crate::rewind::Rewind;
 use crate::thread::{self, Connected, HEADER_TIMEOUT, Phase};
@@ -35,22 +36,26 @@ pub(crate) async fn greet(
     // Fails when the client is gone already; the connection's own read says so next.
     let _ = stream.set_nodelay(true);
     let router = connected.0.clone();
-    let mut io = Rewind::new(stream);
-    let (config, brought) = {
+    let (config, brought, pace) = {
         let compiled = router.compiled.borrow();
-        (compiled.tls.get(&from.listener).cloned(), compiled.bringers.get(&from.listener).cloned())
+        let at = &from.listener;
+        (compiled.tls.get(at).cloned(), compiled.bringers.get(at).cloned(), compiled.doors.pace(*at))
     };
+    let mut io = Rewind::new(Paced::new(stream, pace));
     let peer = from.peer;
+    let doorkeeper = router.clone();
     let begun = async move {
         let peer = match brought {
             Some(bringers) => Box::pin(brought_by(peer, &bringers, &mut io)).await?,
             None => peer,
         };
+        // As soon as it is known whose it is, and before it costs anything.
+        let guest = doorkeeper.admit(from.listener, peer.ip())?;
         let greeted = match config {
             Some(config) => Greeted::Tls(Box::pin(shake_hands(io, config)).await?),
             None => recognise(io).await?,
         };
-        Ok::<_, io::Error>((peer, greeted))
+        Ok::<_, io::Error>((peer, guest, greeted))
     };
     let greeted = tokio::select! {
         biased;
@@ -58,14 +63,9 @@ pub(crate) async fn greet(
         // Nothing was asked yet that could be cut.
         _ = quitting.wait_for(|phase| *phase == Phase::Closing) => return,
     };
-    let greeted = match greeted {
-        Ok(Ok((peer, greeted))) => {
-            from.peer = peer;
-            greeted
-        }
-        // It broke off, or never began.
-        Ok(Err(_)) | Err(_) => return,
-    };
+    // It broke off, or never began.
+    let Ok(Ok((peer, _guest, greeted))) = greeted else { return };
+    from.peer = peer;
     match greeted {
         Greeted::Http1(io) => thread::serve(io, router, from, quitting).await,
         // In boxes: a connection of HTTP/1.1, of which there are the most, must not take the room of these.
@@ -85,7 +85,7 @@ pub(crate) async fn greet(
 async fn brought_by(
     balancer: SocketAddr,
     bringers: &[IpNet],
-    io: &mut Rewind<TcpStream>,
+    io: &mut Rewind<Paced<TcpStream>>,
 ) -> io::Result<SocketAddr> {
     let ip = balancer.ip().to_canonical();
     if !bringers.is_empty() && !bringers.iter().any(|network| network.contains(&ip)) {
@@ -108,18 +108,18 @@ async fn brought_by(
 
 /// A connection whose protocol is known.
 enum Greeted {
-    Http1(Rewind<TcpStream>),
+    Http1(Rewind<Paced<TcpStream>>),
     /// With prior knowledge.
-    Http2(Rewind<TcpStream>),
+    Http2(Rewind<Paced<TcpStream>>),
     /// What it carries was agreed on by ALPN.
-    Tls(Box<TlsStream<Rewind<TcpStream>>>),
+    Tls(Box<TlsStream<Rewind<Paced<TcpStream>>>>),
 }
 
 /// Agrees on keys; a client that speaks HTTP without TLS is told so.
 async fn shake_hands(
-    mut io: Rewind<TcpStream>,
+    mut io: Rewind<Paced<TcpStream>>,
     config: Arc<ServerConfig>,
-) -> io::Result<Box<TlsStream<Rewind<TcpStream>>>> {
+) -> io::Result<Box<TlsStream<Rewind<Paced<TcpStream>>>>> {
     if io.ahead().is_empty() {
         io.read_ahead().await?;
     }
@@ -131,7 +131,7 @@ async fn shake_hands(
 }
 
 /// Reads until the first bytes tell the protocol: hardly ever more than once.
-async fn recognise(mut io: Rewind<TcpStream>) -> io::Result<Greeted> {
+async fn recognise(mut io: Rewind<Paced<TcpStream>>) -> io::Result<Greeted> {
     loop {
         let first = io.ahead();
         if first.starts_with(PREFACE) {

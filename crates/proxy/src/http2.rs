@@ -2,7 +2,7 @@
 //!
 //! What a client could make us hold is bounded: streams, headers, buffers, and streams that are opened only to be reset.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -24,8 +24,10 @@ use tokio::time::timeout;
 use crate::body::DownBody;
 use crate::extended::{self, Alive};
 use crate::forward::{From, forward};
+use crate::paced::PATIENCE;
 use crate::route::Router;
 use crate::thread::{HEADER_TIMEOUT, Phase};
+use crate::upload::Pace;
 
 /// What a client of prior knowledge, or of ALPN, says first (RFC 9113, 3.4).
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -68,6 +70,7 @@ pub(crate) async fn serve<I>(io: I, router: Rc<Router>, from: From, mut quitting
 where
     I: AsyncRead + AsyncWrite + Unpin + 'static,
 {
+    let pace = router.compiled.borrow().doors.pace(from.listener);
     let streams = Rc::new(Streams::default());
     let own = streams.clone();
     let service = service_fn(move |request: Request<Incoming>| {
@@ -81,7 +84,7 @@ where
         async move {
             let response = forward(router, request, from, tunnel).await;
             open.answered = true;
-            Ok::<_, Infallible>(response.map(|body| Counted { body, _open: open }))
+            Ok::<_, Infallible>(response.map(|body| Counted { body, open }))
         }
     });
     let connection = http2::Builder::new(Local)
@@ -96,7 +99,8 @@ where
         .keep_alive_timeout(PING_TIMEOUT)
         .serve_connection(TokioIo::new(io), service);
     let mut connection = std::pin::pin!(connection);
-    let mut look = HEADER_TIMEOUT;
+    let stuck = longest_wait(pace);
+    let mut look = HEADER_TIMEOUT.min(stuck);
     let mut leaving = *quitting.borrow() != Phase::Open;
     while !leaving {
         tokio::select! {
@@ -106,8 +110,13 @@ where
             // The thread leaves, or is gone.
             _ = quitting.changed() => leaving = true,
             () = tokio::time::sleep(look) => {
+                // It opens no window for a stream, and would hold what is at the other end of it for ever.
+                if streams.stuck_since().is_some_and(|since| since.elapsed() >= stuck) {
+                    return;
+                }
                 look = HEADER_TIMEOUT.saturating_sub(streams.idle_for());
                 leaving = look.is_zero();
+                look = look.min(stuck);
             }
         }
     }
@@ -123,6 +132,12 @@ where
     }
 }
 
+/// Returns how long a client at this pace may take for what a stream holds for it at once.
+fn longest_wait(pace: Pace) -> Duration {
+    let times = (MAX_SEND_BUFFER as u64 / pace.bytes.max(1)).clamp(1, 1 << 16);
+    Duration::from_millis(pace.within_ms.saturating_mul(times).min(PATIENCE.within_ms))
+}
+
 /// What the streams of one connection came to.
 #[derive(Debug)]
 struct Streams {
@@ -133,6 +148,10 @@ struct Streams {
     /// When the last one ended.
     ended: Cell<Instant>,
     abused: Notify,
+    /// When a body gave data that its client has not made room for yet, by the place of its stream.
+    handed: RefCell<Vec<Option<Instant>>>,
+    /// Places that no stream has.
+    free: RefCell<Vec<usize>>,
 }
 
 impl Default for Streams {
@@ -143,6 +162,8 @@ impl Default for Streams {
             reset_at_once: Cell::new(0),
             ended: Cell::new(Instant::now()),
             abused: Notify::new(),
+            handed: RefCell::default(),
+            free: RefCell::default(),
         }
     }
 }
@@ -151,12 +172,26 @@ impl Streams {
     fn idle_for(&self) -> Duration {
         if self.open.get() > 0 { Duration::ZERO } else { self.ended.get().elapsed() }
     }
+
+    /// Returns since when the stream that waits longest for its client does.
+    fn stuck_since(&self) -> Option<Instant> {
+        self.handed.borrow().iter().flatten().min().copied()
+    }
+
+    fn place(&self) -> usize {
+        self.free.borrow_mut().pop().unwrap_or_else(|| {
+            let mut handed = self.handed.borrow_mut();
+            handed.push(None);
+            handed.len() - 1
+        })
+    }
 }
 
 /// One open stream.
 #[derive(Debug)]
 struct Open {
     streams: Rc<Streams>,
+    place: usize,
     since: Instant,
     /// Its response head is there: a client may well give up a long download.
     answered: bool,
@@ -166,13 +201,22 @@ impl Open {
     fn new(streams: &Rc<Streams>) -> Self {
         streams.open.set(streams.open.get() + 1);
         streams.opened.set(streams.opened.get() + 1);
-        Self { streams: streams.clone(), since: Instant::now(), answered: false }
+        Self { streams: streams.clone(), place: streams.place(), since: Instant::now(), answered: false }
+    }
+
+    /// Notes whether the client has data before it; the connection asks for more once it has room for it.
+    fn handed(&self, data: bool) {
+        if let Some(handed) = self.streams.handed.borrow_mut().get_mut(self.place) {
+            *handed = data.then(Instant::now);
+        }
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
+        self.handed(false);
         let streams = &self.streams;
+        streams.free.borrow_mut().push(self.place);
         streams.open.set(streams.open.get().saturating_sub(1));
         streams.ended.set(Instant::now());
         if self.answered || self.since.elapsed() >= AT_ONCE {
@@ -188,7 +232,7 @@ impl Drop for Open {
 /// Body of a response that keeps its stream counted as open.
 struct Counted {
     body: DownBody,
-    _open: Open,
+    open: Open,
 }
 
 impl Body for Counted {
@@ -199,7 +243,9 @@ impl Body for Counted {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        self.open.handed(matches!(&polled, Poll::Ready(Some(Ok(frame))) if frame.is_data()));
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

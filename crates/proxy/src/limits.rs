@@ -28,6 +28,9 @@ pub struct Limits {
     /// The least that a client must send of a body while it is waited for.
     #[serde(default)]
     pub upload: Option<Pace>,
+    /// The least that a client must take of what is sent to it, on all listeners of the service.
+    #[serde(default)]
+    pub download: Option<Pace>,
 }
 
 /// Returns the length that a request says its body has.
@@ -58,8 +61,9 @@ impl Limits {
         if self.per_target == Some(0) {
             return Some("a limit of 0 requests per target lets nothing through".into());
         }
-        if self.upload.is_some_and(|pace| pace.bytes == 0 || pace.within_ms == 0) {
-            return Some("the least of an upload needs bytes and a time".into());
+        let nothing = |pace: &Pace| pace.bytes == 0 || pace.within_ms == 0;
+        if self.upload.iter().chain(&self.download).any(nothing) {
+            return Some("the least of an upload or download needs bytes and a time".into());
         }
         let queue = self.queue.as_ref().and_then(Waiting::mistake);
         queue.or_else(|| self.per_client.as_ref().and_then(PerClient::mistake))

@@ -2,7 +2,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -108,6 +109,16 @@ impl Wish {
 }
 
 impl Router {
+    /// Lets a connection of a client in, if it may have one more; dropped, the guest leaves.
+    pub(crate) fn admit(&self, listener: SocketAddr, client: IpAddr) -> io::Result<Option<Guest>> {
+        let compiled = self.compiled.borrow();
+        let Some(most) = compiled.doors.connections(listener) else { return Ok(None) };
+        compiled.connected.connect(client, most).ok_or_else(|| {
+            *self.unrouted.borrow_mut().entry("client-connections").or_default() += 1;
+            io::ErrorKind::ConnectionRefused.into()
+        })
+    }
+
     /// Takes a new table: from here on nothing is claimed by the old one.
     pub(crate) fn swap(&self, compiled: Arc<Compiled>) {
         let mut targets = self.targets.borrow_mut();

@@ -9,12 +9,12 @@ use http_body::Frame;
 use serde::{Deserialize, Serialize};
 use tokio::time::Sleep;
 
-/// The least that a client must send while the proxy waits for it.
+/// The least that a client must send, or take, while the proxy waits for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pace {
     /// Bytes.
     pub bytes: u64,
-    /// Within this time of waiting for it; what the target takes to read does not count.
+    /// Within this time of waiting for it; the time that the target takes does not count.
     pub within_ms: u64,
 }
 
@@ -26,8 +26,8 @@ pub(crate) struct Watched {
 }
 
 /// How slowly a body has come of late.
-#[derive(Debug)]
-struct Slowness {
+#[derive(Debug, Default)]
+pub(crate) struct Slowness {
     bytes: u64,
     waited: Duration,
     waiting_since: Option<Instant>,
@@ -37,8 +37,7 @@ struct Slowness {
 impl Watched {
     /// Watches for what is limited; None: nothing is.
     pub(crate) fn new(most: Option<u64>, pace: Option<Pace>) -> Option<Box<Self>> {
-        let slowness = Slowness { bytes: 0, waited: Duration::ZERO, waiting_since: None, alarm: None };
-        let watched = Self { left: most, pace: pace.map(|pace| (pace, slowness)) };
+        let watched = Self { left: most, pace: pace.map(|pace| (pace, Slowness::default())) };
         (most.is_some() || pace.is_some()).then(|| Box::new(watched))
     }
 
@@ -65,7 +64,14 @@ impl Watched {
 }
 
 impl Slowness {
-    fn is_too_slow(&mut self, pace: Pace, came: Option<u64>, now: Instant, cx: &mut Context<'_>) -> bool {
+    /// Tells whether too little came, or was taken, while it was waited for; None: there is nothing just now.
+    pub(crate) fn is_too_slow(
+        &mut self,
+        pace: Pace,
+        came: Option<u64>,
+        now: Instant,
+        cx: &mut Context<'_>,
+    ) -> bool {
         let within = Duration::from_millis(pace.within_ms);
         if let Some(since) = self.waiting_since.take() {
             self.waited += now.saturating_duration_since(since);

@@ -212,9 +212,9 @@ pub(crate) fn limits(routes: &[file::Route]) -> Limits {
         rate: client.rate,
         burst: client.burst,
         at_once: client.at_once,
+        connections: client.connections,
     };
-    let pace =
-        |upload: file::RouteUpload| Pace { bytes: upload.least.bytes(), within_ms: upload.within.ms() };
+    let pace = |said: file::RoutePace| Pace { bytes: said.least.bytes(), within_ms: said.within.ms() };
     Limits {
         per_target: said.per_target,
         queue: said.queue.map(waiting),
@@ -222,6 +222,7 @@ pub(crate) fn limits(routes: &[file::Route]) -> Limits {
         headers: said.headers.map(headers),
         per_client: said.per_client.map(client),
         upload: said.upload.map(pace),
+        download: said.download.map(pace),
     }
 }
 
@@ -351,7 +352,8 @@ mod tests {
         let text = r#"{"proxy": {"listen": "127.0.0.1:1", "balance": {"eject_after": 5, "slow_start": "10s"},
             "retries": {"budget": "5%", "floor": 1},
             "limits": {"per_target": 7, "queue": {"limit": 8, "wait": "9s"}, "body": "1Ki", "headers": {"count": 2},
-                "per_client": {"rate": 3, "at_once": 4}, "upload": {"least": "2Ki"}},
+                "per_client": {"rate": 3, "at_once": 4, "connections": 5}, "upload": {"least": "2Ki"},
+                "download": {"within": "3s"}},
             "access_log": {"format": "combined", "sample": "10%"}}}"#;
         let routes: Vec<file::Route> = vec![serde_json::from_str(text).expect("a route")];
         assert_eq!(balance(&routes), Balance { eject_after: 5, slow_start_ms: 10_000 });
@@ -361,8 +363,9 @@ mod tests {
             queue: Some(Waiting { limit: 8, wait_ms: 9_000 }),
             body: Some(1024),
             headers: Some(HeaderLimit { count: 2, bytes: 32 << 10 }),
-            per_client: Some(PerClient { rate: Some(3), burst: 20, at_once: Some(4) }),
+            per_client: Some(PerClient { rate: Some(3), burst: 20, at_once: Some(4), connections: Some(5) }),
             upload: Some(Pace { bytes: 2048, within_ms: 30_000 }),
+            download: Some(Pace { bytes: 1024, within_ms: 3_000 }),
         };
         assert_eq!(limits(&routes), wanted);
         let log =

@@ -29,7 +29,11 @@ pub struct RouteLimits {
     pub per_client: Option<RoutePerClient>,
     /// How slowly a request body may come; slower is answered 408.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub upload: Option<RouteUpload>,
+    pub upload: Option<RoutePace>,
+    /// How slowly a client may take what is sent to it; a slower one loses its connection. Holds for the whole listener:
+    /// where several services share one, the strictest. Without it a client may take nothing at all for 5 minutes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub download: Option<RoutePace>,
 }
 
 /// The most header fields of a request.
@@ -59,13 +63,17 @@ pub struct RoutePerClient {
     /// How many requests may be open at once, WebSockets among them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at_once: Option<u32>,
+    /// How many connections may be open at once; one more is closed at once. Holds for the whole listener, before any host
+    /// is known: where several services share one, the smallest number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connections: Option<u32>,
 }
 
-/// The least that a client must send of a body while the proxy waits for it; what the instance takes to read does not count.
+/// The least that must move while the proxy waits for the client; the time that the instance takes does not count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-pub struct RouteUpload {
+pub struct RoutePace {
     /// How much.
     #[serde(default = "default_least")]
     pub least: Size,
@@ -126,19 +134,22 @@ pub(super) fn mistakes(routes: &[Route]) -> Vec<Mistake> {
         if limits.per_target == Some(0) {
             say(".per_target", "0 requests at once let nothing through".into(), "leave it out for no limit");
         }
-        if let Some(RoutePerClient { rate, burst, at_once }) = limits.per_client {
-            if rate == Some(0) || at_once == Some(0) || burst == 0 {
+        if let Some(RoutePerClient { rate, burst, at_once, connections }) = limits.per_client {
+            if [rate, at_once, connections].contains(&Some(0)) || burst == 0 {
                 let what = "a client with a limit of 0 gets nothing".into();
                 say(".per_client", what, "give at least 1, or leave the key out");
             }
-            if rate.is_none() && at_once.is_none() {
-                let what = "neither rate nor open requests of a client are limited here".into();
-                say(".per_client", what, "give a `rate`, or how many `at_once`");
+            if rate.is_none() && at_once.is_none() && connections.is_none() {
+                let what = "neither rate nor open requests nor connections of a client are limited here".into();
+                say(".per_client", what, "give a `rate`, how many `at_once`, or how many `connections`");
             }
         }
-        if limits.upload.is_some_and(|upload| upload.least.bytes() == 0 || upload.within == Span::default()) {
-            let what = "no body is ever slower than nothing".into();
-            say(".upload", what, "such as `upload: {least: 1Ki, within: 30s}`");
+        let nothing = |pace: RoutePace| pace.least.bytes() == 0 || pace.within == Span::default();
+        for (key, pace) in [("upload", limits.upload), ("download", limits.download)] {
+            if pace.is_some_and(nothing) {
+                let what = "no body is ever slower than nothing".into();
+                say(&format!(".{key}"), what, &format!("such as `{key}: {{least: 1Ki, within: 30s}}`"));
+            }
         }
         let Some(queue) = limits.queue else { continue };
         if limits.per_target.is_none() {

@@ -1,8 +1,14 @@
 //! Limits and abuse: what a service does not take is refused early, and says why.
 
-use cutover_proxy::{Arm, HeaderLimit, Limits, Pace, PerClient, REASON_HEADER};
+use std::time::Duration;
 
-use super::harness::{Proxy, Response, SERVICE, Wire, table, track, until_seen};
+use cutover_proxy::{Arm, HeaderLimit, Limits, Pace, PerClient, REASON_HEADER};
+use http_body_util::BodyExt;
+use tokio::io::AsyncReadExt;
+use tokio::time::timeout;
+
+use super::h2_client::{H2, get};
+use super::harness::{self, LIMIT, Proxy, Response, SERVICE, Wire, table, track, until_seen};
 use super::upstream::Upstream;
 
 async fn shop(limits: Limits) -> (Proxy, Upstream) {
@@ -57,7 +63,7 @@ async fn a_head_with_too_much_is_refused() {
 #[tokio::test]
 async fn a_client_has_its_burst_over_all_its_connections() {
     // A rate so low that nothing is earned back during the test.
-    let per_client = Some(PerClient { rate: Some(1), burst: 10, at_once: None });
+    let per_client = Some(PerClient { rate: Some(1), burst: 10, ..PerClient::default() });
     let (proxy, v1) = shop(Limits { per_client, ..Limits::default() }).await;
     let mut refused = 0;
     for _ in 0..30 {
@@ -83,7 +89,7 @@ async fn behind_a_trusted_load_balancer_each_client_is_its_own() {
     let (proxy, v1) = (Proxy::start().await, Upstream::start("v1").await);
     let mut service = table(vec![track("v1", 10_000, &[v1.addr])]);
     service.trust_forwarded = true;
-    service.limits.per_client = Some(PerClient { rate: Some(1), burst: 1, at_once: None });
+    service.limits.per_client = Some(PerClient { rate: Some(1), burst: 1, ..PerClient::default() });
     proxy.set(0, &service).await;
     let mut wire = Wire::connect(proxy.addr).await;
     for (client, status) in [("192.0.2.1", 200), ("192.0.2.2", 200), ("192.0.2.1", 429)] {
@@ -94,7 +100,7 @@ async fn behind_a_trusted_load_balancer_each_client_is_its_own() {
 
 #[tokio::test]
 async fn a_client_has_so_many_requests_at_once_until_their_bodies_end() {
-    let per_client = Some(PerClient { rate: None, burst: 1, at_once: Some(2) });
+    let per_client = Some(PerClient { burst: 1, at_once: Some(2), ..PerClient::default() });
     let (proxy, _v1) = shop(Limits { per_client, ..Limits::default() }).await;
     let mut slow = Vec::new();
     for _ in 0..2 {
@@ -128,4 +134,66 @@ async fn a_body_that_comes_too_slowly_ends_and_a_slow_target_is_no_such() {
     // The target takes longer than that to answer; the client has sent everything.
     let slow = Wire::connect(proxy.addr).await.post("/slow/600", "all of it").await.unwrap();
     assert_eq!(slow.status, 200);
+}
+
+#[tokio::test]
+async fn a_client_that_takes_too_little_loses_its_connection_and_one_that_takes_its_time_does_not() {
+    let download = Some(Pace { bytes: 1000, within_ms: 300 });
+    let (proxy, _v1) = shop(Limits { download, ..Limits::default() }).await;
+    let (mut slow, mut steady) = (Wire::connect(proxy.addr).await, Wire::connect(proxy.addr).await);
+    // More than what the kernel takes off our hands.
+    for wire in [&mut slow, &mut steady] {
+        wire.send("GET /big/50000000 HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        assert_eq!(wire.head().await.unwrap().0, 200);
+    }
+    let taken = tokio::spawn(async move {
+        let (mut taken, mut some) = (0, vec![0; 1 << 20]);
+        while taken < 50_000_000 {
+            taken += steady.stream.read(&mut some).await.expect("it is not cut");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    until_seen(&proxy, "the slow one is gone", |seen| {
+        let counts = harness::counts(seen, "v1", Arm::Stable);
+        seen.connections == 1 && counts.aborted_by_client == 1
+    })
+    .await;
+    taken.await.expect("all of it");
+    // What waits for the service is none of this.
+    assert_eq!(proxy.get("/slow/1000").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_stream_that_gets_no_window_ends_its_connection() {
+    let download = Some(Pace { bytes: 64 << 10, within_ms: 300 });
+    let (proxy, _v1) = shop(Limits { download, ..Limits::default() }).await;
+    let (stuck, alive) = (H2::connect(proxy.addr).await, H2::connect(proxy.addr).await);
+    // The window of a stream is opened only by who reads its body.
+    let response = stuck.send(get("/big/50000000")).await.unwrap();
+    let long = alive.send(get("/stream/200")).await.unwrap();
+    assert!(!timeout(LIMIT, stuck.connection).await.unwrap().unwrap_or(false), "cut, not closed");
+    drop(response);
+    // A body that has nothing to say just now is not stuck.
+    assert!(timeout(LIMIT, long.into_body().collect()).await.unwrap().is_ok());
+    assert_eq!(alive.ask(get("/slow/1000")).await.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn a_client_has_so_many_connections_whatever_it_asks() {
+    let per_client = Some(PerClient { burst: 1, connections: Some(3), ..PerClient::default() });
+    let (proxy, v1) = shop(Limits { per_client, ..Limits::default() }).await;
+    let mut open = Vec::new();
+    for _ in 0..3 {
+        let mut wire = Wire::connect(proxy.addr).await;
+        assert_eq!(wire.get("/id").await.status, 200);
+        open.push(wire);
+    }
+    let mut refused = Wire::connect(proxy.addr).await;
+    assert!(refused.is_closed().await);
+    assert_eq!(proxy.client.observe().await.unwrap().unrouted["client-connections"], 1);
+    assert_eq!(open[0].get("/id").await.status, 200, "who is in stays");
+    open.pop();
+    until_seen(&proxy, "one is gone", |seen| seen.connections == 2).await;
+    assert_eq!(Wire::connect(proxy.addr).await.get("/id").await.status, 200);
+    assert_eq!(v1.requests(), 5);
 }
