@@ -4,6 +4,7 @@ mod drain;
 mod scrape;
 
 use std::collections::BTreeMap;
+use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use crate::control::unknown;
 use crate::error::{ErrorKind, ProxyError};
 use crate::fds;
 use crate::holder::{Sockets, is_friend};
+use crate::moment;
 use crate::protocol::{
     ArmObservation, Envelope, Event, Hello, MAX_LINE, Observation, Reply, Request, RevisionObservation,
     ServiceObservation,
@@ -32,7 +34,6 @@ const MAX_CONNECTIONS: usize = 64;
 const IDLE: Duration = Duration::from_secs(60);
 const MAX_DRAIN: Duration = Duration::from_secs(24 * 3_600);
 const MAX_WATCH: Duration = Duration::from_secs(60);
-const TAKE_OVER: Duration = Duration::from_secs(30);
 
 pub(crate) async fn accept(listener: UnixListener, worker: Rc<Worker>) {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
@@ -316,17 +317,31 @@ async fn hand_over(stream: UnixStream, worker: &Worker) {
         let _ = fds::send(&stream, &Sockets::refuse(&error), &[]).await;
         return;
     }
+    moment::reached("old-was-asked");
     let copies = worker.holdings.borrow().copy();
     let told = async {
         let copies = copies.ok()?;
         let (mut message, fds) = copies.describe(None);
         message.leaving = worker.leaving.iter().copied().chain([std::process::id()]).collect();
         fds::send(&stream, &message, &fds).await.ok()?;
+        moment::reached("old-gave-sockets");
         fds::receive::<String>(&stream).await.ok()?
     };
-    match timeout(TAKE_OVER, told).await {
-        Ok(Some(_)) => worker.quit.notify_one(),
+    // As long as the connection is there: whoever holds it limits the time that the next worker has.
+    if told.await.is_none() {
         // The new holder died or its worker never served: this one goes on.
-        _ => worker.handing_over.set(false),
+        worker.handing_over.set(false);
+        return;
     }
+    moment::reached("old-was-told");
+    let Some(turn) = worker.turn.take() else { return };
+    if fds::send(&stream, &"gone", &[turn.as_fd()]).await.is_err() {
+        // The holder died before it heard that, so no next one serves.
+        worker.turn.replace(Some(turn));
+        worker.handing_over.set(false);
+        return;
+    }
+    drop(turn);
+    moment::reached("old-said-gone");
+    worker.quit.notify_one();
 }

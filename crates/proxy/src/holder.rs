@@ -19,6 +19,7 @@ use crate::error::{ErrorKind, ProxyError};
 use crate::fds::{self, MAX_FDS};
 use crate::files;
 use crate::lock;
+use crate::moment;
 use crate::protocol::{Envelope, Request};
 use crate::store::Store;
 use crate::supervise::{self, Handover, Succession};
@@ -61,7 +62,7 @@ pub(crate) enum Ask {
     Sockets,
     /// Open one more address.
     Open { address: SocketAddr },
-    /// I serve.
+    /// I am about to serve: may I?
     Ready,
 }
 
@@ -353,9 +354,11 @@ async fn serve_worker(
                 answer_open(&stream, &holdings, opened).await
             }
             Ask::Ready => {
-                // The new worker accepts: now, and not earlier, the old one may go.
-                succession.complete().await;
-                fds::send(&stream, &Sockets::default(), &[]).await
+                // The new worker could accept: now, and not earlier, the old one may go.
+                moment::reached("holder-hears-ready");
+                let completed = succession.complete().await;
+                moment::reached("holder-said-go");
+                answer_ready(&stream, completed).await
             }
         };
         if let Err(error) = sent {
@@ -375,6 +378,19 @@ async fn answer_all(
     let (mut message, fds) = copies.describe(Some(std::process::id()));
     message.leaving = succession.leaving();
     fds::send(stream, &message, &fds).await
+}
+
+async fn answer_ready(
+    stream: &UnixStream,
+    completed: Result<Option<OwnedFd>, ProxyError>,
+) -> std::io::Result<()> {
+    match completed {
+        Ok(turn) => {
+            let fds: Vec<BorrowedFd<'_>> = turn.iter().map(AsFd::as_fd).collect();
+            fds::send(stream, &Sockets::default(), &fds).await
+        }
+        Err(error) => fds::send(stream, &Sockets::refuse(&error), &[]).await,
+    }
 }
 
 async fn answer_open(

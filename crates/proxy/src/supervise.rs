@@ -1,6 +1,7 @@
 //! Keeps one worker running, and replaces it without losing a request.
 
 use std::cell::{Cell, RefCell};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::rc::Rc;
@@ -15,11 +16,16 @@ use tokio::time::timeout;
 use crate::error::{ErrorKind, ProxyError};
 use crate::fds;
 use crate::holder::{HolderOptions, take_over};
+use crate::moment;
 
 const MIN_BACKOFF: Duration = Duration::from_millis(20);
 const MAX_BACKOFF: Duration = Duration::from_secs(2);
 /// A worker needs a little longer than its grace to cut and to close what is left.
 const AFTER_GRACE: Duration = Duration::from_secs(6);
+/// The next worker serves within this time, or the one before goes on.
+const START: Duration = Duration::from_secs(10);
+/// How long the worker before may take to say that it goes.
+const GO: Duration = Duration::from_secs(3);
 
 /// A worker that has given its sockets and waits for the word to go.
 #[derive(Debug)]
@@ -60,14 +66,31 @@ impl Succession {
         Some(pid).filter(|pid| is_alive(*pid))
     }
 
-    /// Tells the worker before to go.
-    pub(crate) async fn complete(&self) {
+    /// Tells the worker before to go, and returns the turn that it gives; none: it is dead. An error: it goes on, and the
+    /// next one must not serve.
+    pub(crate) async fn complete(&self) -> Result<Option<OwnedFd>, ProxyError> {
         let waiting = self.waiting.borrow_mut().take();
-        self.orphan.set(None);
-        if let Some((_, old)) = waiting {
-            // It may have died meanwhile; then it is gone already.
-            let _ = fds::send(&old, &"go", &[]).await;
+        let mut turn = None;
+        if let Some((pid, old)) = waiting {
+            let gone = async {
+                fds::send(&old, &"go", &[]).await?;
+                fds::receive::<String>(&old).await
+            };
+            let heard = timeout(GO, gone).await;
+            if let Ok(Ok(Some((_, given)))) = heard {
+                turn = given.into_iter().next();
+            } else if is_alive(pid) {
+                *self.waiting.borrow_mut() = Some((pid, old));
+                let text = format!("the worker before (process {pid}) does not go");
+                return Err(ProxyError::new(ErrorKind::Unacknowledged, text));
+            }
         }
+        self.orphan.set(None);
+        Ok(turn)
+    }
+
+    fn is_pending(&self) -> bool {
+        self.waiting.borrow().is_some()
     }
 }
 
@@ -125,6 +148,12 @@ pub(crate) async fn keep_worker(
                     None => tracing::error!(%status, "worker ended, starting another"),
                 }
             }
+            () = tokio::time::sleep_until((started + START).into()), if succession.is_pending() => {
+                tracing::error!("the next worker does not serve within {START:?}, killing it");
+                // Its end is seen above.
+                let _ = worker.start_kill();
+                started = Instant::now();
+            }
             _ = hangup.recv() => {
                 if let Some(next) = replace(options, succession).await {
                     leaving.extend(child.replace(next));
@@ -154,13 +183,18 @@ fn spawn(options: &HolderOptions) -> Result<Child, ProxyError> {
 /// Starts the next worker beside the one that serves, which then changes nothing any more until it is told to go. If the
 /// next one ends before it serves, the old one takes up its duties again.
 async fn replace(options: &HolderOptions, succession: &Succession) -> Option<Child> {
+    moment::reached("holder-asks");
     let (_, handover) = take_over(&options.dir)
         .await
         .inspect_err(|error| tracing::error!(%error, "worker is not replaced"))
         .ok()?;
     succession.begin(handover);
+    moment::reached("holder-has-sockets");
     match spawn(options) {
-        Ok(next) => Some(next),
+        Ok(next) => {
+            moment::reached("holder-began-next");
+            Some(next)
+        }
         Err(error) => {
             tracing::error!(%error, "worker is not replaced");
             succession.abandon();

@@ -52,6 +52,10 @@ pub(crate) enum Command {
         listener: TcpListener,
         done: oneshot::Sender<io::Result<()>>,
     },
+    /// Begin to accept, on what there is to listen and what comes.
+    Open {
+        done: oneshot::Sender<()>,
+    },
     /// Stop accepting, let requests end, then report.
     Quit {
         grace: Duration,
@@ -91,7 +95,7 @@ pub(crate) fn start(index: usize) -> io::Result<ThreadHandle> {
 async fn obey(mut commands: mpsc::Receiver<Command>) {
     SERVING.set(true);
     let router = Rc::new(Router::default());
-    let (quit, quitting) = watch::channel(Phase::Open);
+    let (quit, quitting) = watch::channel(Phase::Shut);
     let mut sweep = tokio::time::interval(SWEEP);
     let mut acceptors = Vec::new();
     loop {
@@ -134,6 +138,10 @@ async fn obey(mut commands: mpsc::Receiver<Command>) {
                 });
                 let _ = done.send(answer);
             }
+            Some(Command::Open { done }) => {
+                quit.send_replace(Phase::Open);
+                let _ = done.send(());
+            }
             Some(Command::Quit { grace, done }) => {
                 leave(&router, &quit, acceptors, grace).await;
                 let _ = done.send(());
@@ -144,9 +152,11 @@ async fn obey(mut commands: mpsc::Receiver<Command>) {
     }
 }
 
-/// How far a thread is on its way out.
+/// How far a thread is on its way in or out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
+    /// Another worker may serve still.
+    Shut,
     Open,
     /// No new connections; responses ask clients to go.
     Leaving,
@@ -205,6 +215,9 @@ async fn accept(
     router: Rc<Router>,
     mut quitting: watch::Receiver<Phase>,
 ) {
+    if quitting.wait_for(|phase| *phase != Phase::Shut).await.is_err() {
+        return;
+    }
     loop {
         let accepted = tokio::select! {
             biased;

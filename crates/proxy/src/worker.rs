@@ -21,8 +21,10 @@ use crate::error::{ErrorKind, ProxyError};
 use crate::fds;
 use crate::holder::{Ask, HOLDER_SOCKET, Held, Holdings, Sockets};
 use crate::lock;
+use crate::moment;
 use crate::store::Store;
 use crate::thread::{self, Command};
+use crate::turn;
 
 const TICK: Duration = Duration::from_millis(50);
 const ANSWER: Duration = Duration::from_secs(5);
@@ -52,6 +54,8 @@ pub(crate) struct Worker {
     pub(crate) holdings: RefCell<Holdings>,
     holder: tokio::sync::Mutex<UnixStream>,
     pub(crate) holder_pid: Cell<Option<u32>>,
+    /// Its turn to serve, until it is handed on.
+    pub(crate) turn: RefCell<Option<OwnedFd>>,
     /// Its successor has the sockets: change nothing any more.
     pub(crate) handing_over: Cell<bool>,
     /// Wakes the admin socket's task when that begins.
@@ -78,6 +82,7 @@ async fn work(mut options: WorkerOptions) -> Result<(), ProxyError> {
     lock::private_folder(&options.dir)?;
     // Before it takes anything over: the worker before, which can read them, serves on.
     Store::new(&options.dir).refuse_newer()?;
+    moment::reached("next-began");
     raise_descriptor_limit();
     if options.threads == 0 {
         options.threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -89,6 +94,7 @@ async fn work(mut options: WorkerOptions) -> Result<(), ProxyError> {
     let (holder_pid, leaving) = (sockets.holder_pid, sockets.leaving.clone());
     let holdings = Holdings::from_message(sockets, received)?;
     let admin = admin_listener(&holdings)?;
+    moment::reached("next-has-sockets");
     let mut threads = Vec::new();
     for index in 0..options.threads {
         threads.push(thread::start(index).map_err(|source| system("cannot start a thread", source))?);
@@ -97,24 +103,31 @@ async fn work(mut options: WorkerOptions) -> Result<(), ProxyError> {
     let addresses = holdings.held.iter().map(|held| held.address).collect();
     let control = Rc::new(Control::new(Store::new(&options.dir), threads, wake, addresses));
     control.boot().await?;
+    moment::reached("next-booted");
     let worker = Rc::new(Worker {
         options,
         control: control.clone(),
         holdings: RefCell::new(holdings),
         holder: tokio::sync::Mutex::new(holder),
         holder_pid: Cell::new(holder_pid),
+        turn: RefCell::default(),
         handing_over: Cell::new(false),
         handing: Notify::new(),
         quit: Notify::new(),
         leaving,
     });
     worker.listen_everywhere().await?;
-    ask(&*worker.holder.lock().await, &Ask::Ready).await?;
+    moment::reached("next-listens");
+    worker.take_turn().await?;
+    moment::reached("next-may-serve");
+    worker.open().await?;
+    moment::reached("next-opened");
     tracing::info!(threads = worker.options.threads, "worker serves");
     tokio::task::spawn_local(admin::accept(admin, worker.clone()));
     // Not joined: it waits for nothing but the next check, and ends with the process.
     tokio::task::spawn_local(control.clone().watch_targets());
     tokio::task::spawn_local(control.clone().pump());
+    moment::reached("next-serves");
     let listen = |kind| signal(kind).map_err(|source| system("cannot listen for signals", source));
     let (mut term, mut int) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
     let mut tick = tokio::time::interval(TICK);
@@ -139,6 +152,7 @@ async fn work(mut options: WorkerOptions) -> Result<(), ProxyError> {
     }
     worker.handing_over.set(true);
     worker.handing.notify_one();
+    moment::reached("old-leaves");
     let grace = worker.options.grace;
     let gone = control.ask_within(grace + Duration::from_secs(5), |done| Command::Quit { grace, done });
     tokio::select! {
@@ -194,7 +208,37 @@ impl Worker {
         Ok(())
     }
 
-    /// Lets every thread accept from one listener.
+    /// Asks to serve in place of the worker before.
+    async fn take_turn(&self) -> Result<(), ProxyError> {
+        let given = match ask(&*self.holder.lock().await, &Ask::Ready).await {
+            Ok((Sockets { error: Some((kind, message)), .. }, _)) => {
+                return Err(ProxyError::new(kind, message));
+            }
+            Ok((_, given)) => given.into_iter().next(),
+            // The worker before may have been told to go already; the turn tells.
+            Err(error) => {
+                tracing::error!(%error, "holder died during an upgrade");
+                None
+            }
+        };
+        let turn = match given {
+            Some(turn) => turn,
+            None => turn::take(&self.options.dir).await?,
+        };
+        self.turn.replace(Some(turn));
+        Ok(())
+    }
+
+    /// Lets every thread accept: until now a worker before this one may have served.
+    async fn open(&self) -> Result<(), ProxyError> {
+        let answers = self.control.ask(|done| Command::Open { done }).await;
+        if answers.iter().any(Option::is_none) {
+            return Err(ProxyError::new(ErrorKind::Unacknowledged, "a thread did not begin to accept"));
+        }
+        Ok(())
+    }
+
+    /// Prepares every thread to accept from one listener.
     async fn accept_on(&self, address: SocketAddr, listener: &OwnedFd) -> Result<(), ProxyError> {
         let failed = |source| system(format!("cannot accept on {address}"), source);
         rustix::io::ioctl_fionbio(listener, true).map_err(|errno| failed(errno.into()))?;

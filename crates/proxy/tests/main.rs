@@ -17,10 +17,12 @@ mod suite {
     mod health;
     mod http;
     mod http2;
+    mod knocking;
     mod limits;
     mod load;
     mod malformed;
     mod metrics;
+    mod moments;
     mod passing;
     mod processes;
     mod retain;

@@ -30,6 +30,7 @@ pub(crate) fn spawn_holder(dir: &Path, listen: &[SocketAddr]) -> Child {
         .arg("holder")
         .arg(dir)
         .arg("1500")
+        .env("CUTOVER_TEST_MOMENT", dir.join("moment"))
         .args(listen.iter().map(ToString::to_string))
         .stdin(Stdio::null())
         .stderr(Stdio::piped())
@@ -106,17 +107,21 @@ impl Drop for Proxy {
 
 /// Kills the holder and the workers of one folder, which nobody else uses.
 pub(crate) fn kill_all_of(dir: &Path) {
-    let dir = dir.to_str().unwrap();
     for _ in 0..2 {
-        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-            let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else { continue };
-            let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-            let mut arguments = command.split(|byte| *byte == 0);
-            if pid != std::process::id() && arguments.any(|argument| argument == dir.as_bytes()) {
-                signal(pid, Signal::KILL);
-            }
-        }
+        all_of(dir).into_iter().for_each(|pid| signal(pid, Signal::KILL));
     }
+}
+
+/// Returns the processes of one folder: holder and workers, whoever started them.
+pub(crate) fn all_of(dir: &Path) -> Vec<u32> {
+    let dir = dir.to_str().unwrap();
+    let is_of = |pid: &u32| {
+        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let mut arguments = command.split(|byte| *byte == 0);
+        *pid != std::process::id() && arguments.any(|argument| argument == dir.as_bytes())
+    };
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    entries.filter_map(|entry| entry.file_name().to_string_lossy().parse().ok()).filter(is_of).collect()
 }
 
 async fn first_listener(client: &Client) -> SocketAddr {

@@ -1,13 +1,12 @@
 //! Who dies with whom, and who may start beside whom.
 
 use std::io::Read;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::process::Signal;
 
 use super::harness::{Proxy, Wire, any, kill_all_of, signal, spawn_holder, table, track, until, until_seen};
+use super::knocking::{Knocking, serving};
 use super::upstream::Upstream;
 
 async fn refused(dir: &std::path::Path, listen: &[std::net::SocketAddr]) -> String {
@@ -33,61 +32,6 @@ async fn a_second_holder_is_refused_on_the_folder_and_on_the_address() {
     let text = refused(elsewhere.path(), &[other.local_addr().unwrap()]).await;
     assert!(text.contains("another program listens there") && text.contains("os error 98"), "{text}");
     assert_eq!(proxy.get("/").await.status, 404, "the first one serves on");
-}
-
-/// New connections as fast as they come; counts those refused or reset before a response, except while excused.
-struct Knocking {
-    stop: Arc<AtomicBool>,
-    tasks: Vec<tokio::task::JoinHandle<()>>,
-    served: Arc<AtomicU64>,
-    refused: Arc<AtomicU64>,
-    broken: Arc<AtomicU64>,
-}
-
-impl Knocking {
-    fn start(addr: std::net::SocketAddr) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let counters: [Arc<AtomicU64>; 3] = Default::default();
-        let tasks = (0..4).map(|_| {
-            let (stop, [served, refused, broken]) = (stop.clone(), counters.clone());
-            tokio::spawn(async move {
-                while !stop.load(Ordering::SeqCst) {
-                    let Ok(stream) = tokio::net::TcpStream::connect(addr).await else {
-                        refused.fetch_add(1, Ordering::SeqCst);
-                        continue;
-                    };
-                    let mut wire = Wire { stream: tokio::io::BufReader::new(stream) };
-                    let sent = wire.post("/id", "x").await;
-                    let counter =
-                        if sent.is_ok_and(|response| response.status == 200) { &served } else { &broken };
-                    counter.fetch_add(1, Ordering::SeqCst);
-                }
-            })
-        });
-        let tasks = tasks.collect();
-        let [served, refused, broken] = counters;
-        Self { stop, tasks, served, refused, broken }
-    }
-
-    async fn serve_more(&self) {
-        let goal = self.served.load(Ordering::SeqCst) + 100;
-        until("more requests are served", || (self.served.load(Ordering::SeqCst) >= goal).then_some(()))
-            .await;
-    }
-
-    async fn end(self) -> (u64, u64) {
-        self.stop.store(true, Ordering::SeqCst);
-        for task in self.tasks {
-            task.await.unwrap();
-        }
-        (self.refused.load(Ordering::SeqCst), self.broken.load(Ordering::SeqCst))
-    }
-}
-
-async fn serving() -> (Proxy, Upstream) {
-    let (proxy, v1) = (Proxy::start().await, Upstream::start("v1").await);
-    proxy.set(0, &table(vec![track("v1", 10_000, &[v1.addr])])).await;
-    (proxy, v1)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
