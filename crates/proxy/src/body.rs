@@ -12,6 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use crate::claim::Claim;
+use crate::event_stream::EventStream;
 use crate::pool::Conn;
 use crate::upload::Watched;
 
@@ -161,12 +162,19 @@ pub(crate) struct Stream {
     claim: Option<Claim>,
     conn: Option<Conn>,
     keep: Duration,
+    events: Option<Box<EventStream>>,
 }
 
 impl DownBody {
     /// Takes over a response; one without a body is finished already.
-    pub(crate) fn stream(body: Incoming, claim: Claim, conn: Conn, keep: Duration) -> Self {
-        let mut stream = Stream { body, claim: Some(claim), conn: Some(conn), keep };
+    pub(crate) fn stream(
+        body: Incoming,
+        claim: Claim,
+        conn: Conn,
+        keep: Duration,
+        events: Option<Box<EventStream>>,
+    ) -> Self {
+        let mut stream = Stream { body, claim: Some(claim), conn: Some(conn), keep, events };
         if stream.body.is_end_stream() {
             stream.end();
         }
@@ -181,6 +189,15 @@ impl Stream {
         }
         if let Some(conn) = self.conn.take() {
             conn.give_back(self.keep);
+        }
+    }
+
+    /// Ends before the target has: its connection with it.
+    fn leave(&mut self) {
+        self.conn = None;
+        self.events = None;
+        if let Some(claim) = self.claim.take() {
+            claim.finish_closed();
         }
     }
 
@@ -208,8 +225,15 @@ impl Body for DownBody {
             Self::Own(text) => return Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
             Self::Stream(stream) => stream,
         };
+        if stream.events.as_mut().is_some_and(|events| events.ends(cx)) {
+            stream.leave();
+            return Poll::Ready(None);
+        }
         match std::task::ready!(Pin::new(&mut stream.body).poll_frame(cx)) {
             Some(Ok(frame)) => {
+                if let (Some(events), Some(data)) = (&mut stream.events, frame.data_ref()) {
+                    events.passed(data);
+                }
                 if let Some(log) = stream.claim.as_mut().and_then(|claim| claim.log.as_mut()) {
                     log.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
                 }

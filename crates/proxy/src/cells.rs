@@ -61,6 +61,8 @@ pub(crate) struct TargetCell {
     pub(crate) open: RefCell<HashMap<u64, Rc<ConnState>>>,
     /// Upgraded connections; the notification asks for the close.
     pub(crate) tunnels: RefCell<HashMap<u64, Rc<Notify>>>,
+    /// Responses with server-sent events; the notification asks for the end.
+    pub(crate) event_streams: RefCell<HashMap<u64, Rc<Notify>>>,
     /// Not in the table any more: keep no connection.
     pub(crate) gone: Cell<bool>,
     /// The deadline of a drain passed: what fails now was cut by us.
@@ -95,6 +97,7 @@ impl TargetCell {
             connecting: tokio::sync::Mutex::new(None),
             open: RefCell::default(),
             tunnels: RefCell::default(),
+            event_streams: RefCell::default(),
             gone: Cell::new(false),
             cutting: Cell::new(false),
             cut: Cell::new(0),

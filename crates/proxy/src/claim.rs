@@ -117,7 +117,7 @@ impl Claim {
         counts.status[class] += 1;
     }
 
-    /// Ends the claim of an upgraded connection that the proxy closed with a close frame.
+    /// Ends the claim of a WebSocket that the proxy closed with a close frame, or of an event stream that it ended.
     pub(crate) fn finish_closed(self) {
         self.arm.counts.borrow_mut().websockets_closed += 1;
         let target = self.target.clone();

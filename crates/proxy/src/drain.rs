@@ -113,7 +113,7 @@ impl Drain {
 
     async fn wait(&self, window: Duration) {
         let deadline = Instant::now() + window;
-        // WebSockets leave one by one over the last half of the window: their clients all come back somewhere.
+        // What is endless leaves one by one over the last half of the window: its clients all come back somewhere.
         let mut next_leaves = deadline - window / 2;
         let mut asked = Vec::new();
         while !self.is_done() && !self.is_cancelled() {
@@ -122,7 +122,7 @@ impl Drain {
                 return;
             }
             if now >= next_leaves {
-                let mut waiting = self.tunnels();
+                let mut waiting = self.endless();
                 waiting.retain(|(id, _)| !asked.contains(id));
                 next_leaves = deadline;
                 if let Some((id, close)) = waiting.first() {
@@ -140,7 +140,7 @@ impl Drain {
         for target in &self.targets {
             target.cutting.set(true);
         }
-        for (_, close) in self.tunnels() {
+        for (_, close) in self.endless() {
             close.notify_one();
         }
         for target in &self.targets {
@@ -165,9 +165,12 @@ impl Drain {
         (cut, self.targets.iter().map(|target| target.closed_tunnels.get()).sum())
     }
 
-    fn tunnels(&self) -> Vec<(u64, Rc<Notify>)> {
+    /// WebSockets and event streams, which go on for ever unless they are asked to end.
+    fn endless(&self) -> Vec<(u64, Rc<Notify>)> {
         let all = |target: &Rc<TargetCell>| {
-            target.tunnels.borrow().iter().map(|(id, close)| (*id, close.clone())).collect::<Vec<_>>()
+            let (tunnels, streams) = (target.tunnels.borrow(), target.event_streams.borrow());
+            let both = tunnels.iter().chain(streams.iter());
+            both.map(|(id, close)| (*id, close.clone())).collect::<Vec<_>>()
         };
         self.targets.iter().flat_map(all).collect()
     }

@@ -16,6 +16,7 @@ use crate::body::{DownBody, UpBody, Upload};
 use crate::claim::Claim;
 use crate::clients::forwarded_for;
 use crate::count::Arm;
+use crate::event_stream::EventStream;
 use crate::exhausted::EXHAUSTED;
 use crate::extended::{self, Alive};
 use crate::framing::ambiguous;
@@ -464,13 +465,14 @@ fn answer(answered: Answered, client: Option<OnUpgrade>, sending: &Sending) -> R
     }
     claim.head(head.status.as_u16());
     let keep = keep_of(&head.headers);
+    let events = EventStream::of(&head.headers, &claim.target);
     if bridged {
         head.headers.insert(HeaderName::from_static(BRIDGED_HEADER), HeaderValue::from_static("1"));
     }
     headers::strip_hop_by_hop(&mut head.headers);
     // The client's version decides how the body is framed, not the target's.
     head.version = Version::HTTP_11;
-    Response::from_parts(head, DownBody::stream(body, claim, conn, keep))
+    Response::from_parts(head, DownBody::stream(body, claim, conn, keep, events))
 }
 
 /// Returns how long the connection of a response may be kept idle.

@@ -27,6 +27,7 @@ mod count;
 mod doors;
 mod drain;
 mod error;
+mod event_stream;
 mod exhausted;
 mod extended;
 mod fds;

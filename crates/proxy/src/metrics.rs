@@ -212,7 +212,10 @@ const METRICS: &[Metric] = &[
     counter("cutover_proxy_failures_total", "Requests that the client saw failing, by reason."),
     counter("cutover_proxy_requests_cut_total", "Requests cut at the deadline of a drain."),
     counter("cutover_proxy_requests_aborted_by_client_total", "Requests whose client went away first."),
-    counter("cutover_proxy_websockets_closed_total", "WebSockets that a drain ended with a close frame."),
+    counter(
+        "cutover_proxy_websockets_closed_total",
+        "WebSockets that a drain ended with a close frame, and event streams that it ended between two events.",
+    ),
     Metric {
         name: "cutover_proxy_latency_seconds",
         kind: "histogram",

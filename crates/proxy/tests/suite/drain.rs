@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use cutover_proxy::{Arm, ErrorKind, REASON_HEADER};
 
 use super::harness::{Proxy, SERVICE, Wire, table, track, until, until_seen};
-use super::upstream::Upstream;
+use super::upstream::{Upstream, read_request, scripted, write};
 
 async fn two() -> (Proxy, Upstream, Upstream) {
     let (proxy, v1, v2) = (Proxy::start().await, Upstream::start("v1").await, Upstream::start("v2").await);
@@ -104,4 +104,43 @@ async fn a_revision_taken_from_the_table_still_finishes_and_drains() {
     assert_eq!(slow.response(false).await.unwrap().text(), "v1");
     // A drain of what never was, or is gone, is done.
     assert!(proxy.client.drain(SERVICE, "v1", Duration::from_secs(10)).await.unwrap().clean);
+}
+
+/// Two clients of server-sent events: one target is between two events, the other in the middle of one.
+#[tokio::test]
+async fn events_end_between_two_of_them_one_client_after_the_other() {
+    let proxy = Proxy::start().await;
+    let addr = scripted(move |mut stream, _| async move {
+        let Some((asked, _)) = read_request(&mut stream).await else { return };
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+        write(&mut stream, head).await;
+        write(&mut stream, "9\r\ndata: x\n\n\r\n").await;
+        if asked.contains("/half") {
+            write(&mut stream, "6\r\ndata: \r\n").await;
+        }
+        // Says nothing more, and does not close either.
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let v2 = Upstream::start("v2").await;
+    proxy.set(0, &table(vec![track("v1", 10_000, &[addr])])).await;
+    let mut wires = Vec::new();
+    for path in ["/events", "/events", "/half"] {
+        let mut wire = Wire::connect(proxy.addr).await;
+        wire.send(format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n")).await;
+        assert_eq!(wire.head().await.unwrap().0, 200);
+        assert_eq!(wire.chunk().await.unwrap(), b"data: x\n\n");
+        wires.push(wire);
+    }
+    assert_eq!(wires[2].chunk().await.unwrap(), b"data: ");
+    proxy.set(1, &table(vec![track("v1", 0, &[addr]), track("v2", 10_000, &[v2.addr])])).await;
+    let drained = proxy.client.drain(SERVICE, "v1", Duration::from_millis(800)).await.unwrap();
+    assert_eq!((drained.websockets_closed, drained.cut, drained.clean), (2, 1, false), "{drained:?}");
+    let mut cut = wires.pop().unwrap();
+    for mut ended in wires {
+        assert!(ended.chunk().await.unwrap().is_empty(), "a whole stream, as its end says");
+        assert!(ended.line().await.unwrap().is_empty());
+        assert_eq!(ended.get("/id").await.text(), "v2", "the connection is kept");
+    }
+    assert!(cut.chunk().await.is_err(), "an event that is not whole must not look like one");
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use cutover_proxy::{Arm, BLAME_HEADER, Balance, REASON_HEADER, Retries};
 
-use super::harness::{Proxy, Wire, table, track};
+use super::harness::{Proxy, Wire, table, track, until_seen};
 use super::upstream::{Upstream, read_request, refusing, scripted, write};
 
 #[tokio::test]
@@ -214,4 +214,25 @@ async fn what_was_not_sent_needs_no_budget() {
     }
     assert_eq!(upstream.shared.posted.lock().unwrap().len(), 100);
     assert!(proxy.counts("v1", Arm::Stable).await.retried > 20);
+}
+
+#[tokio::test]
+async fn a_request_that_waits_for_a_connection_when_its_track_is_drained_goes_to_the_other_one() {
+    let (proxy, v2) = (Proxy::start().await, Upstream::start("v2").await);
+    // Its queue is full: the kernel answers no more connections, and does not refuse them either.
+    let full = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    full.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
+    full.listen(0).unwrap();
+    let addr = full.local_addr().unwrap().as_socket().unwrap();
+    let _fills = std::net::TcpStream::connect(addr).unwrap();
+    let moved = |v1: u16| table(vec![track("v1", v1, &[addr]), track("v2", 10_000 - v1, &[v2.addr])]);
+    proxy.set(0, &moved(10_000)).await;
+    let mut wire = Wire::connect(proxy.addr).await;
+    wire.send("POST /id HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\n\r\nx").await;
+    until_seen(&proxy, "it waits", |seen| seen.services["shop"].revisions["v1"].in_flight == 1).await;
+    proxy.set(1, &moved(0)).await;
+    let drained = proxy.client.drain("shop", "v1", Duration::from_secs(10)).await.unwrap();
+    assert!(drained.clean, "{drained:?}");
+    let answered = wire.response(false).await.unwrap();
+    assert_eq!((answered.status, answered.text().as_str()), (200, "v2"));
 }
