@@ -424,7 +424,10 @@ fn limits_that_let_nothing_through_are_mistakes() {
         "#]],
     );
     check(
-        &with("8080\"}", "8080\", limits: {per_client: {burst: 0}, upload: {within: 0s}, download: {least: 0}}}"),
+        &with(
+            "8080\"}",
+            "8080\", limits: {per_client: {burst: 0}, upload: {within: 0s}, download: {least: 0}}}",
+        ),
         &expect![[r#"
             cutover.yaml:5:60: a client with a limit of 0 gets nothing
               5 |   - proxy: {listen: "127.0.0.1:8080", limits: {per_client: {burst: 0}, upload: {within: 0s}, download: {least: 0}}}

@@ -52,6 +52,8 @@ mod paths;
 mod pin;
 mod pool;
 mod preview;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod promises;
 mod protocol;
 mod proxy_header;
 mod redirect;

@@ -122,27 +122,24 @@ fn cookie(name: &str, number: u16, issuer: Issuer<'_>) -> Option<HeaderValue> {
     .ok()
 }
 
-/// Takes a cookie out of the headers, all of its kind; returns the first.
+/// Takes a cookie out of the headers, all of its kind; returns the first. What else the client says is passed on as it
+/// is, even where it is no text.
 pub(crate) fn take_cookie(headers: &mut HeaderMap, name: &str) -> Option<String> {
-    let is_ours = |pair: &&str| pair.split_once('=').is_some_and(|(key, _)| key.trim() == name);
-    let said = |value: &HeaderValue| {
-        value
-            .to_str()
-            .ok()?
-            .split(';')
-            .find(is_ours)
-            .and_then(|pair| pair.split_once('=').map(|(_, value)| value.trim().to_owned()))
+    let value_of = |pair: &[u8]| {
+        let at = pair.iter().position(|byte| *byte == b'=')?;
+        let ours = pair[..at].trim_ascii() == name.as_bytes();
+        ours.then(|| String::from_utf8_lossy(pair[at + 1..].trim_ascii()).into_owned())
     };
-    let found = headers.get_all(COOKIE).iter().find_map(said)?;
-    let values: Vec<HeaderValue> = headers.get_all(COOKIE).iter().cloned().collect();
+    let pairs = |value: &HeaderValue| -> Vec<Vec<u8>> {
+        value.as_bytes().split(|byte| *byte == b';').map(|pair| pair.trim_ascii().to_vec()).collect()
+    };
+    let all: Vec<HeaderValue> = headers.get_all(COOKIE).iter().cloned().collect();
+    let found = all.iter().flat_map(pairs).find_map(|pair| value_of(&pair))?;
     headers.remove(COOKIE);
-    for value in values {
-        let Ok(text) = value.to_str() else {
-            headers.append(COOKIE, value);
-            continue;
-        };
-        let rest: Vec<&str> = text.split(';').filter(|pair| !is_ours(pair)).map(str::trim).collect();
-        if let Ok(rest) = HeaderValue::try_from(rest.join("; "))
+    for value in all {
+        let mut rest = pairs(&value);
+        rest.retain(|pair| value_of(pair).is_none());
+        if let Ok(rest) = HeaderValue::from_bytes(&rest.join(&b"; "[..]))
             && !rest.is_empty()
         {
             headers.append(COOKIE, rest);

@@ -140,7 +140,8 @@ pub(super) fn mistakes(routes: &[Route]) -> Vec<Mistake> {
                 say(".per_client", what, "give at least 1, or leave the key out");
             }
             if rate.is_none() && at_once.is_none() && connections.is_none() {
-                let what = "neither rate nor open requests nor connections of a client are limited here".into();
+                let what =
+                    "neither rate nor open requests nor connections of a client are limited here".into();
                 say(".per_client", what, "give a `rate`, how many `at_once`, or how many `connections`");
             }
         }

@@ -39,7 +39,7 @@ pub use access_log::{AccessLogFormat, RouteAccessLog};
 pub use checks::{Check, Checks, Expect, StatusRange};
 pub use document::{Checked, Document};
 pub use error::{FileError, FileErrors};
-pub use limits::{RouteHeaders, RouteLimits, RoutePerClient, RouteQueue, RoutePace};
+pub use limits::{RouteHeaders, RouteLimits, RoutePace, RoutePerClient, RouteQueue};
 pub use passing::network;
 pub use processes::Process;
 pub use protocols::TargetProtocol;
