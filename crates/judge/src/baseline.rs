@@ -48,7 +48,7 @@ pub(crate) struct Baseline {
     requests: u64,
     errors: u64,
     client_errors: u64,
-    /// History's, too.
+    /// History's, too; it holds none of its own any more.
     latencies: Histogram,
 }
 
@@ -91,8 +91,8 @@ impl History {
 }
 
 impl Baseline {
-    pub(crate) fn new(history: History) -> Self {
-        let latencies = history.latencies.clone().capped(HISTORY);
+    pub(crate) fn new(mut history: History) -> Self {
+        let latencies = std::mem::take(&mut history.latencies).capped(HISTORY);
         Baseline { history, requests: 0, errors: 0, client_errors: 0, latencies }
     }
 

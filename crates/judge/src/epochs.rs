@@ -74,6 +74,7 @@ impl Judge {
             estimates: self.state.baseline.estimates(),
             margins_ppb: self.state.settings.margins_ppb.clone(),
         };
+        self.state.unconfirmed = false;
         self.drawn.push(Drawn::new(terms.clone()));
         self.sheet = Sheet { terms: terms.clone(), warming: self.state.warming };
         self.state.open.push(OpenEpoch { terms, counts: Counts::default(), blocks: Vec::new() });

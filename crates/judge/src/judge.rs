@@ -16,6 +16,8 @@ use crate::verdict::Failure;
 
 /// Beyond this an epoch that nobody closes counts no more.
 const FULL: u64 = 1 << 26;
+/// Requests between two looks at a failure that was not confirmed.
+const RECONSIDER: u64 = 64;
 
 /// Everything that a judge knows, to be written down and given to the next one.
 ///
@@ -31,6 +33,8 @@ pub struct State {
     pub(crate) latencies: Histogram,
     pub(crate) guard: Guard,
     pub(crate) failure: Option<Failure>,
+    /// Wealth is enough, and what else a failure needs is not there.
+    pub(crate) unconfirmed: bool,
     pub(crate) warming: bool,
     /// Outcomes that came after the failure, too late for their epoch, or found it full.
     pub(crate) uncounted: u64,
@@ -81,6 +85,7 @@ impl Judge {
             latencies: Histogram::default(),
             guard: Guard::default(),
             failure: None,
+            unconfirmed: false,
             warming: false,
             uncounted: 0,
         };
@@ -177,7 +182,7 @@ impl Judge {
                 self.tell(at, arm, class, n);
             }
         }
-        self.decide();
+        self.decide(true);
         self.failure()
     }
 
@@ -194,7 +199,7 @@ impl Judge {
             for arm in Arm::BOTH {
                 self.state.guard.add(arm, counts.requests(arm), counts.errors(arm), self.before_ppb);
             }
-            self.decide();
+            self.decide(true);
         } else {
             self.state.uncounted = self.state.uncounted.saturating_add(counts.total());
         }
@@ -238,7 +243,7 @@ impl Judge {
         self.tell(at, arm, class, n);
         // Only what the candidate does can make it worse.
         if arm == Arm::Candidate {
-            self.decide();
+            self.decide(class.failed() || class == Class::CLIENT_ERROR || class == Class::SLOWEST);
         }
     }
 
@@ -255,21 +260,28 @@ impl Judge {
 
     /// Says fail as soon as it is proven, for good.
     #[inline]
-    fn decide(&mut self) {
+    fn decide(&mut self, bad: bool) {
         let carried = &self.state.ledger.wealth;
         // A mean is never above its largest term: nearly always this is all that is looked at.
         if (0..EXPERTS).any(|expert| carried[expert] + self.sums[expert] >= self.needed)
             && self.state.failure.is_none()
         {
-            self.decide_exactly();
+            self.decide_exactly(bad);
         }
     }
 
+    /// Looks at everything that a failure needs. That takes as long as a hundred requests, so while wealth is enough and
+    /// the rest is not there (the split is wrong, say) it is looked at after bad outcomes, and
+    /// now and then.
     #[cold]
-    fn decide_exactly(&mut self) {
-        if nats(Ledger::ln_rollback(&self.wealth())) >= self.needed {
+    fn decide_exactly(&mut self, bad: bool) {
+        if nats(Ledger::ln_rollback(&self.wealth())) < self.needed {
+            return;
+        }
+        if bad || !self.state.unconfirmed || self.held.is_multiple_of(RECONSIDER) {
             let ledger = self.ledger();
             self.state.failure = ledger.failure(&self.sheet.terms, self.state.settings.alpha());
+            self.state.unconfirmed = self.state.failure.is_none();
         }
     }
 }
