@@ -1,0 +1,69 @@
+//! The same sum again, from what was written down.
+
+use crate::ledger::{Drawn, Epoch, Ledger};
+use crate::settings::Settings;
+use crate::verdict::Failure;
+
+/// What comes out when a release is judged again from its closed epochs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replayed {
+    /// Wealth and totals at the end.
+    pub ledger: Ledger,
+    /// The failure that is proven at the end, if one is.
+    pub failure: Option<Failure>,
+    /// Where this differs from what was written down, in words. Empty if nothing does.
+    pub differences: Vec<String>,
+}
+
+/// Judges a release again from its closed epochs, and compares with what was written down: the wealth after each of them,
+/// and whether it `failed`.
+///
+/// Every number comes out the same to the last bit, on any machine: the counts are integers, what they are multiplied
+/// with are integers, and those are made of the terms by the four basic operations alone. A difference means that the
+/// journal was changed, or that another version of the judge makes other bets of the same terms; it says which.
+pub fn replay(settings: &Settings, epochs: &[Epoch], failed: Option<&Failure>) -> Replayed {
+    let (mut ledger, mut failure) = (Ledger::default(), None);
+    let mut differences = Vec::new();
+    for (at, epoch) in epochs.iter().enumerate() {
+        let number = epoch.terms.epoch;
+        if number as usize != at {
+            differences.push(format!("epoch {at} is missing: the next one that is there is {number}"));
+        }
+        if epoch.terms.margins_ppb != settings.margins_ppb {
+            differences.push(format!("epoch {number} was bet on other margins than the release's settings"));
+        }
+        let drawn = Drawn::new(epoch.terms.clone());
+        let version = drawn.table.fingerprint() != epoch.fingerprint;
+        if version {
+            differences.push(format!(
+                "epoch {number} was bet by another version of the judge: the same terms give other bets"
+            ));
+        }
+        ledger.add(&drawn, &epoch.counts, &epoch.blocks);
+        if ledger != epoch.ledger {
+            let why = if version { "" } else { ": counts or wealth were changed after they were written" };
+            differences.push(format!("the wealth after epoch {number} comes out differently{why}"));
+        }
+        // What was told belongs to its epoch; what was not told may be proven by any.
+        if failure.is_none() && failed.is_none_or(|failed| failed.epoch == number) {
+            failure = ledger.failure(&epoch.terms, settings.alpha());
+        }
+    }
+    differences.extend(compared(failed, failure.as_ref()));
+    Replayed { ledger, failure, differences }
+}
+
+fn compared(failed: Option<&Failure>, failure: Option<&Failure>) -> Option<String> {
+    match (failed, failure) {
+        (Some(told), Some(found)) if told != found => {
+            Some(format!("the journal says \"{told}\", its counts say \"{found}\""))
+        }
+        (Some(_), None) => {
+            Some("the journal says that the candidate failed, and its counts do not prove it".into())
+        }
+        (None, Some(_)) => {
+            Some("the counts prove that the candidate failed, and the journal does not say so".into())
+        }
+        _ => None,
+    }
+}
