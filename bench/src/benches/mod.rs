@@ -19,6 +19,7 @@ mod proxy_overload;
 mod proxy_upgrade;
 mod release_time;
 mod releases;
+mod rises;
 mod rollback;
 mod scratch;
 mod server_idle;
