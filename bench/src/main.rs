@@ -38,9 +38,15 @@ enum Verb {
     /// The server behind the proxies that are measured: one answer to all
     #[command(hide = true)]
     Origin { body: usize },
+    /// The same for streams of HTTP/2 and calls of gRPC
+    #[command(hide = true)]
+    OriginH2,
     /// A server that answers nothing for so long
     #[command(hide = true)]
     Stall { seconds: u64 },
+    /// A server that works on so many requests at once, each for so long
+    #[command(hide = true)]
+    Worker { at_once: usize, ms: u64 },
     /// The relay that proxies are compared to
     #[command(hide = true)]
     Copy { target: std::net::SocketAddr },
@@ -53,7 +59,11 @@ fn main() -> ExitCode {
             benches::run(name, &benches::Setting { quick, cutover, repository }).map(|()| 0)
         }
         Verb::Origin { body } => benches::origin(body).map(|()| 0),
+        Verb::OriginH2 => benches::origin_h2().map(|()| 0),
         Verb::Stall { seconds } => benches::stall(seconds).map(|()| 0),
+        Verb::Worker { at_once, ms } => {
+            benches::worker(at_once, std::time::Duration::from_millis(ms)).map(|()| 0)
+        }
         Verb::Copy { target } => benches::copy(target).map(|()| 0),
         Verb::PipeEcho => benches::pipe_echo().map(|()| 0).map_err(anyhow::Error::from),
     };

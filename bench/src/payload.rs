@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use crate::grpc::Streamed;
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -52,6 +53,7 @@ impl Follower {
 pub(crate) enum Payload {
     Whole(Option<Bytes>),
     Drip(Drip),
+    Streamed(Streamed),
 }
 
 /// A known body in pieces, one each `pause`.
@@ -96,6 +98,7 @@ impl Body for Payload {
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match self.get_mut() {
             Payload::Whole(whole) => Poll::Ready(whole.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Payload::Streamed(streamed) => Pin::new(streamed).poll_frame(context),
             Payload::Drip(drip) => {
                 if drip.position == drip.length {
                     return Poll::Ready(None);
@@ -116,6 +119,7 @@ impl Body for Payload {
         match self {
             Payload::Whole(whole) => whole.is_none(),
             Payload::Drip(drip) => drip.position == drip.length,
+            Payload::Streamed(streamed) => streamed.is_end_stream(),
         }
     }
 
@@ -125,7 +129,7 @@ impl Body for Payload {
                 SizeHint::with_exact(whole.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
             Payload::Drip(drip) if drip.announced => SizeHint::with_exact(drip.length - drip.position),
-            Payload::Drip(_) => SizeHint::default(),
+            Payload::Drip(_) | Payload::Streamed(_) => SizeHint::default(),
         }
     }
 }

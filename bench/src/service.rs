@@ -8,6 +8,9 @@
 //! | `POST /upload` | takes the known body, says how long it was |
 //! | `GET /slow?bytes=N&ms=N&framing=length\|chunked` | the known body, dripped |
 //! | `GET /ws` | a WebSocket that echoes |
+//! | `POST /bench.Bench/Echo` | a call of gRPC: each message comes back, the status in trailers |
+//!
+//! It speaks HTTP/1.1, and HTTP/2 with prior knowledge.
 //!
 //! The environment chooses how it behaves: [`Settings::from_env`].
 
@@ -15,7 +18,6 @@ use std::convert::Infallible;
 use std::fs::{File, OpenOptions};
 use std::future::Future;
 use std::io::{self, Write};
-use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,10 +27,12 @@ use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use hyper::header::{CONNECTION, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
+use hyper::header::{
+    CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE,
+};
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -39,7 +43,10 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 
+use crate::grpc::{self, CALL};
 use crate::payload::{Follower, Payload};
+
+pub use crate::settings::Settings;
 
 /// The version that answered, in every answer.
 pub const VERSION_HEADER: &str = "x-version";
@@ -47,77 +54,6 @@ pub const VERSION_HEADER: &str = "x-version";
 pub const INTENDED_HEADER: &str = "x-intended";
 /// How long what is under way may take after the stop signal.
 const FINISH_LIMIT: Duration = Duration::from_secs(60);
-
-/// How a service behaves. Times are written `250ms`, `2s`, or as a number of milliseconds.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Settings {
-    /// `PORT`: where it listens, on loopback.
-    pub port: u16,
-    /// `VERSION`: what it says it is.
-    pub version: String,
-    /// `RECEIVED`: the file that ids are appended to; none: they are acknowledged all the same.
-    pub received: Option<PathBuf>,
-    /// `START_DELAY`: listens only after so long.
-    pub start_delay: Duration,
-    /// `HEALTH=500`: the status of `/health`; 200 by default.
-    pub health: Option<u16>,
-    /// `EXIT=now`: ends at once with exit code 3.
-    pub exit_now: bool,
-    /// `IGNORE_TERM=1`: ignores SIGTERM.
-    pub ignore_term: bool,
-    /// `WRONG_PORT=1`: listens on another port than it was told.
-    pub wrong_port: bool,
-    /// `FAIL_AFTER=n`: answers with an intended 500 after n requests, those for `/health` not counted.
-    pub fail_after: Option<u64>,
-    /// `LATENCY`: waits so long before each answer, those for `/health` excepted.
-    pub latency: Duration,
-    /// `TROUBLE=file`: what the file says, while it is there, for each request but those for `/health`: `fail` is
-    /// an intended 500, `eat` keeps another 4 MiB of memory for good. So a test chooses the moment.
-    pub trouble: Option<PathBuf>,
-}
-
-impl Settings {
-    /// Reads the settings from the environment.
-    pub fn from_env() -> io::Result<Self> {
-        Self::read(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
-    }
-
-    /// Reads the settings from anything that has named values.
-    pub fn read(value: impl Fn(&str) -> Option<String>) -> io::Result<Self> {
-        let flag = |name: &str| value(name).is_some_and(|value| value != "0");
-        Ok(Self {
-            port: number(&value, "PORT")?.unwrap_or(0),
-            version: value("VERSION").unwrap_or_else(|| "none".into()),
-            received: value("RECEIVED").map(PathBuf::from),
-            start_delay: span(&value, "START_DELAY")?,
-            health: number(&value, "HEALTH")?,
-            exit_now: value("EXIT").is_some_and(|value| value == "now"),
-            ignore_term: flag("IGNORE_TERM"),
-            wrong_port: flag("WRONG_PORT"),
-            fail_after: number(&value, "FAIL_AFTER")?,
-            latency: span(&value, "LATENCY")?,
-            trouble: value("TROUBLE").map(PathBuf::from),
-        })
-    }
-}
-
-fn number<T: std::str::FromStr>(value: impl Fn(&str) -> Option<String>, name: &str) -> io::Result<Option<T>> {
-    let Some(text) = value(name) else { return Ok(None) };
-    let wrong = |_| io::Error::new(io::ErrorKind::InvalidInput, format!("{name}={text} is not a number"));
-    text.parse().map(Some).map_err(wrong)
-}
-
-fn span(value: impl Fn(&str) -> Option<String>, name: &str) -> io::Result<Duration> {
-    let Some(text) = value(name) else { return Ok(Duration::ZERO) };
-    let (digits, unit_ms) = match (text.strip_suffix("ms"), text.strip_suffix('s')) {
-        (Some(digits), _) => (digits, 1),
-        (None, Some(digits)) => (digits, 1_000),
-        (None, None) => (text.as_str(), 1),
-    };
-    let wrong =
-        |_| io::Error::new(io::ErrorKind::InvalidInput, format!("{name}={text} is not a time such as 250ms"));
-    digits.parse::<u64>().map(|count| Duration::from_millis(count * unit_ms)).map_err(wrong)
-}
 
 /// Runs the service as the environment says, until SIGTERM; returns the exit code.
 pub fn run() -> io::Result<u8> {
@@ -208,6 +144,22 @@ async fn connection(service: Arc<Service>, stream: TcpStream) {
         let (service, give) = (service.clone(), give.clone());
         async move { Ok::<_, Infallible>(service.answer(request, &give).await) }
     });
+    let http2 = tokio::select! {
+        biased;
+        http2 = begins_http2(&stream) => http2,
+        // Nothing was asked.
+        () = told(&mut leaving) => return,
+    };
+    if http2 {
+        let http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        let mut served = pin!(http.serve_connection(TokioIo::new(stream), answers));
+        tokio::select! {
+            _ = &mut served => return,
+            () = told(&mut leaving) => served.as_mut().graceful_shutdown(),
+        }
+        let _ = served.await;
+        return;
+    }
     let http = hyper::server::conn::http1::Builder::new();
     let mut served = pin!(http.serve_connection(TokioIo::new(stream), answers).with_upgrades());
     tokio::select! {
@@ -220,6 +172,12 @@ async fn connection(service: Arc<Service>, stream: TcpStream) {
     if let Ok(upgrade) = upgraded.try_recv() {
         echo(upgrade, leaving).await;
     }
+}
+
+/// Waits for the first bytes; those of HTTP/2 are no request of HTTP/1.1.
+async fn begins_http2(stream: &TcpStream) -> bool {
+    let mut first = [0; 4];
+    stream.peek(&mut first).await.is_ok() && first.starts_with(b"PRI")
 }
 
 impl Service {
@@ -251,6 +209,11 @@ impl Service {
                 Ok(body) => self.receive(&body.to_bytes()),
                 Err(error) => self.reply(400, format!("truncated id: {error}\n")),
             },
+            (&Method::POST, CALL) => {
+                let mut reply = self.with(200, Payload::Streamed(grpc::echo(request.into_body())));
+                reply.headers_mut().insert(CONTENT_TYPE, grpc::CONTENT_TYPE);
+                reply
+            }
             (&Method::POST, "/upload") => self.upload(request.into_body()).await,
             (&Method::GET, "/slow") => {
                 let query = request.uri().query().unwrap_or_default();
@@ -360,32 +323,5 @@ async fn echo(upgrade: OnUpgrade, mut leaving: watch::Receiver<bool>) {
         if sent.is_err() {
             return;
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn settings_are_read_from_named_values() {
-        let values =
-            [("PORT", "81"), ("LATENCY", "5ms"), ("START_DELAY", "2s"), ("FAIL_AFTER", "7"), ("EXIT", "now")];
-        let value = |name: &str| {
-            values.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
-        };
-        let settings = Settings::read(value).unwrap();
-        let expected = Settings {
-            port: 81,
-            version: "none".into(),
-            latency: Duration::from_millis(5),
-            start_delay: Duration::from_secs(2),
-            fail_after: Some(7),
-            exit_now: true,
-            ..Settings::default()
-        };
-        assert_eq!(settings, expected);
-        let wrong = Settings::read(|name| (name == "LATENCY").then(|| "soon".into())).unwrap_err();
-        assert_eq!(wrong.to_string(), "LATENCY=soon is not a time such as 250ms");
     }
 }

@@ -4,16 +4,22 @@
 
 mod backwards;
 mod beside;
+mod certificate;
 mod first_run;
 mod haproxy;
 mod nginx;
 mod numbers;
 mod proxies;
+mod proxy_counting;
 mod proxy_cpu;
+mod proxy_h2;
+mod proxy_latency;
 mod proxy_memory;
+mod proxy_overload;
 mod proxy_upgrade;
 mod release_time;
 mod releases;
+mod rises;
 mod rollback;
 mod scratch;
 mod server_idle;
@@ -31,7 +37,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 pub(crate) use beside::echo as pipe_echo;
-pub(crate) use wire::{copy, origin, stall};
+pub(crate) use wire::{copy, origin, origin_h2, stall, worker};
 
 /// A benchmark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -48,6 +54,14 @@ pub(crate) enum Name {
     Rollback,
     /// Processor time of one proxied request, beside nginx, HAProxy, Caddy and a relay that copies
     ProxyCpu,
+    /// Processor time of counting and judging a request: the proxy beside itself, built without
+    ProxyCounting,
+    /// HTTP/2 streams and gRPC calls per second of processor time, beside nginx and HAProxy
+    ProxyH2,
+    /// What a proxied request waits longer, at half of the peers' peak, beside nginx, HAProxy and Caddy
+    ProxyLatency,
+    /// Three times as many requests as a service can take, beside HAProxy
+    ProxyOverload,
     /// What fails while the proxy is put in its own place again and again
     ProxyUpgrade,
     /// Memory with many idle connections, and with many requests that nobody answers
@@ -92,6 +106,10 @@ pub(crate) fn run(name: Name, setting: &Setting) -> Result<()> {
         Name::FirstRun => first_run::run(setting)?,
         Name::Rollback => rollback::run(setting)?,
         Name::ProxyCpu => runtime.block_on(proxy_cpu::run(setting))?,
+        Name::ProxyCounting => runtime.block_on(proxy_counting::run(setting))?,
+        Name::ProxyH2 => runtime.block_on(proxy_h2::run(setting))?,
+        Name::ProxyLatency => runtime.block_on(proxy_latency::run(setting))?,
+        Name::ProxyOverload => runtime.block_on(proxy_overload::run(setting))?,
         Name::ProxyUpgrade => runtime.block_on(proxy_upgrade::run(setting))?,
         Name::ProxyMemory => runtime.block_on(proxy_memory::run(setting))?,
         Name::ServerIdle => runtime.block_on(server_idle::run(setting))?,

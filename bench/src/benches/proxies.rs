@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use cutover_proxy::{Client, ServiceTable, WHOLE};
 use serde_json::json;
 
+use super::certificate::Certificate;
 use super::scratch::{Running, Scratch};
 use super::usage::Usage;
 use super::{Setting, wire};
@@ -17,6 +18,8 @@ use super::{Setting, wire};
 pub(super) struct Proxy {
     pub(super) name: &'static str,
     pub(super) address: SocketAddr,
+    /// Where it speaks TLS, if it does.
+    pub(super) secure: Option<SocketAddr>,
     /// Its first process.
     pid: u32,
     // They end with it.
@@ -25,6 +28,12 @@ pub(super) struct Proxy {
 }
 
 impl Proxy {
+    /// Returns a cutover that runs as a child of this program.
+    pub(super) fn of(address: SocketAddr, pid: u32, process: Running) -> Proxy {
+        let (secure, _process, _scratch) = (None, Some(process), None);
+        Proxy { name: "cutover", address, secure, pid, _process, _scratch }
+    }
+
     /// Returns the processor time that it has taken, all its processes together, in microseconds.
     pub(super) fn cpu_us(&self) -> Result<f64> {
         let mut sum = 0.0;
@@ -61,27 +70,47 @@ fn family(first: u32) -> Result<Vec<u32>> {
 }
 
 /// Starts cutover's proxy with a table as a release leaves it, and one thread for each of two cores.
-pub(super) async fn cutover(setting: &Setting, target: SocketAddr) -> Result<Proxy> {
+pub(super) async fn cutover(
+    setting: &Setting,
+    target: SocketAddr,
+    certificate: &Certificate,
+) -> Result<Proxy> {
     let mut scratch = Scratch::new(setting.cutover()?)?;
     let (client, address) = scratch.start_proxy().await?;
+    let secure = client.listen(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
+    let mut service = service(target)?;
+    service.tls = vec![certificate.route(secure)];
+    client.set("bench", 0, 1, &service).await?;
+    started(scratch, &client, address, Some(secure)).await
+}
+
+/// Returns the table of a service with one target, which takes everything.
+pub(super) fn service(target: SocketAddr) -> Result<ServiceTable> {
     let targets = json!([{ "instance": "target", "address": target, "ready": true }]);
     let tracks = json!([{ "revision": "r-1", "weight_bp": WHOLE, "targets": targets }]);
-    let service: ServiceTable = serde_json::from_value(json!({ "tracks": tracks }))?;
-    client.set("bench", 0, 1, &service).await?;
-    let holder = Client::hello(&client).await?.holder_pid.context("the proxy has a holder")?;
-    Ok(Proxy { name: "cutover", address, pid: holder, _process: None, _scratch: Some(scratch) })
+    Ok(serde_json::from_value(json!({ "tracks": tracks }))?)
+}
+
+/// Returns a cutover that was started and has its table.
+pub(super) async fn started(
+    scratch: Scratch,
+    client: &Client,
+    address: SocketAddr,
+    secure: Option<SocketAddr>,
+) -> Result<Proxy> {
+    let pid = client.hello().await?.holder_pid.context("the proxy has a holder")?;
+    Ok(Proxy { name: "cutover", address, secure, pid, _process: None, _scratch: Some(scratch) })
 }
 
 /// Starts the relay that copies bytes.
 pub(super) fn copy(target: SocketAddr) -> Result<Proxy> {
     let (running, pid, address) = wire::start(&["copy".into(), target.to_string()])?;
-    Ok(Proxy { name: "copy", address, pid, _process: Some(running), _scratch: None })
+    Ok(Proxy { name: "copy", address, secure: None, pid, _process: Some(running), _scratch: None })
 }
 
 /// A peer from a package.
 struct Peer {
     name: &'static str,
-    template: &'static str,
     config: &'static str,
     command: fn(&Path, &Path) -> Command,
 }
@@ -89,7 +118,6 @@ struct Peer {
 const PEERS: [Peer; 3] = [
     Peer {
         name: "nginx",
-        template: "nginx-proxy.conf",
         config: "nginx.conf",
         command: |folder, config| {
             let mut command = Command::new("nginx");
@@ -99,7 +127,6 @@ const PEERS: [Peer; 3] = [
     },
     Peer {
         name: "haproxy",
-        template: "haproxy-proxy.cfg",
         config: "haproxy.cfg",
         command: |_, config| {
             let mut command = Command::new("haproxy");
@@ -109,7 +136,6 @@ const PEERS: [Peer; 3] = [
     },
     Peer {
         name: "caddy",
-        template: "Caddyfile",
         config: "Caddyfile",
         command: |folder, config| {
             let mut command = Command::new("caddy");
@@ -122,32 +148,66 @@ const PEERS: [Peer; 3] = [
 ];
 
 /// Starts those of nginx, HAProxy and Caddy that are installed, and says which are not.
-pub(super) fn peers(folder: &Path, setting: &Setting, target: SocketAddr) -> Result<Vec<Proxy>> {
+pub(super) fn peers(
+    folder: &Path,
+    setting: &Setting,
+    target: SocketAddr,
+    certificate: &Certificate,
+) -> Result<Vec<Proxy>> {
+    configured(
+        &[("nginx", "nginx-proxy.conf"), ("haproxy", "haproxy-proxy.cfg"), ("caddy", "Caddyfile")],
+        folder,
+        setting,
+        &[
+            ("@TARGET@", target.to_string()),
+            ("@CERT@", certificate.cert.display().to_string()),
+            ("@KEY@", certificate.key.display().to_string()),
+            ("@PEM@", certificate.both.display().to_string()),
+        ],
+    )
+}
+
+/// Starts peers by configurations from `bench/peers`, in which `words` are filled in; says which are not installed.
+pub(super) fn configured(
+    wanted: &[(&str, &str)],
+    folder: &Path,
+    setting: &Setting,
+    words: &[(&str, String)],
+) -> Result<Vec<Proxy>> {
     let mut started = Vec::new();
-    for peer in PEERS {
-        match start(&peer, folder, &setting.repository, target)? {
+    for (name, template) in wanted {
+        let peer = PEERS.iter().find(|peer| peer.name == *name).context("a peer that is known")?;
+        let template = setting.repository.join("bench/peers").join(template);
+        match start(peer, &template, folder, words)? {
             Some(proxy) => started.push(proxy),
-            None => println!("{} is not installed: it is not measured", peer.name),
+            None => println!("{name} is not installed: it is not measured"),
         }
     }
     Ok(started)
 }
 
-fn start(peer: &Peer, folder: &Path, repository: &Path, target: SocketAddr) -> Result<Option<Proxy>> {
+fn start(peer: &Peer, template: &Path, folder: &Path, words: &[(&str, String)]) -> Result<Option<Proxy>> {
     let name = peer.name;
-    let template = repository.join("bench/peers").join(peer.template);
-    let template = std::fs::read_to_string(&template)
+    let mut text = std::fs::read_to_string(template)
         .with_context(|| format!("failed to read {}; name the repository", template.display()))?;
     let folder = folder.join(name);
     std::fs::create_dir_all(&folder)?;
-    let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    // Both held until both are known: they must differ.
+    let free = [TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?];
+    let [address, secure] = [free[0].local_addr()?, free[1].local_addr()?];
+    drop(free);
     // As root its workers would be somebody who cannot enter the scratch folder.
     let user = if rustix::process::getuid().is_root() { "user root;" } else { "" };
-    let text = template
-        .replace("@USER@", user)
-        .replace("@FOLDER@", &folder.display().to_string())
-        .replace("@LISTEN@", &address.to_string())
-        .replace("@TARGET@", &target.to_string());
+    let secured = text.contains("@SECURE@").then_some(secure);
+    let own = [
+        ("@USER@", user.to_owned()),
+        ("@FOLDER@", folder.display().to_string()),
+        ("@LISTEN@", address.to_string()),
+        ("@SECURE@", secure.to_string()),
+    ];
+    for (word, value) in own.iter().chain(words) {
+        text = text.replace(word, value);
+    }
     let config = folder.join(peer.config);
     std::fs::write(&config, text)?;
     let mut command = (peer.command)(&folder, &config);
@@ -162,10 +222,12 @@ fn start(peer: &Peer, folder: &Path, repository: &Path, target: SocketAddr) -> R
     let begun = Instant::now();
     while TcpStream::connect(address).is_err() {
         if let Some(status) = process.ended() {
-            bail!("{name} ended with {status}; its configuration: {}", config.display());
+            let text = std::fs::read_to_string(&config).unwrap_or_default();
+            bail!("{name} ended with {status}; its configuration:\n{text}");
         }
         ensure!(begun.elapsed() < Duration::from_secs(10), "{name} does not listen after 10 s");
         std::thread::sleep(Duration::from_millis(10));
     }
-    Ok(Some(Proxy { name: peer.name, address, pid, _process: Some(process), _scratch: None }))
+    let (_process, _scratch) = (Some(process), None);
+    Ok(Some(Proxy { name: peer.name, address, secure: secured, pid, _process, _scratch }))
 }

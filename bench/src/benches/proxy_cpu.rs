@@ -1,10 +1,12 @@
 //! What one proxied request costs: processor time of each proxy in the same run, round by round.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use serde_json::{Map, Value, json};
 
+use super::certificate::Certificate;
 use super::numbers::Samples;
 use super::proxies::{self, Proxy};
 use super::wire::clients::{Asking, Clients};
@@ -20,13 +22,18 @@ struct Case {
     name: &'static str,
     body: usize,
     asking: Asking,
+    tls: bool,
 }
 
 const fn case(name: &'static str, body: usize, connections: usize, anew: bool) -> Case {
-    Case { name, body, asking: Asking { connections, anew } }
+    Case { name, body, asking: Asking { connections, anew }, tls: false }
 }
 
-const CASES: [Case; 7] = [
+const fn tls(name: &'static str, body: usize, connections: usize, anew: bool) -> Case {
+    Case { tls: true, ..case(name, body, connections, anew) }
+}
+
+const CASES: [Case; 11] = [
     case("1 connection, 64 B", 64, 1, false),
     case("64 connections, 64 B", 64, 64, false),
     case("1,024 connections, 64 B", 64, 1024, false),
@@ -34,13 +41,17 @@ const CASES: [Case; 7] = [
     case("64 connections, 16 KiB", 16 << 10, 64, false),
     case("1,024 connections, 16 KiB", 16 << 10, 1024, false),
     case("64 clients, a connection each time, 64 B", 64, 64, true),
+    tls("TLS, 64 connections, 64 B", 64, 64, false),
+    tls("TLS, 1,024 connections, 64 B", 64, 1024, false),
+    tls("TLS, 64 connections, 16 KiB", 16 << 10, 64, false),
+    tls("TLS, 64 clients, a connection each time", 64, 64, true),
 ];
 
 /// How long and how often each is measured.
-struct Extent {
-    warm_up: u64,
-    window: Duration,
-    rounds: usize,
+pub(super) struct Extent {
+    pub(super) warm_up: u64,
+    pub(super) window: Duration,
+    pub(super) rounds: usize,
 }
 
 /// Microseconds of one request in one case: by proxy, the median over the rounds.
@@ -67,37 +78,49 @@ impl Row {
 
 pub(super) async fn run(setting: &Setting) -> Result<Outcome> {
     let extent = match setting.quick {
-        true => Extent { warm_up: 200, window: Duration::from_millis(400), rounds: 2 },
+        true => Extent { warm_up: 200, window: Duration::from_millis(250), rounds: 2 },
         false => Extent { warm_up: 2_000, window: Duration::from_secs(2), rounds: 5 },
     };
     let scratch = tempfile::Builder::new().prefix("cutover-bench-").tempdir()?;
+    let certificate = Certificate::make(scratch.path())?;
     let mut rows = Vec::new();
     for body in [64, 16 << 10] {
         let (_origin, _, target) = wire::start(&["origin".into(), body.to_string()])?;
-        let mut proxies = vec![proxies::cutover(setting, target).await?, proxies::copy(target)?];
-        proxies.extend(proxies::peers(&scratch.path().join(body.to_string()), setting, target)?);
+        let own = proxies::cutover(setting, target, &certificate).await?;
+        let mut proxies = vec![own, proxies::copy(target)?];
+        proxies.extend(proxies::peers(
+            &scratch.path().join(body.to_string()),
+            setting,
+            target,
+            &certificate,
+        )?);
         for case in CASES.iter().filter(|case| case.body == body) {
-            rows.push(measure(case, &proxies, &extent).await?);
+            rows.push(measure(case, &proxies, &certificate, &extent).await?);
         }
     }
     Ok(tell(&rows))
 }
 
-async fn measure(case: &Case, proxies: &[Proxy], extent: &Extent) -> Result<Row> {
+async fn measure(case: &Case, all: &[Proxy], certificate: &Certificate, extent: &Extent) -> Result<Row> {
+    let trust = case.tls.then(|| certificate.trust()).transpose()?;
+    // The relay copies bytes and knows no TLS.
+    let reached = |proxy: &Proxy| if case.tls { proxy.secure } else { Some(proxy.address) };
+    let proxies: Vec<(&Proxy, SocketAddr)> =
+        all.iter().filter_map(|proxy| Some((proxy, reached(proxy)?))).collect();
     let mut samples = vec![Samples::default(); proxies.len()];
     // By turns: what else the machine does meets all of them.
     for _ in 0..extent.rounds {
-        for (proxy, samples) in proxies.iter().zip(&mut samples) {
-            samples.add_us(per_request(case, proxy, extent).await?);
+        for ((proxy, address), samples) in proxies.iter().zip(&mut samples) {
+            let clients = Clients::start(*address, case.asking, trust.clone());
+            samples.add_us(per_request(case.name, proxy, clients, extent).await?);
         }
     }
-    let us = proxies.iter().zip(&samples).map(|(proxy, samples)| (proxy.name, samples.median()));
+    let us = proxies.iter().zip(&samples).map(|((proxy, _), samples)| (proxy.name, samples.median()));
     Ok(Row { name: case.name, us: us.collect() })
 }
 
 /// Returns microseconds of processor time per request.
-async fn per_request(case: &Case, proxy: &Proxy, extent: &Extent) -> Result<f64> {
-    let clients = Clients::start(proxy.address, case.asking);
+pub(super) async fn per_request(case: &str, proxy: &Proxy, clients: Clients, extent: &Extent) -> Result<f64> {
     let begun = Instant::now();
     while clients.done() < extent.warm_up && !clients.gave_up() && begun.elapsed() < extent.window * 10 {
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -105,8 +128,8 @@ async fn per_request(case: &Case, proxy: &Proxy, extent: &Extent) -> Result<f64>
     let (before, from) = (proxy.cpu_us()?, clients.done());
     tokio::time::sleep(extent.window).await;
     let (after, to) = (proxy.cpu_us()?, clients.done());
-    clients.stop().map_err(|error| error.context(format!("{} through {}", case.name, proxy.name)))?;
-    ensure!(to > from, "{} answered nothing in {:?}: {}", proxy.name, extent.window, case.name);
+    clients.stop().map_err(|error| error.context(format!("{case} through {}", proxy.name)))?;
+    ensure!(to > from, "{} answered nothing in {:?}: {case}", proxy.name, extent.window);
     Ok((after - before) / (to - from) as f64)
 }
 
@@ -117,7 +140,8 @@ fn tell(rows: &[Row]) -> Outcome {
     println!("\n  {:<42}{heads} {:>9} {:>9}", "µs of CPU per request", "by peers", "by copy");
     let shown = |ratio: Option<f64>| ratio.map_or("-".into(), |ratio| format!("{ratio:.2}"));
     for row in rows {
-        let cells: String = row.us.iter().map(|(_, us)| format!(" {us:>9.1}")).collect();
+        let cell = |us: Option<f64>| us.map_or("-".into(), |us| format!("{us:.1}"));
+        let cells: String = names.iter().map(|name| format!(" {:>9}", cell(row.of(name)))).collect();
         println!("  {:<42}{cells} {:>9} {:>9}", row.name, shown(row.by_peers()), shown(row.by_copy()));
     }
     let middle = |ratio: fn(&Row) -> Option<f64>| {

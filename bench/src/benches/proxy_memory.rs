@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::certificate::Certificate;
 use super::proxies::{self, Proxy};
 use super::{Outcome, Setting, wire};
 
@@ -60,8 +61,10 @@ pub(super) async fn run(setting: &Setting) -> Result<Outcome> {
 }
 
 async fn all(setting: &Setting, folder: &std::path::Path, target: SocketAddr) -> Result<Vec<Proxy>> {
-    let mut all = vec![proxies::cutover(setting, target).await?];
-    all.extend(proxies::peers(folder, setting, target)?);
+    std::fs::create_dir_all(folder)?;
+    let certificate = Certificate::make(folder)?;
+    let mut all = vec![proxies::cutover(setting, target, &certificate).await?];
+    all.extend(proxies::peers(folder, setting, target, &certificate)?);
     Ok(all)
 }
 

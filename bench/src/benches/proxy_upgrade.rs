@@ -16,7 +16,17 @@ use super::{Outcome, Setting, shifts};
 
 const GOAL: &str = "0 refused and 0 cut over 100 upgrades of the worker and 100 of the holder";
 /// What lasts ends well within the grace of an upgrade.
-const MIX: Mix = Mix { get_kept: 4, get_new: 2, post: 4, slow_upload: 2, slow_download: 2, websocket: 4 };
+const MIX: Mix = Mix {
+    get_kept: 4,
+    get_new: 2,
+    post: 4,
+    slow_upload: 2,
+    slow_download: 2,
+    websocket: 4,
+    http2: 0,
+    grpc: 0,
+    sticky: 0,
+};
 /// How long the next worker may take until it answers.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Between two upgrades: the load has to get somewhere.
@@ -29,8 +39,8 @@ pub(super) async fn run(setting: &Setting) -> Result<Outcome> {
     std::fs::write(&received, "")?;
     let (client, listen) = scratch.start_proxy().await?;
     let revisions = [Revision::start("s1", 2, &received)?, Revision::start("s2", 1, &received)?];
-    shifts::open(&client, &revisions).await?;
-    let mut options = Options::new(listen, shifts::HOST).mix(MIX).pace(Pace::PerSecond(1_000.0));
+    shifts::open(&client, &shifts::SHIFTS, &revisions).await?;
+    let mut options = Options::new(listen, shifts::SHIFTS.host).mix(MIX).pace(Pace::PerSecond(1_000.0));
     options.slow = Duration::from_millis(200);
     options.websocket_life = Duration::from_secs(2);
     let load = Load::start(options);

@@ -22,7 +22,17 @@ const GOAL: &str = "0 requests assigned to the candidate after the outcome that 
 /// So many failures decide: `guard.min_requests` of cutover, `error-limit` of HAProxy.
 const DECIDES: u64 = 20;
 const RATE: f64 = 600.0;
-const MIX: Mix = Mix { get_kept: 6, get_new: 2, post: 0, slow_upload: 0, slow_download: 0, websocket: 0 };
+const MIX: Mix = Mix {
+    get_kept: 6,
+    get_new: 2,
+    post: 0,
+    slow_upload: 0,
+    slow_download: 0,
+    websocket: 0,
+    http2: 0,
+    grpc: 0,
+    sticky: 0,
+};
 const ROLLED_BACK: i32 = 4;
 /// Requests over both revisions before a way back begins.
 const BEFORE: Duration = Duration::from_millis(150);

@@ -13,8 +13,18 @@ use tokio::task::JoinSet;
 use super::numbers::Samples;
 use super::services::Revision;
 
-pub(super) const SERVICE: &str = "shifts";
-pub(super) const HOST: &str = "shifts.test";
+/// A service whose traffic is moved, and how its targets are spoken to.
+pub(super) struct Routed {
+    pub(super) name: &'static str,
+    pub(super) host: &'static str,
+    protocol: TargetProtocol,
+}
+
+pub(super) const SHIFTS: Routed =
+    Routed { name: "shifts", host: "shifts.test", protocol: TargetProtocol::Http1 };
+pub(super) const STREAMS: Routed =
+    Routed { name: "streams", host: "streams.test", protocol: TargetProtocol::H2c };
+pub(super) const RISES: Routed = Routed { name: "rises", host: "rises.test", protocol: TargetProtocol::H2c };
 /// Slow requests last a sixth of it, so that a drain in time cuts none; WebSockets leave in its second half.
 const WINDOW: Duration = Duration::from_millis(1_200);
 /// Of so many shifts one waits for its drain; the others give the drained revision its weight back in the middle of it.
@@ -44,14 +54,15 @@ pub(super) struct Shifts {
 }
 
 /// Routes the service to the first revision.
-pub(super) async fn open(proxy: &Client, revisions: &[Revision; 2]) -> Result<()> {
-    proxy.set(SERVICE, 0, 1, &table(revisions, 0)).await?;
+pub(super) async fn open(proxy: &Client, routed: &Routed, revisions: &[Revision; 2]) -> Result<()> {
+    proxy.set(routed.name, 0, 1, &routed.table(revisions, 0)).await?;
     Ok(())
 }
 
 /// Makes so many shifts from one revision to the other and back.
 pub(super) async fn make(
     proxy: &Client,
+    routed: &Routed,
     revisions: &[Revision; 2],
     count: usize,
     load: &Load,
@@ -61,23 +72,23 @@ pub(super) async fn make(
     let worker = proxy.hello().await?.worker_pid;
     for number in 0..count {
         let (from, to) = (number % 2, 1 - number % 2);
-        let seen = proxy.observe_service(SERVICE).await?;
+        let seen = proxy.observe_service(routed.name).await?;
         ensure!(seen.worker_pid == worker, "the proxy's worker was replaced: its counters began anew");
-        let generation = seen.services.get(SERVICE).context("the service is routed")?.table.generation;
+        let generation = seen.services.get(routed.name).context("the service is routed")?.table.generation;
         load.expect_version(None);
         let begun = Instant::now();
-        let reply = proxy.set(SERVICE, generation, 1, &table(revisions, to)).await?;
+        let reply = proxy.set(routed.name, generation, 1, &routed.table(revisions, to)).await?;
         shifts.called.add(begun.elapsed());
         load.expect_version(Some(revisions[to].version));
-        let at_once = claimed(&proxy.observe_service(SERVICE).await?, revisions[from].version);
+        let at_once = claimed(routed, &proxy.observe_service(routed.name).await?, revisions[from].version);
         ensure!(reply.changed, "shift {number} changed nothing");
         shifts.made += 1;
         shifts.acknowledged.add(Duration::from_nanos(reply.acknowledged_ns));
         shifts.persisted.add(Duration::from_nanos(reply.persisted_ns));
         let beyond_disk = reply.acknowledged_ns.saturating_sub(reply.persisted_ns);
         shifts.beyond_disk.add(Duration::from_nanos(beyond_disk));
-        let (client, version) = (proxy.clone(), revisions[from].version);
-        let drain = async move { client.drain(SERVICE, version, WINDOW).await };
+        let (client, name, version) = (proxy.clone(), routed.name, revisions[from].version);
+        let drain = async move { client.drain(name, version, WINDOW).await };
         shifts.drains += 1;
         if number % WAITS == 0 {
             let begun = Instant::now();
@@ -90,7 +101,7 @@ pub(super) async fn make(
         while let Some(done) = drains.try_join_next() {
             shifts.count_cancelled(done?)?;
         }
-        let later = claimed(&proxy.observe_service(SERVICE).await?, revisions[from].version);
+        let later = claimed(routed, &proxy.observe_service(routed.name).await?, revisions[from].version);
         shifts.claimed_after += later - at_once;
     }
     load.expect_version(None);
@@ -119,21 +130,24 @@ impl Shifts {
 }
 
 /// Returns how many requests were given to a revision, by whatever arm.
-fn claimed(seen: &Observation, revision: &str) -> u64 {
-    let arms = seen.services.get(SERVICE).map(|service| service.arms.as_slice()).unwrap_or_default();
+fn claimed(routed: &Routed, seen: &Observation, revision: &str) -> u64 {
+    let arms = seen.services.get(routed.name).map(|service| service.arms.as_slice()).unwrap_or_default();
     arms.iter().filter(|arm| arm.revision == revision).map(|arm| arm.counts.claimed).sum()
 }
 
-fn table(revisions: &[Revision; 2], active: usize) -> ServiceTable {
-    let track = |(index, revision): (usize, &Revision)| Track {
-        revision: revision.version.into(),
-        weight_bp: if index == active { WHOLE } else { 0 },
-        targets: targets(revision),
-        protocol: TargetProtocol::Http1,
-        checks: None,
-    };
-    let tracks = revisions.iter().enumerate().map(track).collect();
-    ServiceTable { hosts: vec![HOST.into()], tracks, ..ServiceTable::default() }
+impl Routed {
+    /// Returns the table in which one of the revisions has all traffic.
+    pub(super) fn table(&self, revisions: &[Revision; 2], active: usize) -> ServiceTable {
+        let track = |(index, revision): (usize, &Revision)| Track {
+            revision: revision.version.into(),
+            weight_bp: if index == active { WHOLE } else { 0 },
+            targets: targets(revision),
+            protocol: self.protocol,
+            checks: None,
+        };
+        let tracks = revisions.iter().enumerate().map(track).collect();
+        ServiceTable { hosts: vec![self.host.into()], tracks, ..ServiceTable::default() }
+    }
 }
 
 fn targets(revision: &Revision) -> Vec<Target> {

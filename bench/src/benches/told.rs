@@ -6,9 +6,11 @@ use serde_json::{Map, Value, json};
 use super::Outcome;
 use super::numbers::{Samples, Spread};
 use super::releases::Releases;
+use super::rises::Rises;
 use super::shifts::Shifts;
 
-const GOAL: &str = "0 requests failed, over shifts and over releases of each strategy; 0 claimed for the old revision, or \
+const GOAL: &str = "0 requests failed, over shifts and over releases of each strategy, with HTTP/2, calls of gRPC, clients \
+                    with seats (none moved back) and copies for the candidate too; 0 claimed for the old revision, or \
                     answered by it, after a shift's acknowledgement; acknowledgement p99 <= 5 ms as the client sees it";
 const ACKNOWLEDGED_US: f64 = 5_000.0;
 
@@ -29,6 +31,10 @@ pub(super) struct Beside {
 pub(super) struct Told {
     pub(super) shifts: Shifts,
     pub(super) over_shifts: Report,
+    /// Under streams of HTTP/2 and calls of gRPC.
+    pub(super) streams: (Shifts, Report),
+    /// Under clients with seats, and with copies for the candidate.
+    pub(super) rises: (Rises, Report),
     pub(super) releases: Vec<OfStrategy>,
     pub(super) beside: Beside,
     pub(super) nginx: Option<(Samples, Report)>,
@@ -49,6 +55,8 @@ impl Told {
         let failed: u64 = own.iter().map(|report| report.failed()).sum();
         let strays: u64 = own.iter().map(|report| report.strays).sum();
         let wrong: usize = self.releases.iter().map(|of| of.releases.wrong.len()).sum();
+        let claimed_after = self.shifts.claimed_after + self.streams.0.claimed_after;
+        let rises = &self.rises.0;
         let called = self.shifts.called.spread();
         let pipe = self.beside.pipe.spread();
         let by_strategy: Map<String, Value> =
@@ -61,14 +69,20 @@ impl Told {
                 "shifts": self.shifts.made,
                 "releases": self.releases.iter().map(|of| of.releases.made).sum::<usize>(),
                 "releases_failed": wrong,
-                "claimed_after": self.shifts.claimed_after,
+                "claimed_after": claimed_after,
+                "shifts_under_streams": self.streams.0.made,
+                "rises": rises.made,
+                "copies_compared": rises.compared,
+                "copies_differ": rises.differ,
                 "answered_by_old_after": strays,
-                "cut_by_drains": self.shifts.cut,
+                "cut_by_drains": self.shifts.cut + self.streams.0.cut + rises.cut,
                 "shift_called": called,
                 "shift_acknowledged": self.shifts.acknowledged.spread(),
                 "shift_persisted": self.shifts.persisted.spread(),
                 "shift_beyond_disk": self.shifts.beyond_disk.spread(),
                 "over_shifts": by_kind(&self.over_shifts),
+                "over_streams": by_kind(&self.streams.1),
+                "over_rises": by_kind(&self.rises.1),
                 "by_strategy": by_strategy,
             }),
             peers: json!({
@@ -79,7 +93,9 @@ impl Told {
             ratio: (pipe.p99_us > 0.0).then(|| (called.p99_us / pipe.p99_us * 100.0).round() / 100.0),
             goal: GOAL,
             holds: failed == 0
-                && self.shifts.claimed_after == 0
+                && claimed_after == 0
+                && rises.compared > 0
+                && rises.differ == 0
                 && strays == 0
                 && wrong == 0
                 && called.p99_us <= ACKNOWLEDGED_US,
@@ -88,11 +104,14 @@ impl Told {
 
     /// The loads over cutover.
     fn own(&self) -> impl Iterator<Item = &Report> {
-        std::iter::once(&self.over_shifts).chain(self.releases.iter().map(|of| &of.report))
+        [&self.over_shifts, &self.streams.1, &self.rises.1]
+            .into_iter()
+            .chain(self.releases.iter().map(|of| &of.report))
     }
 
     fn reports(&self) -> Vec<(&'static str, &Report)> {
-        let mut all = vec![("shifts", &self.over_shifts)];
+        let mut all =
+            vec![("shifts", &self.over_shifts), ("streams", &self.streams.1), ("rises", &self.rises.1)];
         all.extend(self.releases.iter().map(|of| (of.name, &of.report)));
         all.extend(self.nginx.iter().map(|(_, report)| ("nginx reload", report)));
         all
@@ -130,6 +149,9 @@ impl Told {
         if let Some((took, _)) = &self.nginx {
             println!("{}", took.spread().row("peer: nginx -s reload returns"));
         }
+        let (streams, rises) = (&self.streams.0, &self.rises.0);
+        let label = format!("{} shifts under HTTP/2 and gRPC, as seen", streams.made);
+        println!("{}", streams.called.spread().row(&label));
         println!("{}", shifts.drained.spread().row("drain of the old revision (window 1.2 s)"));
         for OfStrategy { name, releases, .. } in &self.releases {
             println!("{}", releases.took.spread().row(&format!("cutover deploy, 2 instances, {name}")));
@@ -139,6 +161,17 @@ impl Told {
             "claimed for the old revision after the acknowledgement: {}; drains {}, of which run to their end {}, requests \
              they cut {}, WebSockets they closed {}",
             shifts.claimed_after, shifts.drains, shifts.drains_finished, shifts.cut, shifts.websockets_closed
+        );
+        println!(
+            "under HTTP/2 and gRPC: claimed after the acknowledgement {}, cut {}; over {} rises of a candidate: copies {}, \
+             compared {}, with another status {}, cut {}",
+            streams.claimed_after,
+            streams.cut,
+            rises.made,
+            rises.copies,
+            rises.compared,
+            rises.differ,
+            rises.cut
         );
     }
 }

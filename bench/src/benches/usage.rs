@@ -1,6 +1,7 @@
 //! What a process takes from the machine, as /proc shows it.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -18,9 +19,11 @@ pub(super) struct Usage {
 }
 
 impl Usage {
-    /// Reads the processor time alone.
+    /// Reads the processor time of the threads that live now: to the microsecond where the kernel says it so, else a clock
+    /// tick exact.
     pub(super) fn cpu_of(pid: u32) -> Result<f64> {
-        cpu_us(&stat(pid)?)
+        let threads: Vec<f64> = tasks(pid).filter_map(|task| run_us(&task)).collect();
+        if threads.is_empty() { cpu_us(&stat(pid)?) } else { Ok(threads.iter().sum()) }
     }
 
     /// Reads it.
@@ -63,12 +66,23 @@ fn named(text: &str, key: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-fn wakes(pid: u32) -> u64 {
+/// Returns the folders of a process' threads.
+fn tasks(pid: u32) -> impl Iterator<Item = PathBuf> {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let of = |entry: fs::DirEntry| {
-        named(&fs::read_to_string(entry.path().join("status")).ok()?, "voluntary_ctxt_switches:")
-    };
-    threads.filter_map(of).sum()
+    threads.map(|entry| entry.path())
+}
+
+/// Returns how long a thread has run.
+fn run_us(task: &Path) -> Option<f64> {
+    let text = fs::read_to_string(task.join("schedstat")).ok()?;
+    let run_ns: u64 = text.split_whitespace().next()?.parse().ok()?;
+    Some(run_ns as f64 / 1e3)
+}
+
+fn wakes(pid: u32) -> u64 {
+    let of =
+        |task: PathBuf| named(&fs::read_to_string(task.join("status")).ok()?, "voluntary_ctxt_switches:");
+    tasks(pid).filter_map(of).sum()
 }
 
 #[cfg(test)]
@@ -80,5 +94,7 @@ mod tests {
         let usage = Usage::of(std::process::id()).unwrap();
         assert!(usage.rss_mib >= usage.pss_mib && usage.pss_mib > 0.1, "{usage:?}");
         assert!(usage.threads >= 1, "{usage:?}");
+        // Other threads of this program may have ended since.
+        assert!(Usage::cpu_of(std::process::id()).unwrap() > 0.0);
     }
 }

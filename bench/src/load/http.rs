@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use super::report::{Answer, Kind, Trouble};
+use super::seat::Seat;
 use super::shared::Shared;
 use crate::payload::{Follower, Payload};
 use crate::service::{INTENDED_HEADER, VERSION_HEADER};
@@ -27,18 +28,19 @@ pub(crate) struct HttpClient {
     number: usize,
     turn: u64,
     kept: Option<SendRequest<Payload>>,
+    seat: Seat,
 }
 
 impl HttpClient {
     pub(crate) fn new(shared: Arc<Shared>, kind: Kind, number: usize) -> Self {
-        Self { shared, kind, number, turn: number as u64, kept: None }
+        Self { shared, kind, number, turn: number as u64, kept: None, seat: Seat::default() }
     }
 
     /// Sends until the load is over.
     pub(crate) async fn run(mut self) {
         let interval = match self.kind {
-            Kind::GetKept | Kind::GetNew | Kind::Post => self.shared.interval(),
-            Kind::SlowUpload | Kind::SlowDownload | Kind::WebSocket => None,
+            Kind::GetKept | Kind::GetNew | Kind::Post | Kind::Sticky => self.shared.interval(),
+            _ => None,
         };
         // Clients begin spread over one interval, not all at once.
         let spread = interval.unwrap_or(Duration::ZERO).mul_f64(fastrand::f64());
@@ -67,7 +69,7 @@ impl HttpClient {
         let announced = self.turn.is_multiple_of(2);
         let slow = self.shared.options.slow;
         match self.kind {
-            Kind::GetKept | Kind::GetNew => {
+            Kind::GetKept | Kind::GetNew | Kind::Sticky => {
                 let (answer, body) = self.whole("GET", "/", Bytes::new().into()).await?;
                 if !answer.intended_error {
                     same(&body, format!("{}\n", answer.version).as_bytes())?;
@@ -95,7 +97,9 @@ impl HttpClient {
                 let path = format!("/slow?bytes={DOWNLOAD_BYTES}&ms={}&framing={framing}", slow.as_millis());
                 self.download(&path).await
             }
-            Kind::WebSocket => unreachable!("WebSockets have a client of their own"),
+            Kind::WebSocket | Kind::Http2 | Kind::Grpc => {
+                unreachable!("{:?} has a client of its own", self.kind)
+            }
         }
     }
 
@@ -132,9 +136,14 @@ impl HttpClient {
     }
 
     fn keep(&mut self, sender: SendRequest<Payload>) {
-        if self.kind != Kind::GetNew {
+        if !self.anew() {
             self.kept = Some(sender);
         }
+    }
+
+    /// Tells whether each request has a connection of its own.
+    fn anew(&self) -> bool {
+        self.kind == Kind::GetNew || (self.kind == Kind::Sticky && self.number.is_multiple_of(2))
     }
 
     async fn exchange(
@@ -145,13 +154,18 @@ impl HttpClient {
     ) -> Result<(Answer, Response<Incoming>, SendRequest<Payload>), Trouble> {
         let host = &self.shared.options.host;
         let mut request = Request::builder().method(method).uri(path).header("host", host);
-        if self.kind == Kind::GetNew {
+        if self.anew() {
             request = request.header("connection", "close");
+        }
+        if let (Kind::Sticky, Some(cookie)) = (self.kind, self.seat.cookie()) {
+            request = request.header("cookie", cookie);
         }
         let request =
             request.body(body).map_err(|error| format!("the load's own request is wrong: {error}"))?;
         let (response, sender) = self.send(request).await?;
-        Ok((judge(&response)?, response, sender))
+        let answer = judge(&response)?;
+        self.seat.learn(&response, &answer.version)?;
+        Ok((answer, response, sender))
     }
 
     /// Sends on the kept connection, or on a new one where there is none or it was closed while idle.
@@ -210,7 +224,7 @@ pub(super) fn judge<T>(response: &Response<T>) -> Result<Answer, Trouble> {
     }
 }
 
-fn same(body: &[u8], expected: &[u8]) -> Result<(), String> {
+pub(super) fn same(body: &[u8], expected: &[u8]) -> Result<(), String> {
     if body == expected {
         return Ok(());
     }
@@ -218,7 +232,7 @@ fn same(body: &[u8], expected: &[u8]) -> Result<(), String> {
     Err(format!("wrong body: {seen:?} instead of {:?}", String::from_utf8_lossy(expected)))
 }
 
-fn truncated(error: &hyper::Error) -> Trouble {
+pub(super) fn truncated(error: &hyper::Error) -> Trouble {
     format!("truncated body: {}", chain(error)).into()
 }
 

@@ -18,7 +18,9 @@
 
 mod http;
 mod report;
+mod seat;
 mod shared;
+mod streams;
 mod websocket;
 
 use std::net::SocketAddr;
@@ -32,6 +34,7 @@ pub use report::{Answered, Failure, Kind, KindReport, Receipts, Report, VersionS
 
 use http::HttpClient;
 use shared::Shared;
+use streams::StreamClient;
 use websocket::WebSocketClient;
 
 /// How many clients of each kind run at once.
@@ -49,12 +52,27 @@ pub struct Mix {
     pub slow_download: usize,
     /// WebSockets that live for a while and are echoed to.
     pub websocket: usize,
+    /// GETs in streams of a kept connection of HTTP/2; the address must speak it with prior knowledge.
+    pub http2: usize,
+    /// Calls of gRPC whose messages come back one by one; the service, too, must be spoken to in HTTP/2.
+    pub grpc: usize,
+    /// GETs with the cookie that the answer before has set, half of them on a new connection each.
+    pub sticky: usize,
 }
 
 impl Mix {
-    /// Returns one or two clients of every kind.
+    /// Returns one or two clients of every kind of HTTP/1.1.
     pub fn small() -> Self {
-        Self { get_kept: 2, get_new: 2, post: 2, slow_upload: 1, slow_download: 1, websocket: 2 }
+        let slow = 1;
+        Self {
+            get_kept: 2,
+            get_new: 2,
+            post: 2,
+            slow_upload: slow,
+            slow_download: slow,
+            websocket: 2,
+            ..Self::default()
+        }
     }
 
     fn count(&self, kind: Kind) -> usize {
@@ -65,6 +83,9 @@ impl Mix {
             Kind::SlowUpload => self.slow_upload,
             Kind::SlowDownload => self.slow_download,
             Kind::WebSocket => self.websocket,
+            Kind::Http2 => self.http2,
+            Kind::Grpc => self.grpc,
+            Kind::Sticky => self.sticky,
         }
     }
 }
@@ -74,7 +95,7 @@ impl Mix {
 pub enum Pace {
     /// Each client sends again as soon as it was answered.
     Closed,
-    /// At most so many GETs and POSTs per second, all clients together; the slow kinds set their own pace.
+    /// At most so many GETs and POSTs per second, all clients together; the slow kinds and calls set their own pace.
     PerSecond(f64),
 }
 
@@ -230,6 +251,9 @@ fn run(shared: &Arc<Shared>) {
             for number in 0..shared.options.mix.count(kind) {
                 match kind {
                     Kind::WebSocket => clients.spawn(WebSocketClient::new(shared.clone(), number).run()),
+                    Kind::Http2 | Kind::Grpc => {
+                        clients.spawn(StreamClient::new(shared.clone(), kind, number).run())
+                    }
                     _ => clients.spawn(HttpClient::new(shared.clone(), kind, number).run()),
                 };
             }

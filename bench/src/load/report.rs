@@ -29,12 +29,27 @@ pub enum Kind {
     /// A WebSocket, from its connection to its end.
     #[serde(rename = "websocket")]
     WebSocket,
+    /// A GET in a stream of HTTP/2.
+    Http2,
+    /// A call of gRPC, from its first message to its status.
+    Grpc,
+    /// A GET with a cookie; a client that is moved back has failed.
+    Sticky,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Kind; 6] =
-        [Kind::GetKept, Kind::GetNew, Kind::Post, Kind::SlowUpload, Kind::SlowDownload, Kind::WebSocket];
+    pub const ALL: [Kind; 9] = [
+        Kind::GetKept,
+        Kind::GetNew,
+        Kind::Post,
+        Kind::SlowUpload,
+        Kind::SlowDownload,
+        Kind::WebSocket,
+        Kind::Http2,
+        Kind::Grpc,
+        Kind::Sticky,
+    ];
 
     /// Returns the kind's name.
     pub fn name(self) -> &'static str {
@@ -45,6 +60,9 @@ impl Kind {
             Kind::SlowUpload => "slow_upload",
             Kind::SlowDownload => "slow_download",
             Kind::WebSocket => "websocket",
+            Kind::Http2 => "http2",
+            Kind::Grpc => "grpc",
+            Kind::Sticky => "sticky",
         }
     }
 }

@@ -164,7 +164,7 @@ impl Shared {
     /// Returns the time between two requests of one client; none: no pause at all.
     pub(crate) fn interval(&self) -> Option<Duration> {
         let mix = &self.options.mix;
-        let clients = (mix.get_kept + mix.get_new + mix.post) as f64;
+        let clients = (mix.get_kept + mix.get_new + mix.post + mix.http2 + mix.sticky) as f64;
         match self.options.pace {
             Pace::Closed => None,
             Pace::PerSecond(rate) => Some(Duration::from_secs_f64(clients / rate.max(0.001))),

@@ -22,7 +22,8 @@ async fn a_good_service_fails_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("received");
     let service = Running::start("v1", Some(&file), None).await;
-    let mut report = run(options(service.address, Mix::small(), 600)).await;
+    let mut report =
+        run(options(service.address, Mix { http2: 2, grpc: 2, sticky: 2, ..Mix::small() }, 600)).await;
     assert_eq!((report.sent(), report.failed()), (600, 0), "{report}");
     let receipts = report.check_received(&[&file]).unwrap();
     assert_eq!(receipts, Receipts { received: report.kind(Kind::Post).sent, ..Receipts::default() });
@@ -219,4 +220,31 @@ async fn another_version_than_expected_is_a_stray() {
     assert!(report.strays > 10 && report.failed() == 0, "{} strays, {report}", report.strays);
     assert!(report.stray_texts[0].contains("get_kept answered by v1, when v2 had taken over"));
     service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_is_moved_back_fails() {
+    let turn = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let moved = handled(move |mut stream| {
+        let turn = turn.clone();
+        async move {
+            let (mut request, mut cookie) = (vec![0; 64 << 10], "set-cookie: seat=1; HttpOnly\r\n");
+            let read = stream.read(&mut request).await.unwrap();
+            // Moved on at the third request, back at the fifth.
+            let asked = turn.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            let version = if (2..4).contains(&asked) { "v2" } else { "v1" };
+            if asked > 0 {
+                assert!(String::from_utf8_lossy(&request[..read]).contains("cookie: seat=1\r\n"));
+                cookie = "";
+            }
+            let head = format!("HTTP/1.1 200 OK\r\nx-version: {version}\r\n{cookie}");
+            let answer = format!("{head}connection: close\r\ncontent-length: 3\r\n\r\n{version}\n");
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    })
+    .await;
+    let report = run(options(moved, only(Kind::Sticky), 5)).await;
+    let counts = report.kind(Kind::Sticky);
+    assert_eq!((counts.sent, counts.failed), (5, 1), "{report}");
+    assert_eq!(counts.failures[0].text, "moved back to v1, after v1, v2");
 }

@@ -75,6 +75,9 @@ pub(super) fn only(kind: Kind) -> Mix {
         Kind::SlowUpload => &mut mix.slow_upload,
         Kind::SlowDownload => &mut mix.slow_download,
         Kind::WebSocket => &mut mix.websocket,
+        Kind::Http2 => &mut mix.http2,
+        Kind::Grpc => &mut mix.grpc,
+        Kind::Sticky => &mut mix.sticky,
     };
     *count = 1;
     mix

@@ -7,6 +7,7 @@ mod suite {
     mod assets;
     mod balance;
     mod boot;
+    mod clients;
     mod compat;
     mod control;
     mod curl;

@@ -140,6 +140,7 @@ fn ten_times_the_traffic_in_the_middle_of_a_release() {
         slow_upload: small.slow_upload * 10,
         slow_download: small.slow_download * 10,
         websocket: small.websocket * 10,
+        ..small
     };
     let mut spike = Options::new(scratch.address, "shop.localhost").mix(mix).pace(Pace::PerSecond(1_500.0));
     // Whoever is late on a busy machine is late, not lost.

@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use super::end_of_head;
+use crate::benches::certificate::Trust;
 
 /// How clients ask.
 #[derive(Debug, Clone, Copy)]
@@ -29,12 +30,12 @@ pub(in crate::benches) struct Clients {
 
 impl Clients {
     /// Starts them.
-    pub(in crate::benches) fn start(address: SocketAddr, asking: Asking) -> Clients {
+    pub(in crate::benches) fn start(address: SocketAddr, asking: Asking, trust: Option<Trust>) -> Clients {
         let (done, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
         let (counted, stopped) = (done.clone(), stop.clone());
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(ask_all(address, asking, counted, stopped))
+            runtime.block_on(ask_all(address, asking, trust, counted, stopped))
         });
         Clients { done, stop, thread }
     }
@@ -59,13 +60,15 @@ impl Clients {
 async fn ask_all(
     address: SocketAddr,
     asking: Asking,
+    trust: Option<Trust>,
     done: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
 ) -> Result<()> {
     let local = tokio::task::LocalSet::new();
     let mut clients = JoinSet::new();
     for _ in 0..asking.connections {
-        clients.spawn_local_on(ask(address, asking.anew, done.clone(), stop.clone()), &local);
+        let client = ask(address, asking.anew, trust.clone(), done.clone(), stop.clone());
+        clients.spawn_local_on(client, &local);
     }
     local
         .run_until(async {
@@ -77,7 +80,28 @@ async fn ask_all(
         .await
 }
 
-async fn ask(address: SocketAddr, anew: bool, done: Arc<AtomicU64>, stop: Arc<AtomicBool>) -> Result<()> {
+/// A connection, with TLS or without.
+trait Stream: AsyncRead + AsyncWrite + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}
+
+async fn connect(address: SocketAddr, trust: Option<&Trust>) -> Result<Box<dyn Stream>> {
+    let stream = TcpStream::connect(address).await.context("a connection was refused")?;
+    stream.set_nodelay(true)?;
+    Ok(match trust {
+        None => Box::new(stream),
+        Some(Trust { connector, host }) => {
+            Box::new(connector.connect(host.clone(), stream).await.context("a handshake failed")?)
+        }
+    })
+}
+
+async fn ask(
+    address: SocketAddr,
+    anew: bool,
+    trust: Option<Trust>,
+    done: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+) -> Result<()> {
     let close = if anew { "connection: close\r\n" } else { "" };
     let request =
         format!("GET /some/path?query=1 HTTP/1.1\r\nhost: bench.test\r\naccept: */*\r\n{close}\r\n");
@@ -86,14 +110,11 @@ async fn ask(address: SocketAddr, anew: bool, done: Arc<AtomicU64>, stop: Arc<At
     while !stop.load(Ordering::Relaxed) {
         let mut stream = match kept.take() {
             Some(stream) => stream,
-            None => {
-                let stream = TcpStream::connect(address).await.context("a connection was refused")?;
-                stream.set_nodelay(true)?;
-                stream
-            }
+            None => connect(address, trust.as_ref()).await?,
         };
         stream.write_all(request.as_bytes()).await.context("a connection was cut")?;
-        read_answer(&mut stream, &mut bytes).await?;
+        stream.flush().await.context("a connection was cut")?;
+        read_answer(&mut *stream, &mut bytes).await?;
         done.fetch_add(1, Ordering::Relaxed);
         if !anew {
             kept = Some(stream);
@@ -102,7 +123,7 @@ async fn ask(address: SocketAddr, anew: bool, done: Arc<AtomicU64>, stop: Arc<At
     Ok(())
 }
 
-async fn read_answer(stream: &mut TcpStream, bytes: &mut Vec<u8>) -> Result<()> {
+async fn read_answer(stream: &mut dyn Stream, bytes: &mut Vec<u8>) -> Result<()> {
     bytes.clear();
     let mut whole = None;
     while whole.is_none_or(|whole| bytes.len() < whole) {

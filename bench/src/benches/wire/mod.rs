@@ -3,8 +3,11 @@
 
 pub(super) mod clients;
 mod copy;
+pub(super) mod open_loop;
 mod origin;
+pub(super) mod origin_h2;
 mod stall;
+mod worker;
 
 use std::io;
 use std::process::{Child, Command, Stdio};
@@ -14,7 +17,9 @@ use anyhow::{Context, Result};
 
 pub(crate) use copy::run as copy;
 pub(crate) use origin::run as origin;
+pub(crate) use origin_h2::run as origin_h2;
 pub(crate) use stall::run as stall;
+pub(crate) use worker::run as worker;
 
 use super::scratch::Running;
 

@@ -1,0 +1,105 @@
+//! What a proxy adds to the latency of a request, at half of what its peers can take.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Map, Value, json};
+
+use super::certificate::Certificate;
+use super::numbers::Samples;
+use super::proxies;
+use super::wire::clients::{Asking, Clients};
+use super::wire::open_loop::{Offer, Offering};
+use super::{Outcome, Setting, wire};
+
+const GOAL: &str = "at half of the peers' peak, open loop: added p50, p99 and p99.9 <= HAProxy's";
+const CONNECTIONS: usize = 64;
+const QUANTILES: [(&str, f64); 3] = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)];
+
+/// One way to the service; for each quantile its values over the rounds, in microseconds.
+struct Way {
+    name: &'static str,
+    address: SocketAddr,
+    values: [Samples; 3],
+}
+
+pub(super) async fn run(setting: &Setting) -> Result<Outcome> {
+    let (span, rounds) =
+        if setting.quick { (Duration::from_secs(2), 3) } else { (Duration::from_secs(10), 7) };
+    let folder = tempfile::Builder::new().prefix("cutover-bench-").tempdir()?;
+    let certificate = Certificate::make(folder.path())?;
+    let (_origin, _, target) = wire::start(&["origin".into(), "64".into()])?;
+    let mut all = vec![proxies::cutover(setting, target, &certificate).await?, proxies::copy(target)?];
+    all.extend(proxies::peers(folder.path(), setting, target, &certificate)?);
+    let mut peak = f64::INFINITY;
+    for peer in all.iter().filter(|proxy| ["nginx", "haproxy"].contains(&proxy.name)) {
+        peak = peak.min(peak_of(peer.address, span / 2).with_context(|| peer.name.to_owned())?);
+    }
+    ensure!(peak.is_finite(), "neither nginx nor haproxy is installed: there is nothing to go by");
+    let offer = Offer { rate: peak / 2.0, span, connections: CONNECTIONS };
+    println!("{:.0} requests a second on {CONNECTIONS} connections; a peer's peak is {peak:.0}", offer.rate);
+    let way = |name, address| Way { name, address, values: Default::default() };
+    let mut ways = vec![way("none", target)];
+    ways.extend(all.iter().map(|proxy| way(proxy.name, proxy.address)));
+    for _ in 0..rounds {
+        // By turns: what else the machine does meets all of them.
+        for way in &mut ways {
+            let answers = Offering::start(way.address, offer).answers();
+            let answers = answers.with_context(|| way.name.to_owned())?;
+            ensure!(answers.iter().all(|answer| answer.status == 200), "{} answered no 200", way.name);
+            let mut latencies = Samples::default();
+            answers.iter().for_each(|answer| latencies.add(answer.latency));
+            for (values, (_, quantile)) in way.values.iter_mut().zip(QUANTILES) {
+                values.add_us(latencies.quantile(quantile));
+            }
+        }
+    }
+    Ok(tell(&ways, offer.rate))
+}
+
+/// Returns how many requests a second a proxy answers when it is asked for as many as it can.
+fn peak_of(address: SocketAddr, span: Duration) -> Result<f64> {
+    let clients = Clients::start(address, Asking { connections: CONNECTIONS, anew: false }, None);
+    std::thread::sleep(span / 4);
+    let from = clients.done();
+    std::thread::sleep(span);
+    let done = clients.done() - from;
+    clients.stop()?;
+    Ok(done as f64 / span.as_secs_f64())
+}
+
+fn tell(ways: &[Way], rate: f64) -> Outcome {
+    let medians = |way: &Way| way.values.each_ref().map(Samples::median);
+    let direct = ways.first().map(medians).unwrap_or_default();
+    println!("\n  {:<12} {:>30} {:>36}", "µs", "latency", "added");
+    let heads = QUANTILES.map(|(name, _)| format!("{name:>10}")).concat();
+    println!("  {:<12} {heads}      {heads}", "proxy");
+    let mut added = Vec::new();
+    for way in ways {
+        let own = medians(way);
+        let more = [0, 1, 2].map(|at| own[at] - direct[at]);
+        let cells = |values: [f64; 3]| values.map(|us| format!("{us:>10.0}")).concat();
+        println!("  {:<12} {}      {}", way.name, cells(own), cells(more));
+        added.push((way.name, more));
+    }
+    let of = |name: &str| added.iter().find(|(known, _)| *known == name).map(|(_, more)| *more);
+    let shown = |more: [f64; 3]| {
+        let cells = QUANTILES.iter().zip(more).map(|((name, _), us)| ((*name).to_owned(), json!(us.round())));
+        Value::Object(cells.collect())
+    };
+    let peers: Map<String, Value> = added
+        .iter()
+        .filter(|(name, _)| !["none", "cutover"].contains(name))
+        .map(|(name, more)| ((*name).to_owned(), shown(*more)))
+        .collect();
+    let both = of("cutover").zip(of("haproxy"));
+    Outcome {
+        bench: "proxy-latency",
+        ours: json!({ "requests_per_second": rate.round(), "added_us": of("cutover").map(shown) }),
+        peers: Value::Object(peers),
+        ratio: both.map(|(own, peer)| (own[1] / peer[1] * 100.0).round() / 100.0),
+        goal: GOAL,
+        holds: both.is_some_and(|(own, peer)| own.iter().zip(peer).all(|(own, peer)| *own <= peer)),
+    }
+}
