@@ -1,5 +1,7 @@
 //! The control thread's state: the table that is, its leases, trips and events.
 
+#[cfg(feature = "acme")]
+mod acme;
 mod events;
 mod fence;
 mod health;
@@ -10,6 +12,7 @@ mod trip;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,6 +20,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
+#[cfg(feature = "acme")]
+use self::acme::Acme;
 use self::fence::{fence, fenced, refuse_tripped, tripped};
 pub(crate) use self::fence::{fence_epoch, unknown};
 use self::health::Health;
@@ -30,7 +35,7 @@ use crate::error::{ErrorKind, ProxyError};
 use crate::gate::Gate;
 use crate::protocol::{EventKind, RenewReply, SetReply};
 use crate::store::{EventLog, Store, Stored, boot_ms};
-use crate::table::ServiceTable;
+use crate::table::{ServiceTable, Table};
 use crate::thread::{Command, ThreadHandle};
 use crate::tls::Certificates;
 use crate::traffic::Traffic;
@@ -47,6 +52,8 @@ pub(crate) struct Control {
     /// Held by whatever changes the table: changes are made one after the other.
     changing: tokio::sync::Mutex<()>,
     pub(crate) certificates: RefCell<Certificates>,
+    #[cfg(feature = "acme")]
+    pub(crate) acme: Acme,
     /// Number of the last event.
     pub(crate) events_seen: watch::Sender<u64>,
     wake: mpsc::Sender<()>,
@@ -91,6 +98,7 @@ impl Control {
         damage.extend(lost_events);
         stored.table.listeners = listeners;
         let events_seen = watch::Sender::new(log.last);
+        let certificates = RefCell::new(Certificates::new(store.acme()));
         let state = RefCell::new(State { stored, log, damage, ..State::default() });
         Self {
             store,
@@ -100,7 +108,9 @@ impl Control {
             events_seen,
             wake,
             health: Health::default(),
-            certificates: RefCell::default(),
+            certificates,
+            #[cfg(feature = "acme")]
+            acme: Acme::default(),
             rooms: Rooms::default(),
             logs: RefCell::default(),
         }
@@ -214,6 +224,7 @@ impl Control {
             let stored = &state.stored;
             let mut compiled = Compiled::build(&stored.table, stored.damaged, state.unverified.clone(), live);
             compiled.tls = tls;
+            compiled.challenges = self.challenges(&stored.table);
             Arc::new(compiled)
         };
         let answers = self.ask(|done| Command::Swap { compiled: compiled.clone(), done }).await;
@@ -224,6 +235,13 @@ impl Control {
             return Err(ProxyError::new(ErrorKind::Unacknowledged, text));
         }
         Ok(())
+    }
+
+    /// Returns where the answers to challenges lie, if any certificate is asked for.
+    fn challenges(&self, table: &Table) -> Option<Arc<Path>> {
+        let asks =
+            table.services.values().any(|service| service.tls.iter().any(|route| route.acme.is_some()));
+        asks.then(|| crate::acme::challenges(&self.store.acme()).into())
     }
 
     /// Asks every thread at once; None for one that did not answer in time.

@@ -10,6 +10,7 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
 use crate::access::Entry;
+use crate::acme;
 use crate::assets;
 use crate::body::{DownBody, UpBody, Upload};
 use crate::claim::Claim;
@@ -79,10 +80,11 @@ pub(crate) async fn forward(
     from: From,
     extended: Option<Alive>,
 ) -> Response<DownBody> {
-    if let Some(redirect) = redirect(&router, &request, from) {
+    let own = || acme::answer(&router, &request).or_else(|| redirect(&router, &request, from));
+    if let Some(own) = own() {
         let version = request.version();
         drop(UpBody::new(request.into_body(), version));
-        return redirect;
+        return own;
     }
     let mut told = Told::default();
     // Taken by the claim whose response is passed on; what is left here was answered by the proxy itself.

@@ -10,6 +10,7 @@
 
 mod access;
 mod access_file;
+mod acme;
 mod admin;
 mod assets;
 mod balance;
@@ -73,6 +74,7 @@ mod worker;
 mod x509;
 
 pub use access::{AccessFormat, AccessLog};
+pub use acme::{AcmeIssuer, AcmeObservation};
 pub use checks::TargetChecks;
 pub use client::Client;
 pub use clients::PerClient;

@@ -115,6 +115,9 @@ async fn work(mut options: WorkerOptions) -> Result<(), ProxyError> {
     // Not joined: it waits for nothing but the next check, and ends with the process.
     tokio::task::spawn_local(control.clone().watch_targets());
     tokio::task::spawn_local(control.clone().pump());
+    // Not joined: whatever it is about to do lies on disk before it does it.
+    #[cfg(feature = "acme")]
+    tokio::task::spawn_local(control.clone().watch_acme(worker.clone()));
     let listen = |kind| signal(kind).map_err(|source| system("cannot listen for signals", source));
     let (mut term, mut int) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
     let mut tick = tokio::time::interval(TICK);

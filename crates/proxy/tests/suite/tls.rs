@@ -23,7 +23,7 @@ struct Tls {
 }
 
 fn route(addr: SocketAddr, host: &str, (cert, key): (String, String)) -> TlsRoute {
-    TlsRoute { listen: addr, host: Some(host.into()), cert, key, hsts_s: None }
+    TlsRoute { listen: addr, host: Some(host.into()), cert, key, acme: None, hsts_s: None }
 }
 
 impl Tls {
