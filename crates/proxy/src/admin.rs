@@ -326,6 +326,8 @@ async fn hand_over(stream: UnixStream, worker: &Worker) {
     let told = async {
         let copies = copies.ok()?;
         let (mut message, fds) = copies.describe(None);
+        let control = &worker.control;
+        message.lacks = Some(control.certificates.borrow().lacking(&control.state.borrow().stored.table));
         message.leaving = worker.leaving.iter().copied().chain([std::process::id()]).collect();
         fds::send(&stream, &message, &fds).await.ok()?;
         fds::receive::<String>(&stream).await.ok()?

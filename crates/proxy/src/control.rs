@@ -166,6 +166,22 @@ impl Control {
         self.swap().await
     }
 
+    /// Refuses to take over from a worker that has certificates which this one cannot read; `lacks` are those that it
+    /// does not have either.
+    pub(crate) fn refuse_to_lose_certificates(&self, lacks: &[String]) -> Result<(), ProxyError> {
+        let unreadable = self.certificates.borrow().unreadable(&self.state.borrow().stored.table);
+        match unreadable.into_iter().find(|(cert, _)| !lacks.contains(cert)) {
+            Some((_, why)) => {
+                let text = format!(
+                    "the worker before has a certificate that this one cannot read, and goes on serving: {why}; put that \
+                     right and send SIGHUP to the holder again"
+                );
+                Err(ProxyError::new(ErrorKind::Storage, text))
+            }
+            None => Ok(()),
+        }
+    }
+
     fn is_tripped(&self, name: &str, release: &str) -> bool {
         self.state.borrow().stored.trips.get(name).is_some_and(|trips| trips.contains_key(release))
     }

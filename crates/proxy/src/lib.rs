@@ -104,3 +104,4 @@ pub use traffic::{MAX_PAGE, Traffic, Waiting};
 pub use trust::Balance;
 pub use upload::Pace;
 pub use worker::{WorkerOptions, run_worker};
+pub use x509::day;

@@ -27,13 +27,22 @@ pub(crate) struct Handover {
     pub(crate) stream: UnixStream,
     /// That worker, and those before it which still finish requests.
     pub(crate) leaving: Vec<u32>,
+    /// Files of certificates that it does not have itself.
+    pub(crate) lacks: Option<Vec<String>>,
+}
+
+/// The worker before, which waits for the word to go.
+#[derive(Debug)]
+struct Waiting {
+    pid: u32,
+    stream: UnixStream,
+    lacks: Option<Vec<String>>,
 }
 
 /// Who leaves when the next worker serves.
 #[derive(Debug, Default)]
 pub(crate) struct Succession {
-    /// The worker before, which waits for the word to go.
-    waiting: RefCell<Option<(u32, UnixStream)>>,
+    waiting: RefCell<Option<Waiting>>,
     leaving: RefCell<Vec<u32>>,
     /// A worker of an earlier holder that went on because the next one never served: it is to be replaced still.
     orphan: Cell<Option<u32>>,
@@ -44,7 +53,7 @@ impl Succession {
         // The worker that hands over names itself last.
         let pid = handover.leaving.last().copied().unwrap_or_default();
         self.leaving.borrow_mut().extend(handover.leaving);
-        *self.waiting.borrow_mut() = Some((pid, handover.stream));
+        *self.waiting.borrow_mut() = Some(Waiting { pid, stream: handover.stream, lacks: handover.lacks });
     }
 
     /// Returns the workers that still finish requests.
@@ -53,9 +62,14 @@ impl Succession {
         self.leaving.borrow().clone()
     }
 
+    /// Returns what the worker in charge does without; what it has, the next one must have too.
+    pub(crate) fn lacks(&self) -> Option<Vec<String>> {
+        self.waiting.borrow().as_ref()?.lacks.clone()
+    }
+
     /// Lets the worker before go on, if it still waits; returns it. Closing the connection tells it so.
     fn abandon(&self) -> Option<u32> {
-        let (pid, _connection) = self.waiting.borrow_mut().take()?;
+        let Waiting { pid, .. } = self.waiting.borrow_mut().take()?;
         self.leaving.borrow_mut().retain(|leaving| *leaving != pid);
         Some(pid).filter(|pid| is_alive(*pid))
     }
@@ -64,9 +78,9 @@ impl Succession {
     pub(crate) async fn complete(&self) {
         let waiting = self.waiting.borrow_mut().take();
         self.orphan.set(None);
-        if let Some((_, old)) = waiting {
+        if let Some(old) = waiting {
             // It may have died meanwhile; then it is gone already.
-            let _ = fds::send(&old, &"go", &[]).await;
+            let _ = fds::send(&old.stream, &"go", &[]).await;
         }
     }
 }

@@ -186,6 +186,26 @@ impl Certificates {
         problems
     }
 
+    /// Returns the files of a table's certificates that cannot be read, and why.
+    pub(crate) fn unreadable(&self, table: &Table) -> Vec<(String, String)> {
+        let read = |route: &TlsRoute| {
+            let files = route.files(&self.acme);
+            let read = files.load(route.host.as_deref(), Time::Any, &self.provider);
+            read.err().map(|why| (files.cert, why))
+        };
+        table.services.values().flat_map(|service| &service.tls).filter_map(read).collect()
+    }
+
+    /// Returns the files of a table's certificates that this worker does without.
+    pub(crate) fn lacking(&self, table: &Table) -> Vec<String> {
+        let lacks = |route: &TlsRoute| {
+            let id = self.id(route);
+            let known = self.known.get(&id).is_some_and(|known| known.loaded.is_some());
+            (!known).then_some(id.0.cert)
+        };
+        table.services.values().flat_map(|service| &service.tls).filter_map(lacks).collect()
+    }
+
     /// Looks whether files have changed, once a second; returns whether new certificates are to be used, and the
     /// problems that are to be told.
     pub(crate) fn look(&mut self) -> (bool, Vec<String>) {

@@ -86,7 +86,7 @@ async fn work(mut options: WorkerOptions) -> Result<(), ProxyError> {
         system("cannot reach the holder; a worker is started by its holder only", source)
     })?;
     let (sockets, received) = ask(&holder, &Ask::Sockets).await?;
-    let (holder_pid, leaving) = (sockets.holder_pid, sockets.leaving.clone());
+    let (holder_pid, leaving, lacks) = (sockets.holder_pid, sockets.leaving.clone(), sockets.lacks.clone());
     let holdings = Holdings::from_message(sockets, received)?;
     let admin = admin_listener(&holdings)?;
     let mut threads = Vec::new();
@@ -96,6 +96,10 @@ async fn work(mut options: WorkerOptions) -> Result<(), ProxyError> {
     let (wake, mut woken) = mpsc::channel(64);
     let addresses = holdings.held.iter().map(|held| held.address).collect();
     let control = Rc::new(Control::new(Store::new(&options.dir), threads, wake, addresses));
+    if let Some(lacks) = lacks {
+        // Before anything is changed: the worker before, which has them, serves on.
+        control.refuse_to_lose_certificates(&lacks)?;
+    }
     control.boot().await?;
     let worker = Rc::new(Worker {
         options,
