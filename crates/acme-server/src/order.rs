@@ -10,7 +10,7 @@ use crate::book::{Order, Proof, Status, random};
 use crate::http::{Answer, located};
 use crate::jws::{Signed, decode};
 use crate::problem::Problem;
-use crate::validate::look_at;
+use crate::validate::{lag, look_at};
 
 pub(crate) fn make(shared: &Shared, signed: &Signed, account: usize) -> Result<Answer, Problem> {
     let wanted = signed.json()?;
@@ -103,7 +103,7 @@ pub(crate) fn finalize(
 }
 
 async fn complete(shared: Arc<Shared>, id: usize, chain: String) {
-    tokio::time::sleep(shared.behaviour().signing_lag).await;
+    lag(&shared, |behaviour| behaviour.signing_lag).await;
     let mut book = shared.book();
     if let Some(order) = book.orders.iter_mut().find(|order| order.id == id) {
         order.status = Status::Valid;

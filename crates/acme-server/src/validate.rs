@@ -2,21 +2,21 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::Shared;
 use crate::book::Status;
 use crate::problem::Problem;
+use crate::{Behaviour, Shared};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Looks at one challenge of an order, and moves the order on.
 pub(crate) async fn look_at(shared: Arc<Shared>, id: usize, at: usize, thumbprint: String) {
-    tokio::time::sleep(shared.behaviour().validation_lag).await;
+    lag(&shared, |behaviour| behaviour.validation_lag).await;
     let Some((host, token)) = shared.book().orders.iter().find(|order| order.id == id).map(|order| {
         let proof = &order.proofs[at];
         (proof.host.clone(), proof.token.clone())
@@ -45,6 +45,14 @@ pub(crate) async fn look_at(shared: Arc<Shared>, id: usize, at: usize, thumbprin
         order.status = Status::Invalid;
     } else if order.proofs.iter().all(|proof| proof.status == Status::Valid) {
         order.status = Status::Ready;
+    }
+}
+
+/// Waits as long as it is told to, also when it is told otherwise meanwhile.
+pub(crate) async fn lag(shared: &Shared, how_long: impl Fn(&Behaviour) -> Duration) {
+    let begun = Instant::now();
+    while begun.elapsed() < how_long(&shared.behaviour()) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 

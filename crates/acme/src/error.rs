@@ -89,3 +89,46 @@ fn with_causes(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(text: &str) -> String {
+        said(&serde_json::from_str(text).expect("a problem"))
+    }
+
+    #[test]
+    fn a_problem_says_what_to_do() {
+        let dns =
+            r#"{"type": "urn:ietf:params:acme:error:dns", "detail": "NXDOMAIN looking up A for a.test."}"#;
+        assert_eq!(
+            problem(dns),
+            "the authority says dns: NXDOMAIN looking up A for a.test; let the name lead to this machine (its A and \
+             AAAA records)"
+        );
+        for (kind, to_do) in [
+            ("connection", "port 80"),
+            ("unauthorized", "something else answers"),
+            ("caa", "CAA records"),
+            ("rejectedIdentifier", "does not sign for the name"),
+            ("rateLimited", "when it wants to be"),
+            ("externalAccountRequired", "choose another"),
+            ("serverInternal", "it is asked again"),
+        ] {
+            let said = problem(&format!(r#"{{"type": "urn:ietf:params:acme:error:{kind}", "detail": "x"}}"#));
+            assert!(said.contains(to_do) && said.contains(kind), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_problem_without_words_is_told_all_the_same() {
+        assert_eq!(
+            problem("{}"),
+            "the authority says unknown: the authority gives no details; it is asked again"
+        );
+        let nested =
+            r#"{"type": "urn:ietf:params:acme:error:compound", "subproblems": [{"detail": "no such name"}]}"#;
+        assert!(problem(nested).contains("no such name"));
+    }
+}

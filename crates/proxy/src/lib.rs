@@ -44,6 +44,7 @@ mod lock;
 mod metrics;
 mod mirror;
 mod multiplex;
+mod names;
 mod passing;
 mod paths;
 mod pin;

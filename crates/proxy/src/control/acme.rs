@@ -25,6 +25,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How soon an attempt notices that a successor takes over.
 const NOTICE: Duration = Duration::from_millis(20);
 
+/// Nobody has to wait longer: a week is the longest that limits of authorities are about.
+const LONGEST_WAIT_MS: u64 = 8 * 86_400_000;
+
 /// Who signs, and for which host.
 type Key = (AcmeIssuer, String);
 
@@ -63,7 +66,7 @@ impl Row {
     }
 
     /// Returns when it is to be asked for, in milliseconds since 1970.
-    fn due_ms(&self) -> u64 {
+    fn due_ms(&self, now_ms: u64) -> u64 {
         if self.attempt.open && self.asked.has_order() {
             // A worker before this one has begun: there is nothing to be ordered, only to be finished.
             return 0;
@@ -72,7 +75,9 @@ impl Row {
         (&self.asked.host, self.validity).hash(&mut hash);
         let chance = (hash.finish() >> 11) as f64 / (1_u64 << 53) as f64;
         let renew = self.validity.map_or(0, |(from, to)| renew_at(from, to, chance));
-        u64::try_from(renew).unwrap_or(0).saturating_mul(1_000).max(self.attempt.next_ms)
+        // Written down by a clock that was wrong, it must not hold up for ever.
+        let next_ms = if self.attempt.next_ms > now_ms + LONGEST_WAIT_MS { 0 } else { self.attempt.next_ms };
+        u64::try_from(renew).unwrap_or(0).saturating_mul(1_000).max(next_ms)
     }
 
     /// Reads the certificate's dates when its file is another one.
@@ -107,11 +112,28 @@ impl Acme {
         }
     }
 
-    /// Returns what has been due for the longest time.
-    fn due(&self, now_ms: u64) -> Option<Key> {
-        let rows = self.rows.borrow();
-        let due = rows.iter().map(|(key, row)| (row.due_ms(), key)).filter(|(due, _)| *due <= now_ms);
-        due.min_by_key(|(due, _)| *due).map(|(_, key)| key.clone())
+    /// Takes what has been due for the longest time with each authority that is not being asked: one that hangs holds up
+    /// its own certificates only.
+    fn due(&self, now_ms: u64) -> Vec<Key> {
+        let mut rows = self.rows.borrow_mut();
+        let busy = |rows: &BTreeMap<Key, Row>, issuer: &AcmeIssuer| {
+            rows.iter().any(|((other, _), row)| row.under_way && other.directory == issuer.directory)
+        };
+        let mut due: Vec<(u64, Key)> =
+            rows.iter().map(|(key, row)| (row.due_ms(now_ms), key.clone())).collect();
+        due.retain(|(due, _)| *due <= now_ms);
+        due.sort();
+        let mut taken = Vec::new();
+        for (_, key) in due {
+            if busy(&rows, &key.0) {
+                continue;
+            }
+            if let Some(row) = rows.get_mut(&key) {
+                row.under_way = true;
+                taken.push(key);
+            }
+        }
+        taken
     }
 
     /// Completes what is seen of a service's certificates.
@@ -124,7 +146,7 @@ impl Acme {
                 directory: issuer.directory.clone(),
                 under_way: row.is_some_and(|row| row.under_way),
                 failures: row.map_or(0, |row| row.attempt.failures),
-                next_ms: row.map(Row::due_ms),
+                next_ms: row.map(|row| row.due_ms(wall_ms())),
             });
             if let Some(problem) = row.and_then(|row| row.attempt.problem.clone()) {
                 seen.problem = Some(problem);
@@ -138,7 +160,7 @@ impl Acme {
 }
 
 impl Control {
-    /// Asks for whatever is due, one after the other, until the worker ends.
+    /// Asks for whatever is due, of each authority one certificate at a time, until the worker ends.
     pub(crate) async fn watch_acme(self: Rc<Self>, worker: Rc<Worker>) {
         let base = self.store.acme();
         loop {
@@ -147,25 +169,29 @@ impl Control {
                 continue;
             }
             self.acme.follow(&self.state.borrow().stored.table, &base);
-            let Some(key) = self.acme.due(wall_ms()) else { continue };
-            // A worker that takes long to notice its successor must not order beside it.
-            let alone = match Alone::take(&base) {
-                Ok(Some(alone)) => alone,
-                Ok(None) => continue,
-                Err(error) => {
-                    self.attempt_failed(&key, &format!("cannot lock {}: {error}", base.display()), None);
-                    continue;
-                }
-            };
-            tokio::select! {
+            for key in self.acme.due(wall_ms()) {
+                // Not joined: it ends by itself, or with the process, and lies on disk either way.
+                tokio::task::spawn_local(self.clone().attempt_alone(key, worker.clone()));
+            }
+        }
+    }
+
+    /// Makes one attempt, unless another worker is at it: one that takes long to notice its successor, say.
+    async fn attempt_alone(self: Rc<Self>, key: Key, worker: Rc<Worker>) {
+        let folder = key.0.folder(&self.store.acme());
+        match Alone::take(&folder) {
+            Ok(Some(_alone)) => tokio::select! {
                 biased;
                 // The order lies on disk: the successor takes it up.
                 () = handed_over(&worker) => {}
                 () = self.attempt(&key) => {}
+            },
+            Ok(None) => {}
+            Err(error) => {
+                self.attempt_failed(&key, &format!("cannot lock {}: {error}", folder.display()), None);
             }
-            self.acme.change(&key, |row| row.under_way = false);
-            drop(alone);
         }
+        self.acme.change(&key, |row| row.under_way = false);
     }
 
     /// Makes one attempt. It is written down before: a worker that dies here again and again does not order each time.
@@ -174,7 +200,7 @@ impl Control {
         let begun = self.acme.change(key, |row| {
             row.attempt = Attempt::load(&attempt_file(&row.asked));
             row.look();
-            if row.due_ms() > wall_ms() {
+            if row.due_ms(wall_ms()) > wall_ms() {
                 return None;
             }
             let begin =
@@ -184,7 +210,6 @@ impl Control {
             }
             row.attempt.open = true;
             row.attempt.next_ms = after(pause(row.attempt.failures));
-            row.under_way = true;
             Some((begin, row.asked.clone(), row.attempt.clone()))
         });
         let Some(Some((begin, asked, attempt))) = begun else { return };
@@ -240,7 +265,8 @@ impl Control {
 
     fn attempt_failed(&self, key: &Key, why: &str, again_after: Option<Duration>) {
         let told = self.acme.change(key, |row| {
-            let wait = pause(row.attempt.failures).max(again_after.unwrap_or_default());
+            let asked = again_after.unwrap_or_default().min(Duration::from_millis(LONGEST_WAIT_MS));
+            let wait = pause(row.attempt.failures).max(asked);
             (row.attempt.open, row.attempt.next_ms) = (false, after(wait));
             let text = format!("{why}; asked again in {}", span(wait));
             row.attempt.problem = Some(text.clone());

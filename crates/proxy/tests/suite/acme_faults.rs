@@ -107,7 +107,7 @@ async fn a_name_that_leads_elsewhere_fails_in_words_and_comes_when_it_leads_here
 }
 
 #[tokio::test]
-async fn a_failure_leaves_the_certificate_in_use_and_holds_up_nobody_else() {
+async fn a_failure_leaves_the_certificate_in_use() {
     let mut asking = Asking::start(SHORT).await;
     asking.resolve("a.test");
     asking.authority.change(|behaviour| behaviour.life = (4_000, 1_000));
@@ -134,6 +134,40 @@ async fn a_failure_leaves_the_certificate_in_use_and_holds_up_nobody_else() {
     }
     asking.authority.clear_faults();
     asking.until_served("a.test", &before).await;
+}
+
+#[tokio::test]
+async fn an_authority_that_hangs_or_fails_a_host_holds_up_nobody_else() {
+    let mut asking = Asking::start(LONG).await;
+    // The authority of c.test never answers, and b.test leads nowhere.
+    let silent = cutover_acme_server::AcmeServer::start();
+    silent.fault(Place::Directory, Fault::Hang);
+    let mut stuck = asking.route("c.test");
+    stuck.acme.as_mut().unwrap().directory = silent.directory();
+    std::fs::write(asking.proxy.path("silent.pem"), silent.root_pem()).unwrap();
+    stuck.acme.as_mut().unwrap().root = asking.proxy.path("silent.pem").to_str().map(str::to_owned);
+    asking.service.tls.push(stuck);
+    asking.set().await;
+    until("the silent one is asked", || (silent.faults_left() == 0).then_some(())).await;
+    asking.resolve("a.test");
+    asking.ask_for(&["b.test", "a.test"]).await;
+    asking.until_served("a.test", &[]).await;
+    assert!(asking.until_problem("b.test").await.contains("NXDOMAIN"));
+    assert!(asking.certificate("c.test").await.acme.unwrap().under_way);
+}
+
+#[tokio::test]
+async fn a_retry_time_that_a_wrong_clock_has_written_holds_up_nobody() {
+    let mut asking = Asking::start(LONG).await;
+    asking.ask_for(&["a.test"]).await;
+    asking.until_problem("a.test").await;
+    let file = asking.files().into_iter().find(|path| path.ends_with("a.test.attempt.json")).unwrap();
+    let wrong = r#"{"failures": 1, "next_ms": 4102444800000, "open": false, "problem": "in the year 2100"}"#;
+    std::fs::write(file, wrong).unwrap();
+    let before = asking.proxy.worker_pid().await;
+    super::harness::signal(before, rustix::process::Signal::KILL);
+    asking.resolve("a.test");
+    asking.until_served("a.test", &[]).await;
 }
 
 #[tokio::test]

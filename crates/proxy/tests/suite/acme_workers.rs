@@ -82,8 +82,11 @@ async fn an_upgrade_hands_the_order_over() {
         .until_seen("a.test", "it is taken up", |seen| seen.acme.as_ref().is_some_and(|acme| acme.under_way))
         .await;
     assert!(is_published(), "whichever worker the authority reaches, it finds the answer");
+    assert_eq!(asking.authority.seen().looked, 0);
+    asking.authority.change(|behaviour| behaviour.validation_lag = Duration::ZERO);
+    asking.until_served("a.test", &[]).await;
     let seen = asking.authority.seen();
-    assert_eq!((seen.accounts, seen.orders, seen.looked), (1, 1, 0), "{seen:?}");
+    assert_eq!((seen.accounts, seen.orders, seen.signed), (1, 1, 1), "{seen:?}");
 }
 
 #[tokio::test]
