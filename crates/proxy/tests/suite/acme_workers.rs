@@ -47,11 +47,10 @@ async fn an_order_that_a_crash_interrupted_is_taken_up() {
 async fn a_worker_that_dies_before_its_order_is_known_does_not_order_again_at_once() {
     let mut asking = Asking::start(LONG).await;
     asking.resolve("a.test");
-    // The order is made, and its number never arrives.
-    asking.authority.fault(Place::NewOrder, Fault::LostAnswer);
-    asking.authority.fault(Place::NewOrder, Fault::Hang);
+    // It asks for an order, and dies before it knows whether there is one.
+    (0..2).for_each(|_| asking.authority.fault(Place::NewOrder, Fault::Hang));
     asking.ask_for(&["a.test"]).await;
-    asking.until_problem("a.test").await;
+    until("it asks", || (asking.authority.faults_left() == 1).then_some(())).await;
     for _ in 0..3 {
         let pid = asking.proxy.worker_pid().await;
         signal(pid, Signal::KILL);
@@ -62,8 +61,60 @@ async fn a_worker_that_dies_before_its_order_is_known_does_not_order_again_at_on
         let told = told.await.acme.unwrap();
         assert!(told.failures == 1 && !told.under_way, "{told:?}");
     }
-    assert_eq!(asking.authority.seen().orders, 1);
     assert_eq!(asking.authority.faults_left(), 1, "nothing was ordered since");
+}
+
+#[tokio::test]
+async fn an_order_that_failed_while_nobody_looked_is_not_followed_by_another_at_once() {
+    let mut asking = Asking::start(LONG).await;
+    asking.authority.change(|behaviour| behaviour.validation_lag = HELD);
+    asking.ask_for(&["a.test"]).await;
+    let challenges = asking.proxy.path("acme/challenges");
+    let is_published = || std::fs::read_dir(&challenges).is_ok_and(|mut folder| folder.next().is_some());
+    until("a challenge", || is_published().then_some(())).await;
+    asking
+        .until_seen("a.test", "it waits", |seen| seen.acme.as_ref().is_some_and(|acme| acme.under_way))
+        .await;
+    // The worker is dead, and its holder cannot start another one, while the authority looks in vain.
+    let pid = asking.proxy.worker_pid().await;
+    signal(asking.proxy.holder.id(), Signal::STOP);
+    signal(pid, Signal::KILL);
+    asking.authority.change(|behaviour| behaviour.validation_lag = Duration::ZERO);
+    until("it looked", || (asking.authority.seen().looked == 1).then_some(())).await;
+    signal(asking.proxy.holder.id(), Signal::CONT);
+    next_worker(&asking, pid).await;
+    asking.until_problem("a.test").await;
+    let told = asking.certificate("a.test").await.acme.unwrap();
+    assert!(told.failures == 1 && !told.under_way, "{told:?}");
+    assert_eq!(asking.authority.seen().orders, 1);
+}
+
+#[tokio::test]
+async fn nothing_is_ordered_while_another_worker_does() {
+    let mut asking = Asking::start(LONG).await;
+    ["a.test", "b.test", "c.test"].iter().for_each(|host| asking.resolve(host));
+    asking.ask_for(&["a.test"]).await;
+    asking.until_served("a.test", &[]).await;
+    // What a worker has that did not notice its successor.
+    let folder =
+        std::path::PathBuf::from(asking.certificate("a.test").await.cert).parent().unwrap().to_owned();
+    let lock = std::fs::File::open(folder.join("lock")).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    // Beside it another authority, whose certificate says that time has passed.
+    let other = cutover_acme_server::AcmeServer::start();
+    other.resolve("c.test", asking.proxy.addr);
+    std::fs::write(asking.proxy.path("other.pem"), other.root_pem()).unwrap();
+    let mut beside = asking.route("c.test");
+    let issuer = beside.acme.as_mut().unwrap();
+    issuer.directory = other.directory();
+    issuer.root = asking.proxy.path("other.pem").to_str().map(str::to_owned);
+    asking.service.tls.push(beside);
+    asking.ask_for(&["b.test"]).await;
+    asking.until_seen("c.test", "the other one's", |seen| seen.not_after.is_some()).await;
+    assert_eq!(asking.authority.seen().orders, 1);
+    drop(lock);
+    asking.until_served("b.test", &[]).await;
+    assert_eq!(asking.authority.seen().orders, 2);
 }
 
 #[tokio::test]
