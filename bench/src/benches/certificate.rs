@@ -55,7 +55,7 @@ impl Certificate {
     pub(super) fn route(&self, listen: SocketAddr) -> TlsRoute {
         let text = |path: &Path| path.display().to_string();
         let (cert, key) = (text(&self.cert), text(&self.key));
-        TlsRoute { listen, host: Some(HOST.into()), cert, key, hsts_s: None }
+        TlsRoute { listen, host: Some(HOST.into()), cert, key, hsts_s: None, acme: None }
     }
 
     /// Returns a client that offers one cipher and one group, so that all servers agree to the same, and resumes no

@@ -629,6 +629,94 @@ fn https_has_its_files_and_its_redirect_a_goal() {
 }
 
 #[test]
+fn a_certificate_is_from_files_or_from_an_authority() {
+    let with_tls = |keys: &str, tls: &str| with("8080\"}", &format!("8443\"{keys}, tls: {tls}}}"));
+    for tls in [
+        "{acme: {}}",
+        "{acme: {email: ops@a.test}, hsts: 365d}",
+        "{acme: {directory: https://ca.test/acme/directory, root: /etc/ca.pem}}",
+    ] {
+        check(
+            &with_tls(", host: a.test", tls),
+            &expect![[r#"
+                ok
+            "#]],
+        );
+    }
+    check(
+        &with_tls("", "{acme: {}}"),
+        &expect![[r#"
+        cutover.yaml:5:51: an authority signs for a host, which this route does not name
+          5 |   - proxy: {listen: "127.0.0.1:8443", tls: {acme: {}}}
+            |                                                   ^
+          hint: give the route its `host`, such as `host: shop.example.com`
+    "#]],
+    );
+    check(
+        &with_tls(", host: 192.0.2.1", "{acme: {}}"),
+        &expect![[r#"
+        cutover.yaml:5:68: an authority signs for a host, which this route does not name
+          5 |   - proxy: {listen: "127.0.0.1:8443", host: 192.0.2.1, tls: {acme: {}}}
+            |                                                                    ^
+          hint: give the route its `host`, such as `host: shop.example.com`
+    "#]],
+    );
+    check(
+        &with_tls(", host: a.test", "{cert: /c.pem, acme: {}}"),
+        &expect![[r#"
+        cutover.yaml:5:79: the certificate comes from files or from an authority, not from both
+          5 |   - proxy: {listen: "127.0.0.1:8443", host: a.test, tls: {cert: /c.pem, acme: {}}}
+            |                                                                               ^
+          hint: remove `acme`, or `cert` and `key`
+    "#]],
+    );
+    check(
+        &with_tls(", host: a.test", "{cert: /c.pem}"),
+        &expect![[r#"
+        cutover.yaml:5:58: there is no certificate to speak HTTPS with
+          5 |   - proxy: {listen: "127.0.0.1:8443", host: a.test, tls: {cert: /c.pem}}
+            |                                                          ^
+          hint: give `cert` and `key`, or `acme: {}` for one of Let's Encrypt
+    "#]],
+    );
+    check(
+        &with_tls(", host: a.test", "{hsts: 1d}"),
+        &expect![[r#"
+        cutover.yaml:5:58: there is no certificate to speak HTTPS with
+          5 |   - proxy: {listen: "127.0.0.1:8443", host: a.test, tls: {hsts: 1d}}
+            |                                                          ^
+          hint: give `cert` and `key`, or `acme: {}` for one of Let's Encrypt
+    "#]],
+    );
+    check(
+        &with_tls(", host: a.test", "{acme: {directory: \"http://ca.test/\", email: ops, root: ca.pem}}"),
+        &expect![[r#"
+            cutover.yaml:5:77: an authority is asked by https
+              5 | …en: "127.0.0.1:8443", host: a.test, tls: {acme: {directory: "http://ca.test/", email: ops, root: ca.pem}}}
+                |                                                              ^
+              hint: give the address of its directory, such as https://ca.internal/acme/acme/directory
+            cutover.yaml:5:103: this is no mail address
+              5 | …: a.test, tls: {acme: {directory: "http://ca.test/", email: ops, root: ca.pem}}}
+                |                                                              ^
+              hint: such as `email: ops@example.com`
+            cutover.yaml:5:114: the proxy needs an absolute path
+              5 | …ls: {acme: {directory: "http://ca.test/", email: ops, root: ca.pem}}}
+                |                                                              ^
+              hint: it reads the file for as long as it runs, wherever the release file lies
+        "#]],
+    );
+    check(
+        &with_tls(", host: a.test", "{acme: {mail: ops@a.test}}"),
+        &expect![[r#"
+        cutover.yaml:5:66: unknown key `mail`
+          5 |   - proxy: {listen: "127.0.0.1:8443", host: a.test, tls: {acme: {mail: ops@a.test}}}
+            |                                                                  ^
+          hint: did you mean `email`? Expected one of: `email`, `directory`, `root`
+    "#]],
+    );
+}
+
+#[test]
 fn whom_the_proxy_believes_is_a_network() {
     check(
         &with("8080\"}", "8080\", trust: [10.0.0.0/8, \"2001:db8::1\"], forwarded: true, request_id: true}"),

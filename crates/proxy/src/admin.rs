@@ -15,6 +15,8 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+#[cfg(not(feature = "acme"))]
+use crate::acme;
 use crate::compat::{self, OLDEST_PROTOCOL};
 use crate::compiled::effective;
 use crate::control::unknown;
@@ -228,7 +230,11 @@ async fn observe(worker: &Worker, only: Option<&str>) -> Result<Observation, Pro
         let suspended = live.is_some_and(|live| live.suspended);
         let weights = effective(table, suspended);
         let targets = control.health.observe(name, table);
-        let certificates = control.certificates.borrow().observe(&table.tls);
+        let mut certificates = control.certificates.borrow().observe(&table.tls);
+        #[cfg(feature = "acme")]
+        control.acme.tell(&table.tls, &mut certificates);
+        #[cfg(not(feature = "acme"))]
+        table.tls.iter().zip(&mut certificates).for_each(|(route, seen)| acme::cannot_renew(route, seen));
         let mut table = table.clone();
         (table.pin_key, table.former_pin_key) = (None, None);
         let service = ServiceObservation {
@@ -322,6 +328,8 @@ async fn hand_over(stream: UnixStream, worker: &Worker) {
     let told = async {
         let copies = copies.ok()?;
         let (mut message, fds) = copies.describe(None);
+        let control = &worker.control;
+        message.lacks = Some(control.certificates.borrow().lacking(&control.state.borrow().stored.table));
         message.leaving = worker.leaving.iter().copied().chain([std::process::id()]).collect();
         fds::send(&stream, &message, &fds).await.ok()?;
         moment::reached("old-gave-sockets");

@@ -109,6 +109,12 @@ impl Files {
     }
 }
 
+/// Returns from when to when the first certificate of a file is valid.
+#[cfg(feature = "acme")]
+pub(crate) fn validity_of(path: &str) -> Option<(i64, i64)> {
+    validity(&CertificateDer::from_pem_slice(&read("certificate", path).ok()?).ok()?)
+}
+
 fn read(what: &str, path: &str) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     let read = fs::File::open(path).and_then(|file| file.take(MOST + 1).read_to_end(&mut bytes));

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use http::HeaderValue;
@@ -39,6 +40,8 @@ pub(crate) struct Compiled {
     pub(crate) connected: Arc<Clients>,
     /// Some listener of some service redirects.
     pub(crate) redirects: bool,
+    /// Where the answers to challenges lie; none: no certificate is asked for.
+    pub(crate) challenges: Option<Arc<Path>>,
     /// Targets of an earlier worker's table that do not answer: asked only when no other is left.
     pub(crate) unverified: BTreeSet<SocketAddr>,
 }

@@ -1,5 +1,7 @@
 //! The control thread's state: the table that is, its leases, trips and events.
 
+#[cfg(feature = "acme")]
+mod acme;
 mod events;
 mod fence;
 mod health;
@@ -10,6 +12,7 @@ mod trip;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,6 +20,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
+#[cfg(feature = "acme")]
+use self::acme::Acme;
 use self::fence::{fence, fenced, refuse_tripped, tripped};
 pub(crate) use self::fence::{fence_epoch, unknown};
 use self::health::Health;
@@ -31,7 +36,7 @@ use crate::error::{ErrorKind, ProxyError};
 use crate::gate::Gate;
 use crate::protocol::{EventKind, RenewReply, SetReply};
 use crate::store::{EventLog, Store, Stored, boot_ms};
-use crate::table::ServiceTable;
+use crate::table::{ServiceTable, Table};
 use crate::thread::{Command, ThreadHandle};
 use crate::tls::Certificates;
 use crate::traffic::Traffic;
@@ -48,6 +53,8 @@ pub(crate) struct Control {
     /// Held by whatever changes the table: changes are made one after the other.
     changing: tokio::sync::Mutex<()>,
     pub(crate) certificates: RefCell<Certificates>,
+    #[cfg(feature = "acme")]
+    pub(crate) acme: Acme,
     /// Number of the last event.
     pub(crate) events_seen: watch::Sender<u64>,
     wake: mpsc::Sender<()>,
@@ -94,6 +101,7 @@ impl Control {
         damage.extend(lost_events);
         stored.table.listeners = listeners;
         let events_seen = watch::Sender::new(log.last);
+        let certificates = RefCell::new(Certificates::new(store.acme()));
         let state = RefCell::new(State { stored, log, damage, ..State::default() });
         Self {
             store,
@@ -103,7 +111,9 @@ impl Control {
             events_seen,
             wake,
             health: Health::default(),
-            certificates: RefCell::default(),
+            certificates,
+            #[cfg(feature = "acme")]
+            acme: Acme::default(),
             rooms: Rooms::default(),
             connected: Arc::default(),
             logs: RefCell::default(),
@@ -158,6 +168,22 @@ impl Control {
         self.health.follow(&self.state.borrow().stored.table, false);
         self.rooms.follow(&self.state.borrow().stored.traffic);
         self.swap().await
+    }
+
+    /// Refuses to take over from a worker that has certificates which this one cannot read; `lacks` are those that it
+    /// does not have either.
+    pub(crate) fn refuse_to_lose_certificates(&self, lacks: &[String]) -> Result<(), ProxyError> {
+        let unreadable = self.certificates.borrow().unreadable(&self.state.borrow().stored.table);
+        match unreadable.into_iter().find(|(cert, _)| !lacks.contains(cert)) {
+            Some((_, why)) => {
+                let text = format!(
+                    "the worker before has a certificate that this one cannot read, and goes on serving: {why}; put that \
+                     right and send SIGHUP to the holder again"
+                );
+                Err(ProxyError::new(ErrorKind::Storage, text))
+            }
+            None => Ok(()),
+        }
     }
 
     fn is_tripped(&self, name: &str, release: &str) -> bool {
@@ -219,6 +245,7 @@ impl Control {
             let mut compiled = Compiled::build(&stored.table, stored.damaged, state.unverified.clone(), live);
             compiled.tls = tls;
             compiled.connected = self.connected.clone();
+            compiled.challenges = self.challenges(&stored.table);
             Arc::new(compiled)
         };
         let answers = self.ask(|done| Command::Swap { compiled: compiled.clone(), done }).await;
@@ -229,6 +256,13 @@ impl Control {
             return Err(ProxyError::new(ErrorKind::Unacknowledged, text));
         }
         Ok(())
+    }
+
+    /// Returns where the answers to challenges lie, if any certificate is asked for.
+    fn challenges(&self, table: &Table) -> Option<Arc<Path>> {
+        let asks =
+            table.services.values().any(|service| service.tls.iter().any(|route| route.acme.is_some()));
+        asks.then(|| crate::acme::challenges(&self.store.acme()).into())
     }
 
     /// Asks every thread at once; None for one that did not answer in time.

@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
 use crate::access::Entry;
+use crate::acme;
 use crate::assets;
 use crate::body::{DownBody, UpBody, Upload};
 use crate::claim::Claim;
@@ -129,8 +130,8 @@ async fn serve(
     log: &mut Option<Box<Entry>>,
 ) -> Response<DownBody> {
     let request = asked.as_mut().expect(THERE);
-    if let Some(redirect) = redirect(router, request, from) {
-        return redirect;
+    if let Some(own) = acme::answer(router, request).or_else(|| redirect(router, request, from)) {
+        return own;
     }
     let connects = request.method() == Method::CONNECT && extended.is_none();
     let (mut wish, plan) = match admit(router, request, from, connects, told, log) {

@@ -74,6 +74,9 @@ pub(crate) struct Sockets {
     /// Workers that still finish requests of their own.
     #[serde(default)]
     pub(crate) leaving: Vec<u32>,
+    /// Files of certificates that the worker in charge does not have itself; none: nobody is in charge, or does not say.
+    #[serde(default)]
+    pub(crate) lacks: Option<Vec<String>>,
     pub(crate) error: Option<(ErrorKind, String)>,
 }
 
@@ -306,8 +309,8 @@ async fn ask_for_all(dir: &Path) -> Result<(Holdings, Handover), ProxyError> {
         let text = format!("folder {} is held by {}", dir.display(), lock::holder_of(&dir.join(LOCK)));
         return Err(ProxyError::new(ErrorKind::Locked, text));
     };
-    let leaving = sockets.leaving.clone();
-    Ok((Holdings::from_message(sockets, fds)?, Handover { stream, leaving }))
+    let (leaving, lacks) = (sockets.leaving.clone(), sockets.lacks.clone());
+    Ok((Holdings::from_message(sockets, fds)?, Handover { stream, leaving, lacks }))
 }
 
 async fn serve_workers(
@@ -377,6 +380,7 @@ async fn answer_all(
     let copies = holdings.borrow().copy()?;
     let (mut message, fds) = copies.describe(Some(std::process::id()));
     message.leaving = succession.leaving();
+    message.lacks = succession.lacks();
     fds::send(stream, &message, &fds).await
 }
 

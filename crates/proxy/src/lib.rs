@@ -10,6 +10,7 @@
 
 mod access;
 mod access_file;
+mod acme;
 mod admin;
 mod assets;
 mod balance;
@@ -46,6 +47,7 @@ mod metrics;
 mod mirror;
 mod moment;
 mod multiplex;
+mod names;
 mod paced;
 mod passing;
 mod paths;
@@ -80,6 +82,7 @@ mod worker;
 mod x509;
 
 pub use access::{AccessFormat, AccessLog};
+pub use acme::{AcmeIssuer, AcmeObservation};
 pub use checks::TargetChecks;
 pub use client::Client;
 pub use clients::PerClient;
@@ -109,3 +112,4 @@ pub use traffic::{MAX_PAGE, Traffic, Waiting};
 pub use trust::Balance;
 pub use upload::Pace;
 pub use worker::{WorkerOptions, run_worker};
+pub use x509::day;

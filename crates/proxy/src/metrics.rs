@@ -38,6 +38,7 @@ fn of_a_service(page: &mut Page, name: &str, seen: &ServiceObservation) {
     page.add("cutover_proxy_waiting", &[service], u64::from(seen.waiting));
     page.add("cutover_proxy_traffic_mode", &[service, ("mode", seen.traffic.name())], 1);
     page.add("cutover_proxy_access_log_lines_lost_total", &[service], seen.log_lines_lost);
+    certificates(page, name, seen);
     for (revision, weight_bp) in &seen.effective {
         let labels = [service, ("revision", revision)];
         page.add("cutover_proxy_weight_basis_points", &labels, u64::from(*weight_bp));
@@ -67,6 +68,26 @@ fn of_a_service(page: &mut Page, name: &str, seen: &ServiceObservation) {
     }
     for ((revision, arm), counts) in arms {
         of_an_arm(page, &[service, ("revision", revision), ("arm", arm.name())], &counts);
+    }
+}
+
+/// One series for each host: several listeners show the same certificate.
+fn certificates(page: &mut Page, name: &str, seen: &ServiceObservation) {
+    let mut by_host: BTreeMap<&str, (Option<i64>, bool, u32)> = BTreeMap::new();
+    for certificate in &seen.certificates {
+        let failures = certificate.acme.as_ref().map_or(0, |acme| acme.failures);
+        let entry = by_host.entry(certificate.host.as_deref().unwrap_or("*")).or_insert((None, false, 0));
+        entry.0 = entry.0.into_iter().chain(certificate.not_after).min();
+        entry.1 |= certificate.problem.is_some();
+        entry.2 = entry.2.max(failures);
+    }
+    for (host, (not_after, problem, failures)) in by_host {
+        let labels = [("service", name), ("host", host)];
+        if let Some(last) = not_after {
+            page.add("cutover_proxy_certificate_expiry_seconds", &labels, last.max(0).cast_unsigned());
+        }
+        page.add("cutover_proxy_certificate_problem", &labels, u64::from(problem));
+        page.add("cutover_proxy_certificate_failures", &labels, u64::from(failures));
     }
 }
 
@@ -189,6 +210,15 @@ const METRICS: &[Metric] = &[
         "What the operator lets requests do: open, queue, flow, maintenance.",
     ),
     counter("cutover_proxy_access_log_lines_lost_total", "Lines of the access log that were not written."),
+    gauge("cutover_proxy_certificate_expiry_seconds", "Last second of the certificate, since 1970."),
+    gauge(
+        "cutover_proxy_certificate_problem",
+        "1: the certificate cannot be renewed, or there is none; see cutover proxy status.",
+    ),
+    gauge(
+        "cutover_proxy_certificate_failures",
+        "Attempts in a row to get it from its authority that failed.",
+    ),
     gauge("cutover_proxy_weight_basis_points", "Weight in force, after a lapse or a trip."),
     gauge("cutover_proxy_in_flight", "Requests given to a target and not finished, WebSockets among them."),
     gauge("cutover_proxy_websockets", "Upgraded connections open now."),

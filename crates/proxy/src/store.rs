@@ -84,6 +84,11 @@ impl Store {
         self.dir.join("access").join(format!("{service}.log"))
     }
 
+    /// Returns where certificates that are asked for lie.
+    pub(crate) fn acme(&self) -> PathBuf {
+        self.dir.join("acme")
+    }
+
     /// Refuses a folder that a newer proxy has written: taken for damage, its table would be replaced by an old one.
     pub(crate) fn refuse_newer(&self) -> Result<(), ProxyError> {
         let look = |name: &str| files::read::<serde_json::Value>(&self.path(name));

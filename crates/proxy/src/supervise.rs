@@ -33,13 +33,22 @@ pub(crate) struct Handover {
     pub(crate) stream: UnixStream,
     /// That worker, and those before it which still finish requests.
     pub(crate) leaving: Vec<u32>,
+    /// Files of certificates that it does not have itself.
+    pub(crate) lacks: Option<Vec<String>>,
+}
+
+/// The worker before, which waits for the word to go.
+#[derive(Debug)]
+struct Waiting {
+    pid: u32,
+    stream: UnixStream,
+    lacks: Option<Vec<String>>,
 }
 
 /// Who leaves when the next worker serves.
 #[derive(Debug, Default)]
 pub(crate) struct Succession {
-    /// The worker before, which waits for the word to go.
-    waiting: RefCell<Option<(u32, UnixStream)>>,
+    waiting: RefCell<Option<Waiting>>,
     leaving: RefCell<Vec<u32>>,
     /// A worker of an earlier holder that went on because the next one never served: it is to be replaced still.
     orphan: Cell<Option<u32>>,
@@ -50,7 +59,7 @@ impl Succession {
         // The worker that hands over names itself last.
         let pid = handover.leaving.last().copied().unwrap_or_default();
         self.leaving.borrow_mut().extend(handover.leaving);
-        *self.waiting.borrow_mut() = Some((pid, handover.stream));
+        *self.waiting.borrow_mut() = Some(Waiting { pid, stream: handover.stream, lacks: handover.lacks });
     }
 
     /// Returns the workers that still finish requests.
@@ -59,9 +68,14 @@ impl Succession {
         self.leaving.borrow().clone()
     }
 
+    /// Returns what the worker in charge does without; what it has, the next one must have too.
+    pub(crate) fn lacks(&self) -> Option<Vec<String>> {
+        self.waiting.borrow().as_ref()?.lacks.clone()
+    }
+
     /// Lets the worker before go on, if it still waits; returns it. Closing the connection tells it so.
     fn abandon(&self) -> Option<u32> {
-        let (pid, _connection) = self.waiting.borrow_mut().take()?;
+        let Waiting { pid, .. } = self.waiting.borrow_mut().take()?;
         self.leaving.borrow_mut().retain(|leaving| *leaving != pid);
         Some(pid).filter(|pid| is_alive(*pid))
     }
@@ -71,17 +85,17 @@ impl Succession {
     pub(crate) async fn complete(&self) -> Result<Option<OwnedFd>, ProxyError> {
         let waiting = self.waiting.borrow_mut().take();
         let mut turn = None;
-        if let Some((pid, old)) = waiting {
+        if let Some(old) = waiting {
             let gone = async {
-                fds::send(&old, &"go", &[]).await?;
-                fds::receive::<String>(&old).await
+                fds::send(&old.stream, &"go", &[]).await?;
+                fds::receive::<String>(&old.stream).await
             };
             let heard = timeout(GO, gone).await;
             if let Ok(Ok(Some((_, given)))) = heard {
                 turn = given.into_iter().next();
-            } else if is_alive(pid) {
-                *self.waiting.borrow_mut() = Some((pid, old));
-                let text = format!("the worker before (process {pid}) does not go");
+            } else if is_alive(old.pid) {
+                let text = format!("the worker before (process {}) does not go", old.pid);
+                *self.waiting.borrow_mut() = Some(old);
                 return Err(ProxyError::new(ErrorKind::Unacknowledged, text));
             }
         }

@@ -1,18 +1,19 @@
 //! TLS: which listeners speak it, and which certificate answers whom.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fmt;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
-use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use serde::{Deserialize, Serialize};
 
+use crate::acme::{AcmeIssuer, AcmeObservation};
 use crate::certificate::{Files, Stamp, Time};
+use crate::names::{Names, configure};
 use crate::table::Table;
 
 /// How often the files are looked at.
@@ -26,10 +27,15 @@ pub struct TlsRoute {
     /// The name that clients ask for (SNI); none: whoever asks for no other.
     #[serde(default)]
     pub host: Option<String>,
-    /// File of the certificate chain, PEM.
+    /// File of the certificate chain, PEM; empty where it is asked for by ACME.
+    #[serde(default)]
     pub cert: String,
     /// File of its private key, PEM. Only the path is ever stored.
+    #[serde(default)]
     pub key: String,
+    /// Who signs the certificate; none: it comes from the files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acme: Option<AcmeIssuer>,
     /// For how long browsers shall use TLS only, in seconds; none: they are not told.
     #[serde(default)]
     pub hsts_s: Option<u64>,
@@ -48,6 +54,9 @@ pub struct CertificateObservation {
     pub not_after: Option<i64>,
     /// Why the files as they are now are not used; the certificate before is.
     pub problem: Option<String>,
+    /// Who is asked for it, and how far that is; none: it comes from files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acme: Option<AcmeObservation>,
 }
 
 /// Configurations by listener.
@@ -57,6 +66,8 @@ pub(crate) type Listeners = HashMap<SocketAddr, Arc<ServerConfig>>;
 #[derive(Debug)]
 pub(crate) struct Certificates {
     provider: Arc<CryptoProvider>,
+    /// Where those lie that are asked for.
+    acme: PathBuf,
     /// By files, and by the host that they must be for.
     known: BTreeMap<(Files, Option<String>), Known>,
     built: HashMap<SocketAddr, (Names, Arc<ServerConfig>)>,
@@ -72,46 +83,69 @@ struct Known {
     told: bool,
 }
 
-impl Default for Certificates {
-    fn default() -> Self {
+impl TlsRoute {
+    /// Reads the files as the proxy would; the error says what is wrong with which, and what to do.
+    ///
+    /// What is asked for by ACME need not be there yet.
+    pub fn check(&self) -> Result<(), String> {
+        if let Some(issuer) = &self.acme {
+            return issuer.mistake(self).map_or(Ok(()), Err);
+        }
+        let provider = rustls::crypto::ring::default_provider();
+        self.files(Path::new("")).load(self.host.as_deref(), Time::MustFit, &provider).map(drop)
+    }
+
+    /// Returns where the certificate lies; `acme` is the folder of those that are asked for.
+    fn files(&self, acme: &Path) -> Files {
+        match (&self.acme, &self.host) {
+            (Some(issuer), Some(host)) => {
+                // One file for both: no moment at which they are no pair.
+                let path = issuer.certificate(acme, host).display().to_string();
+                Files { cert: path.clone(), key: path }
+            }
+            _ => Files { cert: self.cert.clone(), key: self.key.clone() },
+        }
+    }
+}
+
+impl Certificates {
+    pub(crate) fn new(acme: PathBuf) -> Self {
         Self {
             provider: Arc::new(rustls::crypto::ring::default_provider()),
+            acme,
             known: BTreeMap::new(),
             built: HashMap::new(),
             looked: Instant::now(),
         }
     }
-}
 
-impl TlsRoute {
-    /// Reads the files as the proxy would; the error says what is wrong with which, and what to do.
-    pub fn check(&self) -> Result<(), String> {
-        let provider = rustls::crypto::ring::default_provider();
-        self.files().load(self.host.as_deref(), Time::MustFit, &provider).map(drop)
+    fn id(&self, route: &TlsRoute) -> (Files, Option<String>) {
+        (route.files(&self.acme), route.host.clone())
     }
 
-    fn files(&self) -> Files {
-        Files { cert: self.cert.clone(), key: self.key.clone() }
-    }
-
-    fn id(&self) -> (Files, Option<String>) {
-        (self.files(), self.host.clone())
-    }
-}
-
-impl Certificates {
     /// Reads what is not known yet. Only a route that is new is refused for its files: a change of weights, on a way back
     /// say, must not fail for a certificate. What is in use stays in use, whatever its files say now.
     pub(crate) fn admit(&mut self, routes: &[TlsRoute], before: &[TlsRoute]) -> Result<(), String> {
         for route in routes {
-            if self.known.get(&route.id()).is_some_and(|known| known.loaded.is_some()) {
+            let id = self.id(route);
+            if self.known.get(&id).is_some_and(|known| known.loaded.is_some()) {
                 continue;
             }
-            let stamp = route.files().stamp();
-            match route.files().load(route.host.as_deref(), Time::MustFit, &self.provider) {
+            let stamp = id.0.stamp();
+            if route.acme.is_some() && stamp[0].is_none() {
+                // Until it is there, the clients see the one that they have seen so far.
+                let loaded = self.served_before(route, before);
+                self.known.insert(id, Known { loaded, stamp, ..Known::default() });
+                continue;
+            }
+            match id.0.load(route.host.as_deref(), Time::MustFit, &self.provider) {
                 Ok(loaded) => {
                     let known = Known { loaded: Some(loaded), stamp, ..Known::default() };
-                    self.known.insert(route.id(), known);
+                    self.known.insert(id, known);
+                }
+                // One that was asked for is asked for again.
+                Err(_) if route.acme.is_some() => {
+                    self.known.insert(id, Known { stamp, ..Known::default() });
                 }
                 Err(problem) if !before.contains(route) => {
                     let host = route.host.as_deref().unwrap_or("any host");
@@ -123,25 +157,52 @@ impl Certificates {
         Ok(())
     }
 
+    fn served_before(&self, route: &TlsRoute, before: &[TlsRoute]) -> Option<(Arc<CertifiedKey>, i64)> {
+        let same = |other: &&TlsRoute| (other.listen, &other.host) == (route.listen, &route.host);
+        self.known.get(&self.id(before.iter().find(same)?))?.loaded.clone()
+    }
+
     /// Reads the certificates of the last worker's table; returns what is wrong. A listener whose certificates are all
     /// unusable refuses its clients: it must not fall back to plain text.
     pub(crate) fn boot(&mut self, table: &Table) -> Vec<(String, String)> {
         let mut problems = Vec::new();
         for (name, service) in &table.services {
             for route in &service.tls {
-                let (files, provider) = (route.files(), &self.provider);
-                let mut known = Known { stamp: files.stamp(), ..Known::default() };
-                match files.load(route.host.as_deref(), Time::Any, provider) {
+                let id = self.id(route);
+                let mut known = Known { stamp: id.0.stamp(), ..Known::default() };
+                match id.0.load(route.host.as_deref(), Time::Any, &self.provider) {
                     Ok(loaded) => known.loaded = Some(loaded),
+                    // It has not been had yet.
+                    Err(_) if route.acme.is_some() && known.stamp[0].is_none() => {}
                     Err(problem) => {
                         problems.push((name.clone(), problem.clone()));
                         (known.problem, known.told) = (Some(problem), true);
                     }
                 }
-                self.known.insert(route.id(), known);
+                self.known.insert(id, known);
             }
         }
         problems
+    }
+
+    /// Returns the files of a table's certificates that cannot be read, and why.
+    pub(crate) fn unreadable(&self, table: &Table) -> Vec<(String, String)> {
+        let read = |route: &TlsRoute| {
+            let files = route.files(&self.acme);
+            let read = files.load(route.host.as_deref(), Time::Any, &self.provider);
+            read.err().map(|why| (files.cert, why))
+        };
+        table.services.values().flat_map(|service| &service.tls).filter_map(read).collect()
+    }
+
+    /// Returns the files of a table's certificates that this worker does without.
+    pub(crate) fn lacking(&self, table: &Table) -> Vec<String> {
+        let lacks = |route: &TlsRoute| {
+            let id = self.id(route);
+            let known = self.known.get(&id).is_some_and(|known| known.loaded.is_some());
+            (!known).then_some(id.0.cert)
+        };
+        table.services.values().flat_map(|service| &service.tls).filter_map(lacks).collect()
     }
 
     /// Looks whether files have changed, once a second; returns whether new certificates are to be used, and the
@@ -183,12 +244,12 @@ impl Certificates {
     /// Returns the configurations of all listeners that speak TLS; those of which nothing changed are the same.
     pub(crate) fn listeners(&mut self, table: &Table) -> Listeners {
         let routes = || table.services.values().flat_map(|service| &service.tls);
-        let used: BTreeSet<_> = routes().map(TlsRoute::id).collect();
+        let used: BTreeSet<_> = routes().map(|route| self.id(route)).collect();
         self.known.retain(|id, _| used.contains(id));
         let mut names: HashMap<SocketAddr, Names> = HashMap::new();
         for route in routes() {
             let names = names.entry(route.listen).or_default();
-            let loaded = self.known.get(&route.id()).and_then(|known| known.loaded.as_ref());
+            let loaded = self.known.get(&self.id(route)).and_then(|known| known.loaded.as_ref());
             if let Some((certified, _)) = loaded {
                 names.add(route.host.as_deref(), certified);
             }
@@ -206,75 +267,17 @@ impl Certificates {
     /// Returns what is known of a service's certificates.
     pub(crate) fn observe(&self, routes: &[TlsRoute]) -> Vec<CertificateObservation> {
         let seen = |route: &TlsRoute| {
-            let known = self.known.get(&route.id());
+            let id = self.id(route);
+            let known = self.known.get(&id);
             CertificateObservation {
                 listen: route.listen,
                 host: route.host.clone(),
-                cert: route.cert.clone(),
+                cert: id.0.cert.clone(),
                 not_after: known.and_then(|known| Some(known.loaded.as_ref()?.1)),
                 problem: known.and_then(|known| known.problem.clone()),
+                acme: None,
             }
         };
         routes.iter().map(seen).collect()
-    }
-}
-
-fn configure(provider: Arc<CryptoProvider>, names: Names) -> ServerConfig {
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("ring speaks TLS 1.2 and 1.3")
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::new(names));
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    config
-}
-
-/// Certificates of one listener by name.
-#[derive(Clone, Default)]
-struct Names {
-    by_host: HashMap<String, Arc<CertifiedKey>>,
-    /// For clients that name no host, or one that nobody has a certificate for.
-    other: Option<Arc<CertifiedKey>>,
-    /// That one was given without a host.
-    meant: bool,
-}
-
-impl Names {
-    fn add(&mut self, host: Option<&str>, certified: &Arc<CertifiedKey>) {
-        match host {
-            Some(host) => {
-                self.by_host.insert(host.to_ascii_lowercase(), certified.clone());
-                self.other.get_or_insert_with(|| certified.clone());
-            }
-            None if !self.meant => (self.other, self.meant) = (Some(certified.clone()), true),
-            None => {}
-        }
-    }
-}
-
-impl PartialEq for Names {
-    fn eq(&self, other: &Self) -> bool {
-        let same = |a: &Arc<CertifiedKey>, b: &Arc<CertifiedKey>| Arc::ptr_eq(a, b);
-        let hosts =
-            self.by_host.iter().all(|(host, own)| other.by_host.get(host).is_some_and(|its| same(own, its)));
-        let rest = match (&self.other, &other.other) {
-            (Some(own), Some(its)) => same(own, its),
-            (None, None) => true,
-            _ => false,
-        };
-        hosts && rest && self.by_host.len() == other.by_host.len()
-    }
-}
-
-impl fmt::Debug for Names {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.by_host.keys()).finish()
-    }
-}
-
-impl ResolvesServerCert for Names {
-    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let named = hello.server_name().and_then(|name| self.by_host.get(name));
-        named.or(self.other.as_ref()).cloned()
     }
 }

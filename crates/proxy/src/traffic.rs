@@ -65,7 +65,7 @@ impl Traffic {
     }
 
     /// Returns its name.
-    pub(crate) fn name(&self) -> &'static str {
+    pub fn name(&self) -> &'static str {
         match self {
             Self::Open => "open",
             Self::Queue(_) => "queue",

@@ -7,6 +7,7 @@ use crate::error::{ErrorKind, ProxyError};
 use crate::paths;
 use crate::sticky::Sticky;
 use crate::table::{ServiceTable, Table, WHOLE, normal_hosts};
+use crate::tls::TlsRoute;
 
 /// Checks one service against itself and against the rest of the table.
 pub(crate) fn validate(name: &str, service: &ServiceTable, rest: &Table) -> Result<(), ProxyError> {
@@ -115,6 +116,10 @@ fn listeners(service: &ServiceTable, rest: &Table) -> Option<String> {
     }
     if !service.redirect.is_empty() && service.tls.is_empty() {
         return Some("it redirects to HTTPS, which it has no certificate for".into());
+    }
+    let acme = |route: &TlsRoute| route.acme.as_ref().and_then(|issuer| issuer.mistake(route));
+    if let Some(mistake) = service.tls.iter().find_map(acme) {
+        return Some(mistake);
     }
     for address in service
         .listen

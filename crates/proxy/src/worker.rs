@@ -91,7 +91,7 @@ async fn work(mut options: WorkerOptions) -> Result<(), ProxyError> {
         system("cannot reach the holder; a worker is started by its holder only", source)
     })?;
     let (sockets, received) = ask(&holder, &Ask::Sockets).await?;
-    let (holder_pid, leaving) = (sockets.holder_pid, sockets.leaving.clone());
+    let (holder_pid, leaving, lacks) = (sockets.holder_pid, sockets.leaving.clone(), sockets.lacks.clone());
     let holdings = Holdings::from_message(sockets, received)?;
     let admin = admin_listener(&holdings)?;
     moment::reached("next-has-sockets");
@@ -102,6 +102,10 @@ async fn work(mut options: WorkerOptions) -> Result<(), ProxyError> {
     let (wake, mut woken) = mpsc::channel(64);
     let addresses = holdings.held.iter().map(|held| held.address).collect();
     let control = Rc::new(Control::new(Store::new(&options.dir), threads, wake, addresses));
+    if let Some(lacks) = lacks {
+        // Before anything is changed: the worker before, which has them, serves on.
+        control.refuse_to_lose_certificates(&lacks)?;
+    }
     control.boot().await?;
     moment::reached("next-booted");
     let worker = Rc::new(Worker {
@@ -127,6 +131,9 @@ async fn work(mut options: WorkerOptions) -> Result<(), ProxyError> {
     // Not joined: it waits for nothing but the next check, and ends with the process.
     tokio::task::spawn_local(control.clone().watch_targets());
     tokio::task::spawn_local(control.clone().pump());
+    // Not joined: whatever it is about to do lies on disk before it does it.
+    #[cfg(feature = "acme")]
+    tokio::task::spawn_local(control.clone().watch_acme(worker.clone()));
     moment::reached("next-serves");
     let listen = |kind| signal(kind).map_err(|source| system("cannot listen for signals", source));
     let (mut term, mut int) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);

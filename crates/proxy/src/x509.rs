@@ -18,7 +18,7 @@ pub(crate) fn validity(certificate: &[u8]) -> Option<(i64, i64)> {
 }
 
 /// Returns the day of a second since 1970, such as `2026-11-24`.
-pub(crate) fn day(second: i64) -> String {
+pub fn day(second: i64) -> String {
     // Howard Hinnant's civil_from_days: years begin in March, so that the leap day is the last.
     let shifted = second.div_euclid(86_400) + 719_468;
     let era = shifted.div_euclid(146_097);

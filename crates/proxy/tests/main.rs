@@ -4,6 +4,14 @@
 
 mod suite {
     mod access;
+    #[cfg(feature = "acme")]
+    mod acme;
+    #[cfg(feature = "acme")]
+    mod acme_faults;
+    #[cfg(feature = "acme")]
+    mod acme_harness;
+    #[cfg(feature = "acme")]
+    mod acme_workers;
     mod assets;
     mod balance;
     mod boot;

@@ -331,11 +331,10 @@ pub(super) async fn proxy_status(global: &Global) -> Result<u8, Failure> {
     let client = proxy(global).await?;
     let failed = |error| crate::server::proxy_failure(&error);
     let (hello, seen) = (client.hello().await.map_err(failed)?, client.observe().await.map_err(failed)?);
-    let all = serde_json::json!({ "proxy": hello, "observed": seen });
     print(&if global.json() {
-        all.to_string()
+        serde_json::json!({ "proxy": hello, "observed": seen }).to_string()
     } else {
-        serde_json::to_string_pretty(&all).unwrap_or_default()
+        super::proxy_status::now(&hello, &seen).trim_end().to_owned()
     });
     Ok(exit::OK)
 }

@@ -5,6 +5,7 @@ mod commands;
 mod deploy;
 mod file;
 mod init;
+mod proxy_status;
 mod rehearse;
 mod traffic;
 mod view;

@@ -13,8 +13,8 @@ use cutover_core::{
 };
 use cutover_ports::{LeaseSupport, Router, RouterView, Target, TrackView, Trip};
 use cutover_proxy::{
-    Arm, Client, DrainReply, ErrorKind, EventKind, ProxyError, ServiceObservation, ServiceTable,
-    TargetObservation, TlsRoute, Track, Traffic,
+    Arm, CertificateObservation, Client, DrainReply, ErrorKind, EventKind, ProxyError, ServiceObservation,
+    ServiceTable, TargetObservation, TlsRoute, Track, Traffic,
 };
 
 use crate::faults::fault;
@@ -161,7 +161,24 @@ impl Router for ProxyRouter {
         let seen = self.client.observe().await.map_err(failed)?;
         let in_use =
             |route: &TlsRoute| seen.services.values().any(|service| service.table.tls.contains(route));
-        for route in tls.iter().filter(|route| !in_use(route)) {
+        let new = || tls.iter().filter(|route| !in_use(route));
+        let plain = |address: &&SocketAddr| {
+            let speaks = |tls: &[TlsRoute]| tls.iter().any(|route| route.listen == **address);
+            !speaks(&tls) && !seen.services.values().any(|service| speaks(&service.table.tls))
+        };
+        if let Some(route) = new().find(|route| route.acme.is_some())
+            && seen.listeners.iter().find(plain).is_none()
+        {
+            let host = route.host.as_deref().unwrap_or_default();
+            let what = format!(
+                "get a certificate for {host}: the authority looks at port 80 of it, and no listener speaks plain HTTP"
+            );
+            let hint = format!(
+                "add a route such as `- proxy: {{listen: \"0.0.0.0:80\", host: {host}, redirect: https}}`"
+            );
+            return Err(Fault::configuration(what).hint(hint));
+        }
+        for route in new() {
             route.check().map_err(|why| {
                 let host = route.host.as_deref().unwrap_or("any host");
                 Fault::configuration(format!("speak TLS for {host} on {}: {why}", route.listen))
@@ -252,6 +269,7 @@ impl Router for ProxyRouter {
         }
         view.notes.extend(kept(it));
         view.notes.extend(sick(it));
+        view.notes.extend(uncertified(it));
         view.notes.extend(it.tripped.iter().map(|release| format!("the candidate of {release} was tripped")));
         view.tracks = it.table.tracks.iter().map(|track| track_view(it, track)).collect();
         Ok(view)
@@ -421,6 +439,21 @@ fn sick(seen: &ServiceObservation) -> Vec<String> {
         format!("{} fails its checks ({} at {}: {why}): {but}", target.instance, target.check, target.address)
     };
     down.map(say).collect()
+}
+
+/// Says which certificates are missing or cannot be renewed, and why.
+fn uncertified(seen: &ServiceObservation) -> Vec<String> {
+    let say = |certificate: &CertificateObservation| {
+        let host = certificate.host.as_deref().unwrap_or("any other host");
+        match (&certificate.problem, certificate.not_after) {
+            (Some(problem), _) => Some(format!("certificate of {host}: {problem}")),
+            (None, None) => Some(format!(
+                "the certificate of {host} is asked for; until it is there, its clients are refused"
+            )),
+            (None, Some(_)) => None,
+        }
+    };
+    seen.certificates.iter().filter_map(say).collect()
 }
 
 /// What a set of counters comes to.

@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use cutover_core::{Lease, RevisionId, Shift, file};
 use cutover_ports::Target;
 use cutover_proxy::{
-    AccessFormat, AccessLog, Balance, CandidateLease, Guard, HeaderLimit, Limits, Pace, Passing, PerClient,
-    PinKey, Retries, SEAT_COOKIE, ServiceTable, Sticky, TargetChecks, TargetProtocol, TlsRoute, Track,
-    Waiting,
+    AccessFormat, AccessLog, AcmeIssuer, Balance, CandidateLease, Guard, HeaderLimit, Limits, Pace, Passing,
+    PerClient, PinKey, Retries, SEAT_COOKIE, ServiceTable, Sticky, TargetChecks, TargetProtocol, TlsRoute,
+    Track, Waiting,
 };
 use ipnet::IpNet;
 
@@ -143,13 +143,14 @@ pub(crate) fn https(
 ) -> (Vec<TlsRoute>, Vec<SocketAddr>) {
     let (mut tls, mut redirect) = (Vec::new(), Vec::new());
     for ((listen, host), file::Route::Proxy(route)) in bound.iter().zip(routes) {
-        if let Some(files) = &route.tls {
+        if let Some(said) = &route.tls {
             tls.push(TlsRoute {
                 listen: *listen,
                 host: host.clone(),
-                cert: files.cert.clone(),
-                key: files.key.clone(),
-                hsts_s: files.hsts.map(|span| span.ms() / 1_000),
+                cert: said.cert.clone().unwrap_or_default(),
+                key: said.key.clone().unwrap_or_default(),
+                acme: said.acme.as_ref().map(issuer),
+                hsts_s: said.hsts.map(|span| span.ms() / 1_000),
             });
         }
         if route.redirect.is_some() && !redirect.contains(listen) {
@@ -157,6 +158,10 @@ pub(crate) fn https(
         }
     }
     (tls, redirect)
+}
+
+fn issuer(said: &file::RouteAcme) -> AcmeIssuer {
+    AcmeIssuer { directory: said.directory.clone(), email: said.email.clone(), root: said.root.clone() }
 }
 
 /// Returns what the routes want to be said of requests; `bound` are their addresses.
@@ -393,8 +398,26 @@ mod tests {
         let host = Some("a.test".to_owned());
         let bound = [(address("127.0.0.1:11"), host.clone()), (address("127.0.0.1:12"), host.clone())];
         let (listen, cert, key) = (bound[1].0, "/c".to_owned(), "/k".to_owned());
-        let wanted = TlsRoute { listen, host, cert, key, hsts_s: Some(86_400) };
+        let wanted = TlsRoute { listen, host, cert, key, acme: None, hsts_s: Some(86_400) };
         assert_eq!(https(&bound, &routes), (vec![wanted], vec![bound[0].0]));
+    }
+
+    #[test]
+    fn who_signs_reaches_the_table() {
+        let signed = |tls: &str| {
+            let text =
+                format!(r#"[{{"proxy": {{"listen": "127.0.0.1:1", "host": "a.test", "tls": {tls}}}}}]"#);
+            let routes: Vec<file::Route> = serde_json::from_str(&text).expect("a list of routes");
+            let bound = [("127.0.0.1:1".parse().expect("an address"), Some("a.test".to_owned()))];
+            let (tls, _) = https(&bound, &routes);
+            assert_eq!((&*tls[0].cert, &*tls[0].key), ("", ""));
+            tls[0].acme.clone()
+        };
+        let directory = "https://acme-v02.api.letsencrypt.org/directory".to_owned();
+        assert_eq!(signed(r#"{"acme": {}}"#), Some(AcmeIssuer { directory, email: None, root: None }));
+        let own = r#"{"acme": {"directory": "https://ca.test/d", "email": "ops@a.test", "root": "/ca.pem"}}"#;
+        let (email, root) = (Some("ops@a.test".to_owned()), Some("/ca.pem".to_owned()));
+        assert_eq!(signed(own), Some(AcmeIssuer { directory: "https://ca.test/d".into(), email, root }));
     }
 
     #[test]

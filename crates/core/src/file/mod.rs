@@ -50,7 +50,7 @@ pub use routing::{RouteSticky, StickyBy};
 pub use schema::release_file_schema;
 pub use strategy::{BlueGreen, Canary, Rolling, Strategy};
 pub use targets::{RouteBalance, RouteChecks, RouteRetries};
-pub use tls::{Redirect, RouteTls};
+pub use tls::{Redirect, RouteAcme, RouteTls};
 
 use crate::ids::{ProcessName, ServiceName};
 use crate::units::{Cores, Size, Span, Weight};
@@ -224,7 +224,7 @@ pub struct ProxyRoute {
     /// `/apiary`. Of several services the longest wins. The instances see the whole path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// Speaks HTTPS, with this certificate; clients name the host before they see it.
+    /// Speaks HTTPS, with a certificate from files or from an authority; clients name the host before they see it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<RouteTls>,
     /// `https` sends all requests to the route with `tls`.

@@ -43,7 +43,8 @@ async fn curl_gets_its_answers_in_every_protocol() {
     let (cert, key) = authority.issue("shop.test").write(files.path(), "shop");
     let root = authority.write_root(files.path());
     let mut service = table(vec![track("v1", 10_000, &[upstream.addr])]);
-    service.tls = vec![TlsRoute { listen: secure, host: Some("shop.test".into()), cert, key, hsts_s: None }];
+    let host = Some("shop.test".to_owned());
+    service.tls = vec![TlsRoute { listen: secure, host, cert, key, acme: None, hsts_s: None }];
     service.passing.proxy_protocol = vec![balanced];
     let plain = format!("http://{}", proxy.addr);
     let https = format!("https://shop.test:{}", secure.port());

@@ -26,7 +26,12 @@ pub(crate) struct Proxy {
 }
 
 pub(crate) fn spawn_holder(dir: &Path, listen: &[SocketAddr]) -> Child {
+    spawn_holder_with(dir, listen, &[])
+}
+
+pub(crate) fn spawn_holder_with(dir: &Path, listen: &[SocketAddr], environment: &[(&str, &str)]) -> Child {
     Command::new(env!("CARGO_BIN_EXE_cutover-proxy-test"))
+        .envs(environment.iter().copied())
         .arg("holder")
         .arg(dir)
         .arg("1500")
@@ -49,7 +54,11 @@ impl Proxy {
     }
 
     pub(crate) async fn start_on(dir: TempDir) -> Self {
-        let holder = spawn_holder(dir.path(), &[any()]);
+        Self::start_with(dir, &[]).await
+    }
+
+    pub(crate) async fn start_with(dir: TempDir, environment: &[(&str, &str)]) -> Self {
+        let holder = spawn_holder_with(dir.path(), &[any()], environment);
         let client = Client::new(dir.path()).with_deadline(LIMIT);
         let addr = first_listener(&client).await;
         Self { dir, holder, client, addr }

@@ -1,5 +1,6 @@
 //! TLS: certificates by host, renewed under traffic, refused when they are no good.
 
+use std::io::BufRead;
 use std::net::SocketAddr;
 
 use cutover_proxy::{ErrorKind, EventKind, REASON_HEADER, ServiceTable, TlsRoute};
@@ -7,7 +8,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use super::h2_client::{H2, get};
-use super::harness::{LIMIT, Proxy, SERVICE, Wire, any, signal, table, track, until_seen};
+use super::harness::{LIMIT, Proxy, SERVICE, Wire, any, signal, table, track, until, until_seen};
 use super::tls_client::{Authority, Pair, ask, shown};
 use super::upstream::Upstream;
 
@@ -23,7 +24,7 @@ struct Tls {
 }
 
 fn route(addr: SocketAddr, host: &str, (cert, key): (String, String)) -> TlsRoute {
-    TlsRoute { listen: addr, host: Some(host.into()), cert, key, hsts_s: None }
+    TlsRoute { listen: addr, host: Some(host.into()), cert, key, acme: None, hsts_s: None }
 }
 
 impl Tls {
@@ -221,6 +222,47 @@ async fn a_worker_that_cannot_read_its_certificate_refuses_rather_than_speak_pla
         assert!(std::time::Instant::now() < end, "the certificate is back, and not used");
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
+}
+
+/// Waits until a line that the holder or a worker of it has written holds some words.
+async fn until_written(lines: &std::sync::mpsc::Receiver<String>, words: &str) {
+    until(words, || lines.try_iter().find(|line| line.contains(words))).await;
+}
+
+#[tokio::test]
+async fn a_successor_that_cannot_read_a_certificate_leaves_the_worker_before_in_charge() {
+    let mut tls = Tls::start().await;
+    let pair = tls.authority.issue("a.test");
+    let stderr = std::io::BufReader::new(tls.proxy.holder.stderr.take().unwrap());
+    let (write, lines) = std::sync::mpsc::channel();
+    std::thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| write.send(line)));
+    let mut kept = tls.authority.connect(tls.addr, "a.test", &[]).await.unwrap();
+    let before = tls.proxy.worker_pid().await;
+    std::fs::remove_file(tls.files.path().join("a.key.pem")).unwrap();
+    signal(tls.proxy.holder.id(), Signal::HUP);
+    until_written(&lines, "has a certificate that this one cannot read, and goes on serving").await;
+    // It goes on in every respect: it serves new clients and old ones, and may be changed.
+    assert!(ask(&mut kept, GET).await.starts_with("HTTP/1.1 200"));
+    assert!(tls.get().await.unwrap().starts_with("HTTP/1.1 200"));
+    tls.service.response_timeout_ms = Some(10_000);
+    let end = std::time::Instant::now() + LIMIT;
+    // Until the holder has noticed that the successor ended.
+    while let Err(error) = tls.proxy.client.set(SERVICE, 1, 1, &tls.service).await {
+        assert!(*error.kind() == ErrorKind::Closing && std::time::Instant::now() < end, "{error}");
+    }
+    assert_eq!(tls.proxy.worker_pid().await, before);
+    // Once the file is there again, the next one takes over.
+    tls.renew(&pair);
+    signal(tls.proxy.holder.id(), Signal::HUP);
+    let replaced =
+        until_seen(&tls.proxy, "the next worker", |seen| seen.worker_pid != before).await.worker_pid;
+    assert!(tls.get().await.unwrap().starts_with("HTTP/1.1 200"));
+    // What the worker in charge has lost itself holds up no upgrade.
+    std::fs::remove_file(tls.files.path().join("a.key.pem")).unwrap();
+    signal(replaced, Signal::KILL);
+    let without = until_seen(&tls.proxy, "one without", |seen| seen.worker_pid != replaced).await.worker_pid;
+    signal(tls.proxy.holder.id(), Signal::HUP);
+    until_seen(&tls.proxy, "another one", |seen| seen.worker_pid != without).await;
 }
 
 #[tokio::test]
