@@ -15,6 +15,7 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::time::timeout;
 
 use crate::compat;
+use crate::descriptors;
 use crate::error::{ErrorKind, ProxyError};
 use crate::fds::{self, MAX_FDS};
 use crate::files;
@@ -170,6 +171,9 @@ async fn hold(options: HolderOptions) -> Result<(), ProxyError> {
             (holdings, Some(handover))
         }
     };
+    for (address, listener) in descriptors::given() {
+        hold_given(&mut holdings, address, listener)?;
+    }
     let remembered = match files::read::<Vec<SocketAddr>>(&dir.join(LISTENERS)) {
         files::Read::Good(remembered) => remembered,
         files::Read::Missing => Vec::new(),
@@ -190,6 +194,7 @@ async fn hold(options: HolderOptions) -> Result<(), ProxyError> {
             open(&mut holdings, *address)?;
         }
     }
+    holdings.held.iter().for_each(|held| descriptors::keep(held.address, held.listener.as_fd()));
     // Only now that all are open: a start that failed half way must not forget the rest.
     remember(&holdings, &dir);
     let workers = bind_unix(&dir.join(HOLDER_SOCKET))?;
@@ -223,6 +228,16 @@ fn bind_unix(path: &Path) -> Result<OwnedFd, ProxyError> {
         _ => {}
     }
     Ok(std::os::unix::net::UnixListener::bind(path).map_err(failed)?.into())
+}
+
+/// Holds a socket that was open before us. One of an orphaned worker is held already: it is the same.
+fn hold_given(holdings: &mut Holdings, address: SocketAddr, listener: TcpListener) -> Result<(), ProxyError> {
+    if !holdings.held.iter().any(|held| held.address == address) {
+        let lock = lock::take_address(address)?.into();
+        tracing::info!(%address, "listening on a socket that systemd kept or opened");
+        holdings.held.push(Held { address, listener: listener.into(), lock });
+    }
+    Ok(())
 }
 
 /// Opens an address unless it is open; returns its index.
@@ -353,6 +368,10 @@ async fn serve_worker(
             Ask::Sockets => answer_all(&stream, &holdings, &succession).await,
             Ask::Open { address } => {
                 let opened = open(&mut holdings.borrow_mut(), address);
+                if let Ok(at) = opened {
+                    let holdings = holdings.borrow();
+                    descriptors::keep(holdings.held[at].address, holdings.held[at].listener.as_fd());
+                }
                 remember(&holdings.borrow(), &dir);
                 answer_open(&stream, &holdings, opened).await
             }

@@ -25,6 +25,7 @@ mod compat;
 mod compiled;
 mod control;
 mod count;
+mod descriptors;
 mod doors;
 mod drain;
 mod error;

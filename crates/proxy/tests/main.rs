@@ -19,6 +19,7 @@ mod suite {
     mod compat;
     mod control;
     mod curl;
+    mod descriptors;
     mod drain;
     mod h2_client;
     mod h2_target;

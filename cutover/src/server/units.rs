@@ -26,7 +26,11 @@ impl Setup {
             "Description=cutover proxy: the data plane\nAfter=network-online.target\nWants=network-online.target",
             &["proxy"],
             // SIGHUP replaces the worker by one of the program as it lies on disk then.
-            &format!("ExecReload=/bin/kill -HUP $MAINPID\n{stop}\nTimeoutStopSec=60\nLimitNOFILE=524288"),
+            &format!(
+                "ExecReload=/bin/kill -HUP $MAINPID\n{stop}\n\
+                 # Keeps the listening sockets open over a restart: connections wait, none is refused.\n\
+                 NotifyAccess=main\nFileDescriptorStoreMax=128\nTimeoutStopSec=60\nLimitNOFILE=524288"
+            ),
         );
         let server = self.unit(
             &format!(
@@ -129,6 +133,9 @@ mod tests {
             ExecReload=/bin/kill -HUP $MAINPID
             # A stop ends the first process alone: what it started serves on.
             KillMode=process
+            # Keeps the listening sockets open over a restart: connections wait, none is refused.
+            NotifyAccess=main
+            FileDescriptorStoreMax=128
             TimeoutStopSec=60
             LimitNOFILE=524288
             User=ann
