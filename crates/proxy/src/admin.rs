@@ -280,6 +280,15 @@ async fn observe(worker: &Worker, only: Option<&str>) -> Result<Observation, Pro
             }
         }
     }
+    let before = control.counted_before();
+    for (reason, count) in before.unrouted {
+        *seen.unrouted.entry(reason).or_default() += count;
+    }
+    for (service, arm) in before.arms {
+        if let Some(service) = seen.services.get_mut(&service) {
+            add_arm(&mut service.arms, arm);
+        }
+    }
     for service in seen.services.values_mut() {
         service.arms.sort_by(|a, b| (&a.revision, &a.release, a.arm).cmp(&(&b.revision, &b.release, b.arm)));
     }
@@ -342,6 +351,8 @@ async fn hand_over(stream: UnixStream, worker: &Worker) {
         return;
     }
     moment::reached("old-was-told");
+    // For the guards of the next one; what comes of requests under way is written once they have ended.
+    worker.control.keep_counted().await;
     let Some(turn) = worker.turn.take() else { return };
     if fds::send(&stream, &"gone", &[turn.as_fd()]).await.is_err() {
         // The holder died before it heard that, so no next one serves.

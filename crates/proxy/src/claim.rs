@@ -8,6 +8,7 @@ use crate::access::Entry;
 use crate::cells::{ArmCell, RevisionCell, TargetCell};
 use crate::clients::Guest;
 use crate::gate::Gate;
+use crate::hung::Open;
 use crate::room::Slot;
 
 /// False only in the build that counting is measured against.
@@ -23,7 +24,9 @@ pub(crate) struct Claim {
     /// Set for a first attempt at the candidate by weight: only these are judged.
     gate: Option<Arc<Gate>>,
     first: bool,
-    started: Instant,
+    /// Noted among those that may hang, until its head is there.
+    pub(crate) open: Option<Rc<Open>>,
+    pub(crate) started: Instant,
     status: Option<u16>,
     settled: bool,
     /// The proxy itself could not make the attempt.
@@ -62,6 +65,7 @@ impl Claim {
             revision,
             gate,
             first,
+            open: None,
             started: Instant::now(),
             status: None,
             settled: false,
@@ -95,8 +99,12 @@ impl Claim {
             return;
         }
         self.arm.counts.borrow_mut().latency.record(latency_us);
-        if let Some(gate) = &self.gate {
-            gate.score(status >= 500, latency_us);
+        let scored = self.open.take().is_some_and(|open| open.is_scored());
+        match &self.gate {
+            // Scored by its age already; only that it failed is new.
+            Some(gate) if scored && status >= 500 => gate.spoil(),
+            Some(gate) if !scored => gate.score(status >= 500, latency_us),
+            _ => {}
         }
     }
 
@@ -187,6 +195,7 @@ impl Claim {
         self.arm.counts.borrow_mut().first_attempt_failed += 1;
         if let Some(gate) = &self.gate {
             match self.status {
+                None if self.open.as_ref().is_some_and(|open| open.is_scored()) => gate.spoil(),
                 None => gate.score(true, self.latency_us()),
                 Some(status) if status < 500 => gate.spoil(),
                 Some(_) => {}

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "acme")]
 mod acme;
+mod counted;
 mod events;
 mod fence;
 mod health;
@@ -22,6 +23,7 @@ use tokio::time::timeout;
 
 #[cfg(feature = "acme")]
 use self::acme::Acme;
+use self::counted::Counted;
 use self::fence::{fence, fenced, refuse_tripped, tripped};
 pub(crate) use self::fence::{fence_epoch, unknown};
 use self::health::Health;
@@ -62,6 +64,10 @@ pub(crate) struct Control {
     pub(crate) rooms: Rooms,
     /// Connections of clients that are limited.
     connected: Arc<Clients>,
+    /// What workers that have ended have counted.
+    before: RefCell<Counted>,
+    /// What was written down last.
+    written: RefCell<Counted>,
     /// Access logs by service.
     logs: RefCell<BTreeMap<String, Arc<ServiceLog>>>,
 }
@@ -116,6 +122,8 @@ impl Control {
             acme: Acme::default(),
             rooms: Rooms::default(),
             connected: Arc::default(),
+            before: RefCell::default(),
+            written: RefCell::default(),
             logs: RefCell::default(),
         }
     }

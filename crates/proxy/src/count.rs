@@ -184,7 +184,11 @@ pub struct Counts {
     pub reconnected: u64,
     /// First attempts given to this arm that failed, also when a later one succeeded.
     pub first_attempt_failed: u64,
-    /// WebSockets closed by a close frame of the proxy; also in `finished`.
+    /// First attempts during a release that were older, without an answer, than the slowest in a thousand of stable's; what
+    /// comes of them later is counted as well.
+    #[serde(default)]
+    pub hung: u64,
+    /// WebSockets closed by a close frame of the proxy, and event streams it ended; also in `finished`.
     pub websockets_closed: u64,
     /// Time from the claim until the response head.
     pub latency: Histogram,
@@ -210,6 +214,7 @@ impl Counts {
         self.mirror_differs += other.mirror_differs;
         self.reconnected += other.reconnected;
         self.first_attempt_failed += other.first_attempt_failed;
+        self.hung += other.hung;
         self.websockets_closed += other.websockets_closed;
         self.latency.merge(&other.latency);
     }

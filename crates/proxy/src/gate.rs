@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
@@ -44,8 +45,24 @@ impl Gate {
         self.closed.store(false, Ordering::Release);
     }
 
+    /// Goes on from what the worker before has counted.
+    pub(crate) fn adopt(&self, before: GuardNumbers) {
+        self.judge(|numbers, _| {
+            numbers.requests += before.requests;
+            numbers.errors += before.errors;
+            numbers.latency_sum_us += before.latency_sum_us;
+            numbers.over_p95_limit += before.over_p95_limit;
+        });
+    }
+
     pub(crate) fn numbers(&self) -> GuardNumbers {
         self.numbers.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Returns from which age on a request without an answer is too slow for the guard; none: it does not judge by time.
+    pub(crate) fn slow_after(&self) -> Option<Duration> {
+        let guard = self.guard.as_ref()?;
+        guard.max_p95_ms.or(guard.max_mean_ms).map(Duration::from_millis)
     }
 
     /// Scores a first attempt: its response head arrived, or it failed before that.

@@ -42,6 +42,7 @@ mod greet;
 mod headers;
 mod holder;
 mod http2;
+mod hung;
 mod limits;
 mod lock;
 mod metrics;

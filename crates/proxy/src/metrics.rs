@@ -109,6 +109,7 @@ fn of_an_arm(page: &mut Page, labels: &[(&str, &str)], counts: &Counts) {
         ("cutover_proxy_retries_refused_total", counts.not_retried),
         ("cutover_proxy_reconnected_total", counts.reconnected),
         ("cutover_proxy_first_attempts_failed_total", counts.first_attempt_failed),
+        ("cutover_proxy_requests_hung_total", counts.hung),
         ("cutover_proxy_requests_cut_total", counts.cut),
         ("cutover_proxy_requests_aborted_by_client_total", counts.aborted_by_client),
         ("cutover_proxy_websockets_closed_total", counts.websockets_closed),
@@ -240,6 +241,10 @@ const METRICS: &[Metric] = &[
     counter("cutover_proxy_first_attempts_failed_total", "First attempts that failed, retried or not."),
     counter("cutover_proxy_responses_total", "Responses passed on whole, by class of status."),
     counter("cutover_proxy_failures_total", "Requests that the client saw failing, by reason."),
+    counter(
+        "cutover_proxy_requests_hung_total",
+        "First attempts that had no answer when they were older than the slowest in a thousand of stable's.",
+    ),
     counter("cutover_proxy_requests_cut_total", "Requests cut at the deadline of a drain."),
     counter("cutover_proxy_requests_aborted_by_client_total", "Requests whose client went away first."),
     counter(

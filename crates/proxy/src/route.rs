@@ -16,6 +16,7 @@ use crate::claim::Claim;
 use crate::clients::Guest;
 use crate::compiled::{Compiled, CompiledService};
 use crate::count::Arm;
+use crate::hung::OpenRequests;
 use crate::room::TrackRoom;
 use crate::service::{self, ServiceCell};
 use crate::sticky;
@@ -42,6 +43,7 @@ pub(crate) struct Router {
     pub(crate) revisions: RefCell<HashMap<RevisionKey, Rc<RevisionCell>>>,
     pub(crate) targets: RefCell<HashMap<TargetKey, Rc<TargetCell>>>,
     pub(crate) arms: RefCell<HashMap<ArmKey, Rc<ArmCell>>>,
+    pub(crate) open_requests: OpenRequests,
     pub(crate) unrouted: RefCell<BTreeMap<&'static str, u64>>,
     pub(crate) connections: Cell<u64>,
     /// Copies for a candidate that are under way.
@@ -304,7 +306,11 @@ impl Router {
                     Picked::Target(target, slot) => {
                         let judged = first && index == drawn && service.candidate == Some(index) && !closed;
                         let gate = if judged { service.gate.clone() } else { None };
-                        let claim = Claim::new((target, slot), track.arm.clone(), gate, first);
+                        let mut claim = Claim::new((target, slot), track.arm.clone(), gate.clone(), first);
+                        if first && index == drawn && service.candidate.is_some() {
+                            let (name, arm) = (service.name.clone(), track.arm.clone());
+                            claim.open = Some(self.open_requests.add(name, arm, gate, claim.started));
+                        }
                         return Some(Tried::Claimed(claim));
                     }
                     // It waits: to give it to another revision would move the weights.

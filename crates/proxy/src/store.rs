@@ -84,6 +84,11 @@ impl Store {
         self.dir.join("access").join(format!("{service}.log"))
     }
 
+    /// Returns the folder of what workers have counted.
+    pub(crate) fn counts(&self) -> PathBuf {
+        self.dir.join("counts")
+    }
+
     /// Returns where certificates that are asked for lie.
     pub(crate) fn acme(&self) -> PathBuf {
         self.dir.join("acme")

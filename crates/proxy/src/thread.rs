@@ -59,7 +59,7 @@ pub(crate) enum Command {
     /// Stop accepting, let requests end, then report.
     Quit {
         grace: Duration,
-        done: oneshot::Sender<()>,
+        done: oneshot::Sender<ThreadObservation>,
     },
 }
 
@@ -108,6 +108,7 @@ async fn obey(mut commands: mpsc::Receiver<Command>) {
                 }
                 router.targets.borrow().values().for_each(|target| pool::sweep(target));
                 router.forget();
+                router.open_requests.look(&router.arms.borrow(), std::time::Instant::now());
                 continue;
             }
         };
@@ -144,7 +145,7 @@ async fn obey(mut commands: mpsc::Receiver<Command>) {
             }
             Some(Command::Quit { grace, done }) => {
                 leave(&router, &quit, acceptors, grace).await;
-                let _ = done.send(());
+                let _ = done.send(observe(&router));
                 SERVING.set(false);
                 return;
             }

@@ -123,6 +123,7 @@ async fn work(mut options: WorkerOptions) -> Result<(), ProxyError> {
     worker.listen_everywhere().await?;
     moment::reached("next-listens");
     worker.take_turn().await?;
+    control.adopt_guards();
     moment::reached("next-may-serve");
     worker.open().await?;
     moment::reached("next-opened");
@@ -131,6 +132,7 @@ async fn work(mut options: WorkerOptions) -> Result<(), ProxyError> {
     // Not joined: it waits for nothing but the next check, and ends with the process.
     tokio::task::spawn_local(control.clone().watch_targets());
     tokio::task::spawn_local(control.clone().pump());
+    tokio::task::spawn_local(control.clone().keep_counts());
     // Not joined: whatever it is about to do lies on disk before it does it.
     #[cfg(feature = "acme")]
     tokio::task::spawn_local(control.clone().watch_acme(worker.clone()));
@@ -163,7 +165,7 @@ async fn work(mut options: WorkerOptions) -> Result<(), ProxyError> {
     let grace = worker.options.grace;
     let gone = control.ask_within(grace + Duration::from_secs(5), |done| Command::Quit { grace, done });
     tokio::select! {
-        _ = gone => {}
+        last = gone => control.write_counted(last.into_iter().flatten()),
         // Ends never: who still waits here is let through when the successor is told to.
         () = control.follow_successor() => {}
     }

@@ -18,6 +18,7 @@ mod suite {
     mod clients;
     mod compat;
     mod control;
+    mod counting;
     mod curl;
     mod descriptors;
     mod drain;

@@ -1,0 +1,196 @@
+//! What earlier workers have counted: it comes along when a worker is upgraded, and all but the last seconds when it dies.
+//!
+//! Each worker writes what it and those before it have counted to a file of its own. One that finishes its last requests
+//! goes on writing, so its file is read anew for each observation until it has ended. A file names those that it
+//! contains: whoever dies between writing it and removing them counts nothing twice.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::Control;
+use crate::protocol::{ArmObservation, GuardNumbers};
+use crate::supervise::is_alive;
+use crate::thread::{Command, ThreadObservation};
+
+/// How often counts are written while a candidate is judged by them, and otherwise.
+const JUDGED: Duration = Duration::from_secs(1);
+const AT_REST: Duration = Duration::from_secs(10);
+/// Arms of revisions that are not in the table any more; beyond it they are forgotten.
+const MAX_OLD_ARMS: usize = 512;
+
+/// Counts of some workers.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Counted {
+    /// Files whose counts are part of these.
+    #[serde(default)]
+    includes: BTreeSet<String>,
+    /// By service.
+    pub(crate) arms: Vec<(String, ArmObservation)>,
+    pub(crate) unrouted: BTreeMap<String, u64>,
+    /// By service: the generation of its table, and what its guard has counted since then.
+    guards: BTreeMap<String, (u64, GuardNumbers)>,
+}
+
+impl Counted {
+    fn add(&mut self, other: Self) {
+        other.arms.into_iter().for_each(|(service, arm)| self.add_arm(service, arm));
+        for (reason, count) in other.unrouted {
+            *self.unrouted.entry(reason).or_default() += count;
+        }
+        // Of one generation the last worker has adopted what those before it had counted.
+        for (service, (generation, numbers)) in other.guards {
+            let known = self.guards.get(&service);
+            let newer = known
+                .is_none_or(|(known, counted)| (*known, counted.requests) < (generation, numbers.requests));
+            if newer {
+                self.guards.insert(service, (generation, numbers));
+            }
+        }
+    }
+
+    fn add_arm(&mut self, service: String, arm: ArmObservation) {
+        let same = |known: &&mut (String, ArmObservation)| {
+            let (of, known) = known;
+            *of == service
+                && known.revision == arm.revision
+                && known.release == arm.release
+                && known.arm == arm.arm
+        };
+        match self.arms.iter_mut().find(same) {
+            Some((_, known)) => known.counts.merge(&arm.counts),
+            None => self.arms.push((service, arm)),
+        }
+    }
+
+    fn add_thread(&mut self, thread: ThreadObservation) {
+        thread.arms.into_iter().for_each(|(service, arm)| self.add_arm(service.to_string(), arm));
+        for (reason, count) in thread.unrouted {
+            *self.unrouted.entry(reason.to_owned()).or_default() += count;
+        }
+    }
+}
+
+impl Control {
+    /// Returns what all workers but this one have counted.
+    pub(crate) fn counted_before(&self) -> Counted {
+        let (own, mut files) = (file_of(std::process::id()), BTreeMap::new());
+        for entry in std::fs::read_dir(self.store.counts()).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let read = std::fs::read(entry.path()).ok();
+            // Written aside and renamed: what cannot be read is of another version, and only statistics.
+            if let Some(counted) = read.and_then(|text| serde_json::from_slice::<Counted>(&text).ok())
+                && name != own
+            {
+                files.insert(name, counted);
+            }
+        }
+        let included: BTreeSet<String> =
+            files.values().flat_map(|counted| counted.includes.iter().cloned()).collect();
+        let mut before = self.before.borrow_mut();
+        let mut sum = Counted::default();
+        for (name, counted) in files {
+            if before.includes.contains(&name) || included.contains(&name) {
+                continue;
+            }
+            let pid = name.strip_suffix(".json").and_then(|pid| pid.parse().ok());
+            if pid.is_some_and(is_alive) {
+                sum.add(counted);
+            } else {
+                before.add(counted);
+                before.includes.insert(name);
+            }
+        }
+        sum.add(before.clone());
+        sum
+    }
+
+    /// Lets the guards go on from where the worker before was.
+    pub(crate) fn adopt_guards(&self) {
+        let state = self.state.borrow();
+        for (service, (generation, numbers)) in self.counted_before().guards {
+            let same =
+                state.stored.table.services.get(&service).is_some_and(|now| now.generation == generation);
+            let gate = state.live.get(&service).and_then(|live| live.gate.as_ref());
+            if let Some(gate) = gate.filter(|_| same) {
+                gate.adopt(numbers);
+            }
+        }
+    }
+
+    /// Writes down what was counted, again and again; returns never.
+    pub(crate) async fn keep_counts(self: std::rc::Rc<Self>) {
+        loop {
+            let judged = self.state.borrow().live.values().any(|live| live.gate.is_some());
+            tokio::time::sleep(if judged { JUDGED } else { AT_REST }).await;
+            self.keep_counted().await;
+        }
+    }
+
+    /// Writes down what was counted up to now.
+    pub(crate) async fn keep_counted(&self) {
+        let threads = self.ask(|done| Command::Observe { done }).await;
+        if threads.iter().all(Option::is_some) {
+            self.write_counted(threads.into_iter().flatten());
+        }
+    }
+
+    /// Writes down what this worker has counted, as its threads say, and those that have ended.
+    pub(crate) fn write_counted(&self, threads: impl Iterator<Item = ThreadObservation>) {
+        // Takes in those that have ended since.
+        self.counted_before();
+        let mut all = self.before.borrow().clone();
+        threads.for_each(|thread| all.add_thread(thread));
+        {
+            let state = self.state.borrow();
+            let services = &state.stored.table.services;
+            all.arms.retain(|(service, _)| services.contains_key(service));
+            let routed =
+                |(service, arm): &(String, ArmObservation)| services[service].track(&arm.revision).is_some();
+            if all.arms.iter().filter(|arm| !routed(arm)).count() > MAX_OLD_ARMS {
+                all.arms.retain(routed);
+            }
+            all.guards = services
+                .iter()
+                .filter_map(|(name, service)| {
+                    let gate = state.live.get(name)?.gate.as_ref()?;
+                    Some((name.clone(), (service.generation, gate.numbers())))
+                })
+                .collect();
+        }
+        if *self.written.borrow() == all {
+            return;
+        }
+        let folder = self.store.counts();
+        let path = folder.join(file_of(std::process::id()));
+        match write(&folder, &path, &all) {
+            Ok(()) => {
+                let included = std::mem::take(&mut self.before.borrow_mut().includes);
+                for name in included {
+                    // Left behind it is taken for one that counts: then its name stays.
+                    if std::fs::remove_file(folder.join(&name)).is_err() && folder.join(&name).exists() {
+                        self.before.borrow_mut().includes.insert(name);
+                    }
+                }
+                all.includes.clear();
+                *self.written.borrow_mut() = all;
+            }
+            // Only statistics: they are lost if this worker dies as well.
+            Err(error) => tracing::warn!(%error, path = %path.display(), "counts cannot be written"),
+        }
+    }
+}
+
+fn file_of(pid: u32) -> String {
+    format!("{pid}.json")
+}
+
+fn write(folder: &PathBuf, path: &PathBuf, counted: &Counted) -> std::io::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    let aside = path.with_extension("new");
+    // Not synced: after a crash of the machine they may be missing, and nobody waits for a disk each second.
+    std::fs::write(&aside, serde_json::to_vec(counted)?)?;
+    std::fs::rename(aside, path)
+}
