@@ -96,10 +96,12 @@ pub(crate) fn finalize(
         return Err(Problem::new(403, "orderNotReady", text));
     }
     let names: Vec<&str> = order.proofs.iter().map(|proof| proof.host.as_str()).collect();
-    let chain = shared.signer.sign(&csr, &names, life)?;
+    let (chain, name) = shared.signer.sign(&csr, &names, life)?;
     order.status = Status::Processing;
     tokio::spawn(complete(shared.clone(), id, chain));
-    Ok(Response::new(order.json(&shared.base)))
+    let answer = Response::new(order.json(&shared.base));
+    book.named.push(name);
+    Ok(answer)
 }
 
 async fn complete(shared: Arc<Shared>, id: usize, chain: String) {

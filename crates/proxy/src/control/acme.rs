@@ -8,17 +8,18 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use cutover_acme::{Alone, Asked, Attempt, Authority, Begin, pause, renew_at, store_private};
+use cutover_acme::{Alone, Asked, Attempt, Authority, Begin, Identity, pause, renew_at, store_private};
 use rustls::crypto::CryptoProvider;
 
 use super::Control;
 use crate::acme::{AcmeIssuer, AcmeObservation, challenges};
-use crate::certificate::{Files, Stamp, Time, validity_of};
+use crate::certificate::{Files, Stamp, Time, first_of};
 use crate::protocol::EventKind;
 use crate::store::wall_ms;
 use crate::table::Table;
 use crate::tls::{CertificateObservation, TlsRoute};
 use crate::worker::Worker;
+use crate::x509::{identity, validity};
 
 /// How often it is looked whether something is due.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -27,6 +28,11 @@ const NOTICE: Duration = Duration::from_millis(20);
 
 /// Nobody has to wait longer: a week is the longest that limits of authorities are about.
 const LONGEST_WAIT_MS: u64 = 8 * 86_400_000;
+
+/// How long a hint of the authority is believed at most.
+const HINT_AGAIN: Duration = Duration::from_secs(24 * 3_600);
+/// When it is asked again if it did not answer.
+const HINT_FAILED: Duration = Duration::from_secs(6 * 3_600);
 
 /// Who signs, and for which host.
 type Key = (AcmeIssuer, String);
@@ -47,6 +53,16 @@ struct Row {
     stamp: Stamp,
     validity: Option<(i64, i64)>,
     under_way: bool,
+    hint: Hint,
+}
+
+/// What the authority says of renewing the certificate (ARI).
+#[derive(Default)]
+struct Hint {
+    certificate: Option<Identity>,
+    window: Option<(i64, i64)>,
+    /// Not before this is it asked again.
+    next_ms: u64,
 }
 
 impl Row {
@@ -62,7 +78,8 @@ impl Row {
         let attempt = Attempt::load(&attempt_file(&asked));
         let certificate = Files { cert: path.clone(), key: path };
         let service = service.to_owned();
-        Self { service, asked, certificate, attempt, stamp: [None; 2], validity: None, under_way: false }
+        let (stamp, hint) = ([None; 2], Hint::default());
+        Self { service, asked, certificate, attempt, stamp, validity: None, under_way: false, hint }
     }
 
     /// Returns when it is to be asked for, in milliseconds since 1970.
@@ -74,7 +91,7 @@ impl Row {
         let mut hash = DefaultHasher::new();
         (&self.asked.host, self.validity).hash(&mut hash);
         let chance = (hash.finish() >> 11) as f64 / (1_u64 << 53) as f64;
-        let renew = self.validity.map_or(0, |(from, to)| renew_at(from, to, chance));
+        let renew = self.validity.map_or(0, |life| renew_at(life, self.hint.window, chance));
         // Written down by a clock that was wrong, it must not hold up for ever.
         let next_ms = if self.attempt.next_ms > now_ms + LONGEST_WAIT_MS { 0 } else { self.attempt.next_ms };
         u64::try_from(renew).unwrap_or(0).saturating_mul(1_000).max(next_ms)
@@ -84,7 +101,12 @@ impl Row {
     fn look(&mut self) {
         let stamp = self.certificate.stamp();
         if stamp != self.stamp {
-            self.validity = validity_of(&self.certificate.cert);
+            let certificate = first_of(&self.certificate.cert);
+            self.validity = certificate.as_ref().and_then(|certificate| validity(certificate));
+            let known = certificate.as_ref().and_then(|certificate| identity(certificate));
+            let known =
+                known.map(|(key, serial)| Identity { authority_key: key.into(), serial: serial.into() });
+            self.hint = Hint { certificate: known, ..Hint::default() };
             self.stamp = stamp;
         }
     }
@@ -136,6 +158,18 @@ impl Acme {
         taken
     }
 
+    /// Takes the certificates whose authority is to be asked when they are to be renewed.
+    fn unsure(&self, now_ms: u64) -> Vec<(Key, Asked, Identity)> {
+        let mut rows = self.rows.borrow_mut();
+        let unsure = rows.iter_mut().filter(|(_, row)| !row.under_way && row.hint.next_ms <= now_ms);
+        let take = |(key, row): (&Key, &mut Row)| {
+            let certificate = row.hint.certificate.clone()?;
+            row.hint.next_ms = after(HINT_FAILED);
+            Some((key.clone(), row.asked.clone(), certificate))
+        };
+        unsure.filter_map(take).collect()
+    }
+
     /// Completes what is seen of a service's certificates.
     pub(crate) fn tell(&self, routes: &[TlsRoute], seen: &mut [CertificateObservation]) {
         let rows = self.rows.borrow();
@@ -173,6 +207,23 @@ impl Control {
                 // Not joined: it ends by itself, or with the process, and lies on disk either way.
                 tokio::task::spawn_local(self.clone().attempt_alone(key, worker.clone()));
             }
+            for (key, asked, certificate) in self.acme.unsure(wall_ms()) {
+                tokio::task::spawn_local(self.clone().ask_for_hint(key, asked, certificate));
+            }
+        }
+    }
+
+    /// Asks when a certificate is to be renewed. A failure changes nothing: a third of its life is reason enough.
+    async fn ask_for_hint(self: Rc<Self>, key: Key, asked: Asked, certificate: Identity) {
+        match asked.suggested(&certificate).await {
+            Ok(said) => drop(self.acme.change(&key, |row| {
+                // It may have been renewed meanwhile.
+                if row.hint.certificate.as_ref() == Some(&certificate) {
+                    row.hint.window = said.window;
+                    row.hint.next_ms = after(said.again_after.clamp(pause(1), HINT_AGAIN));
+                }
+            })),
+            Err(error) => tracing::warn!(host = key.1, %error, "authority does not say when to renew"),
         }
     }
 
