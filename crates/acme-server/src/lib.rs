@@ -60,6 +60,8 @@ pub struct Seen {
     pub accounts: usize,
     /// Orders that it has made.
     pub orders: usize,
+    /// Challenges that it was told to look at.
+    pub told: usize,
     /// Challenges that it has looked at.
     pub looked: usize,
     /// Certificates that it has signed.

@@ -76,7 +76,9 @@ pub(crate) fn answer_challenge(
         order.proofs[at].status = Status::Processing;
         tokio::spawn(look_at(shared.clone(), id, at, thumbprint.unwrap_or_default()));
     }
-    Ok(Response::new(order.challenge_json(&shared.base, at)))
+    let answer = Response::new(order.challenge_json(&shared.base, at));
+    book.seen.told += 1;
+    Ok(answer)
 }
 
 /// Takes the request for a certificate of an order that is ready, and of no other.
