@@ -168,6 +168,26 @@ async fn from_files_to_an_authority_clients_always_see_a_certificate() {
 }
 
 #[tokio::test]
+async fn one_that_has_expired_is_shown_until_the_next_is_there() {
+    let mut asking = Asking::start(LONG).await;
+    asking.resolve("a.test");
+    asking.ask_for(&["a.test"]).await;
+    asking.until_served("a.test", &[]).await;
+    // Nobody wanted it for a while, and it expired meanwhile.
+    let path = asking.certificate("a.test").await.cert;
+    let expired = Authority::new().issue_between("a.test", 2020, 2021);
+    std::fs::write(&path, format!("{}{}", expired.cert, expired.key)).unwrap();
+    let wanted = std::mem::take(&mut asking.service.tls);
+    asking.set().await;
+    asking.authority.change(|behaviour| behaviour.validation_lag = std::time::Duration::from_secs(600));
+    asking.service.tls = wanted;
+    asking.set().await;
+    let error = asking.connect("a.test").await.unwrap_err().to_string();
+    assert!(error.contains("certificate"), "it is shown, and its client sees why it is no good: {error}");
+    assert_eq!(asking.certificate("a.test").await.not_after, Some(1_609_459_200));
+}
+
+#[tokio::test]
 async fn the_authority_is_told_whom_to_write_to() {
     let mut asking = Asking::start(SHORT).await;
     asking.resolve("a.test");
