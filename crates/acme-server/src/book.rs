@@ -19,6 +19,8 @@ pub(crate) struct Book {
     pub(crate) accounts: Vec<Account>,
     pub(crate) orders: Vec<Order>,
     pub(crate) certificates: HashMap<usize, String>,
+    /// Names of certificates, by which clients ask when to renew them.
+    pub(crate) named: Vec<String>,
     pub(crate) seen: Seen,
     /// Numbers before it belong to what was forgotten.
     first: usize,

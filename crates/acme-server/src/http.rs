@@ -20,7 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::faults::{Fault, Place};
 use crate::jws::{Jwk, Signed};
 use crate::problem::Problem;
-use crate::{Shared, account, order};
+use crate::{Shared, account, order, renewal};
 
 /// An answer of JSON.
 pub(crate) type Answer = Response<Value>;
@@ -86,6 +86,11 @@ async fn answer(
     shared: Arc<Shared>,
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, std::io::Error> {
+    if let Some(name) = request.uri().path().strip_prefix("/renewal-info/") {
+        // Neither signed nor with a nonce.
+        let suggested = renewal::suggest(&shared, name).map(write);
+        return Ok(suggested.unwrap_or_else(|problem| problem.response()));
+    }
     let Some(target) = target(request.uri().path()) else {
         return Ok(Problem::new(404, "malformed", "no such resource").response());
     };
@@ -134,7 +139,7 @@ async fn respond(
         _ => {}
     }
     if target.place == Place::Directory {
-        return Ok(write(Response::new(directory(&shared.base))));
+        return Ok(write(Response::new(directory(shared))));
     }
     if target.place == Place::NewNonce {
         return Ok(Response::new(Full::default()));
@@ -172,15 +177,20 @@ async fn respond(
     .map(write)
 }
 
-fn directory(base: &str) -> Value {
-    json!({
+fn directory(shared: &Shared) -> Value {
+    let base = &shared.base;
+    let mut directory = json!({
         "newNonce": format!("{base}/new-nonce"),
         "newAccount": format!("{base}/new-account"),
         "newOrder": format!("{base}/new-order"),
         "revokeCert": format!("{base}/revoke-cert"),
         "keyChange": format!("{base}/key-change"),
         "meta": {"termsOfService": format!("{base}/terms")},
-    })
+    });
+    if shared.behaviour().renewal.is_some() {
+        directory["renewalInfo"] = json!(format!("{base}/renewal-info"));
+    }
+    directory
 }
 
 async fn read(request: Request<Incoming>) -> Result<Signed, Problem> {

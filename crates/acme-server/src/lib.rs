@@ -12,6 +12,7 @@ mod http;
 mod jws;
 mod order;
 mod problem;
+mod renewal;
 mod sign;
 mod validate;
 
@@ -36,6 +37,8 @@ pub struct Behaviour {
     pub signing_lag: Duration,
     /// How many seconds ago a certificate began to be valid, and for how many more it is.
     pub life: (u64, u64),
+    /// When certificates are to be renewed (RFC 9773), in seconds from now; none: it does not say.
+    pub renewal: Option<(i64, i64)>,
 }
 
 impl Default for Behaviour {
@@ -45,6 +48,7 @@ impl Default for Behaviour {
             validation_lag: Duration::ZERO,
             signing_lag: Duration::ZERO,
             life: (3_600, 90 * 86_400),
+            renewal: None,
         }
     }
 }
@@ -56,10 +60,14 @@ pub struct Seen {
     pub accounts: usize,
     /// Orders that it has made.
     pub orders: usize,
+    /// Challenges that it was told to look at.
+    pub told: usize,
     /// Challenges that it has looked at.
     pub looked: usize,
     /// Certificates that it has signed.
     pub signed: usize,
+    /// Questions when to renew a certificate that it has signed.
+    pub renewals: usize,
     /// Contacts of the accounts.
     pub contacts: Vec<String>,
     /// Problems that it has answered with, by type; injected ones among them.

@@ -76,7 +76,9 @@ pub(crate) fn answer_challenge(
         order.proofs[at].status = Status::Processing;
         tokio::spawn(look_at(shared.clone(), id, at, thumbprint.unwrap_or_default()));
     }
-    Ok(Response::new(order.challenge_json(&shared.base, at)))
+    let answer = Response::new(order.challenge_json(&shared.base, at));
+    book.seen.told += 1;
+    Ok(answer)
 }
 
 /// Takes the request for a certificate of an order that is ready, and of no other.
@@ -96,10 +98,12 @@ pub(crate) fn finalize(
         return Err(Problem::new(403, "orderNotReady", text));
     }
     let names: Vec<&str> = order.proofs.iter().map(|proof| proof.host.as_str()).collect();
-    let chain = shared.signer.sign(&csr, &names, life)?;
+    let (chain, name) = shared.signer.sign(&csr, &names, life)?;
     order.status = Status::Processing;
     tokio::spawn(complete(shared.clone(), id, chain));
-    Ok(Response::new(order.json(&shared.base)))
+    let answer = Response::new(order.json(&shared.base));
+    book.named.push(name);
+    Ok(answer)
 }
 
 async fn complete(shared: Arc<Shared>, id: usize, chain: String) {

@@ -11,6 +11,7 @@ use rcgen::{
 use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use crate::problem::Problem;
+use crate::renewal::name_of;
 
 #[derive(Debug)]
 pub(crate) struct Signer {
@@ -52,8 +53,13 @@ impl Signer {
         (vec![leaf, self.between.clone()], key)
     }
 
-    /// Signs a request that is for exactly these names, and whose signature proves the key.
-    pub(crate) fn sign(&self, csr: &[u8], names: &[&str], life: (u64, u64)) -> Result<String, Problem> {
+    /// Signs a request that is for exactly these names, and whose signature proves the key; returns chain and name.
+    pub(crate) fn sign(
+        &self,
+        csr: &[u8],
+        names: &[&str],
+        life: (u64, u64),
+    ) -> Result<(String, String), Problem> {
         let bad = |text: String| Problem::new(400, "badCSR", text);
         let csr = CertificateSigningRequestDer::from(csr);
         let mut request =
@@ -71,9 +77,10 @@ impl Signer {
         let now = SystemTime::now();
         request.params.not_before = (now - Duration::from_secs(life.0)).into();
         request.params.not_after = (now + Duration::from_secs(life.1)).into();
+        request.params.use_authority_key_identifier_extension = true;
         request.params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let leaf = request.signed_by(&self.issuer).map_err(|error| bad(error.to_string()))?;
-        Ok(pem(leaf.der()) + &pem(&self.between))
+        Ok((pem(leaf.der()) + &pem(&self.between), name_of(leaf.der())))
     }
 }
 

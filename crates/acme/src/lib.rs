@@ -10,10 +10,12 @@ mod files;
 mod http;
 mod obtain;
 mod order;
+mod renewal;
 mod schedule;
 
 pub use attempt::Attempt;
 pub use error::AcmeError;
 pub use files::{Alone, store_private};
 pub use obtain::{Asked, Authority, Begin};
+pub use renewal::{Identity, Suggested};
 pub use schedule::{pause, renew_at};

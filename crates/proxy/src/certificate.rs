@@ -109,10 +109,10 @@ impl Files {
     }
 }
 
-/// Returns from when to when the first certificate of a file is valid.
+/// Returns the first certificate of a file.
 #[cfg(feature = "acme")]
-pub(crate) fn validity_of(path: &str) -> Option<(i64, i64)> {
-    validity(&CertificateDer::from_pem_slice(&read("certificate", path).ok()?).ok()?)
+pub(crate) fn first_of(path: &str) -> Option<CertificateDer<'static>> {
+    CertificateDer::from_pem_slice(&read("certificate", path).ok()?).ok()
 }
 
 fn read(what: &str, path: &str) -> Result<Vec<u8>, String> {

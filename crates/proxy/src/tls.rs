@@ -138,7 +138,9 @@ impl Certificates {
                 self.known.insert(id, Known { loaded, stamp, ..Known::default() });
                 continue;
             }
-            match id.0.load(route.host.as_deref(), Time::MustFit, &self.provider) {
+            // One that was asked for and has expired is better than none, until the next is there.
+            let time = if route.acme.is_some() { Time::Any } else { Time::MustFit };
+            match id.0.load(route.host.as_deref(), time, &self.provider) {
                 Ok(loaded) => {
                     let known = Known { loaded: Some(loaded), stamp, ..Known::default() };
                     self.known.insert(id, known);

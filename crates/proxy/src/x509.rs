@@ -1,4 +1,4 @@
-//! The one part of a certificate that rustls does not tell: from when to when it is valid (RFC 5280, 4.1.2.5).
+//! What rustls does not tell of a certificate: from when to when it is valid (RFC 5280, 4.1.2.5), and who it is.
 
 /// Returns the first and the last second, since 1970, in which a certificate in DER is valid.
 pub(crate) fn validity(certificate: &[u8]) -> Option<(i64, i64)> {
@@ -15,6 +15,39 @@ pub(crate) fn validity(certificate: &[u8]) -> Option<(i64, i64)> {
     let (from_tag, from, rest) = element(validity)?;
     let (to_tag, to, _) = element(rest)?;
     Some((seconds(from_tag, from)?, seconds(to_tag, to)?))
+}
+
+/// Returns the identifier of the key that signed a certificate (RFC 5280, 4.2.1.1), and its serial number as it is written.
+#[cfg(feature = "acme")]
+pub(crate) fn identity(certificate: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (SEQUENCE, certificate, _) = element(certificate)? else { return None };
+    let (SEQUENCE, mut rest, _) = element(certificate)? else { return None };
+    if let (VERSION, _, after) = element(rest)? {
+        rest = after;
+    }
+    let (INTEGER, serial, mut rest) = element(rest)? else { return None };
+    let extensions = loop {
+        match element(rest)? {
+            (EXTENSIONS, extensions, _) => break element(extensions)?.1,
+            (_, _, after) => rest = after,
+        }
+    };
+    let mut rest = extensions;
+    loop {
+        let (SEQUENCE, extension, after) = element(rest)? else { return None };
+        rest = after;
+        let (OBJECT_IDENTIFIER, name, mut value) = element(extension)? else { return None };
+        if name != AUTHORITY_KEY {
+            continue;
+        }
+        if let (BOOLEAN, _, after) = element(value)? {
+            value = after;
+        }
+        let (OCTET_STRING, value, _) = element(value)? else { return None };
+        let (SEQUENCE, value, _) = element(value)? else { return None };
+        let (KEY_IDENTIFIER, key, _) = element(value)? else { return None };
+        return Some((key, serial));
+    }
 }
 
 /// Returns the day of a second since 1970, such as `2026-11-24`.
@@ -34,6 +67,19 @@ pub fn day(second: i64) -> String {
 const SEQUENCE: u8 = 0x30;
 const VERSION: u8 = 0xa0;
 const UTC_TIME: u8 = 0x17;
+#[cfg(feature = "acme")]
+mod tags {
+    pub(super) const BOOLEAN: u8 = 0x01;
+    pub(super) const INTEGER: u8 = 0x02;
+    pub(super) const OCTET_STRING: u8 = 0x04;
+    pub(super) const OBJECT_IDENTIFIER: u8 = 0x06;
+    pub(super) const KEY_IDENTIFIER: u8 = 0x80;
+    pub(super) const EXTENSIONS: u8 = 0xa3;
+    /// 2.5.29.35
+    pub(super) const AUTHORITY_KEY: [u8; 3] = [0x55, 0x1d, 0x23];
+}
+#[cfg(feature = "acme")]
+use tags::{AUTHORITY_KEY, BOOLEAN, EXTENSIONS, INTEGER, KEY_IDENTIFIER, OBJECT_IDENTIFIER, OCTET_STRING};
 const GENERALIZED_TIME: u8 = 0x18;
 
 /// Returns the tag and the content of the first element, and what follows it.
@@ -89,6 +135,23 @@ mod tests {
         for second in [0, 951_782_400, 1_709_164_800, 1_709_251_200, 2_529_705_600] {
             let text = format!("{}000000Z", day(second).replace('-', ""));
             assert_eq!(seconds(GENERALIZED_TIME, text.as_bytes()), Some(second), "{text}");
+        }
+    }
+
+    #[cfg(feature = "acme")]
+    #[test]
+    fn a_certificate_is_told_by_its_issuers_key_and_its_number() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(vec!["a.test".into()]).unwrap();
+        params.serial_number = Some(vec![0x01, 0xfe, 0x02].into());
+        let without = params.self_signed(&key).unwrap().der().to_vec();
+        assert_eq!(identity(&without), None, "nobody says who signed it");
+        params.use_authority_key_identifier_extension = true;
+        let der = params.self_signed(&key).unwrap().der().to_vec();
+        let (signer, serial) = identity(&der).unwrap();
+        assert_eq!((signer, serial), (&*params.key_identifier(&key), &[0x01, 0xfe, 0x02][..]));
+        for cut in 0..der.len() {
+            assert_eq!(identity(&der[..cut]), None);
         }
     }
 

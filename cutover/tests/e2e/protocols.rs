@@ -81,6 +81,10 @@ fn a_release_over_tls_fails_nothing_and_plain_http_leads_there() {
     let said = scratch.run(&["proxy", "status"]).expect(0).out;
     let line = format!("certificate of shop.localhost on {secure}: until 4096-01-01");
     assert!(said.contains(&line) && said.contains("shop.pem"), "{said}");
+    let seen = scratch.run(&["proxy", "status", "--output", "json"]).expect(0).json();
+    let certificate = &seen["observed"]["services"]["shop"]["certificates"][0];
+    assert_eq!(certificate["host"], "shop.localhost", "{seen}");
+    assert!(certificate["not_after"].is_i64() && certificate["problem"].is_null(), "{certificate}");
 }
 
 #[test]

@@ -1,23 +1,20 @@
 //! Asks for certificates: once for the whole worker, never beside another worker, and never more often than is good.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
+mod rows;
+
 use std::fs::{self, File};
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use cutover_acme::{Alone, Asked, Attempt, Authority, Begin, pause, renew_at, store_private};
+use cutover_acme::{Alone, Asked, Attempt, Begin, Identity, pause, store_private};
 use rustls::crypto::CryptoProvider;
 
+pub(crate) use self::rows::Acme;
+use self::rows::{Key, LONGEST_WAIT_MS, attempt_file};
 use super::Control;
-use crate::acme::{AcmeIssuer, AcmeObservation, challenges};
-use crate::certificate::{Files, Stamp, Time, validity_of};
+use crate::certificate::{Files, Time};
 use crate::protocol::EventKind;
 use crate::store::wall_ms;
-use crate::table::Table;
-use crate::tls::{CertificateObservation, TlsRoute};
 use crate::worker::Worker;
 
 /// How often it is looked whether something is due.
@@ -25,139 +22,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How soon an attempt notices that a successor takes over.
 const NOTICE: Duration = Duration::from_millis(20);
 
-/// Nobody has to wait longer: a week is the longest that limits of authorities are about.
-const LONGEST_WAIT_MS: u64 = 8 * 86_400_000;
-
-/// Who signs, and for which host.
-type Key = (AcmeIssuer, String);
-
-/// What this worker knows of the certificates that are asked for.
-#[derive(Default)]
-pub(crate) struct Acme {
-    rows: RefCell<BTreeMap<Key, Row>>,
-}
-
-struct Row {
-    /// A service that wants it, to name it in events.
-    service: String,
-    asked: Asked,
-    certificate: Files,
-    attempt: Attempt,
-    /// What the validity was read from.
-    stamp: Stamp,
-    validity: Option<(i64, i64)>,
-    under_way: bool,
-}
-
-impl Row {
-    fn new(service: &str, (issuer, host): &Key, base: &std::path::Path) -> Self {
-        let folder = issuer.folder(base);
-        let authority = Authority {
-            directory: issuer.directory.clone(),
-            email: issuer.email.clone(),
-            root: issuer.root.as_ref().map(PathBuf::from),
-        };
-        let path = issuer.certificate(base, host).display().to_string();
-        let asked = Asked { authority, host: host.clone(), folder, challenges: challenges(base) };
-        let attempt = Attempt::load(&attempt_file(&asked));
-        let certificate = Files { cert: path.clone(), key: path };
-        let service = service.to_owned();
-        Self { service, asked, certificate, attempt, stamp: [None; 2], validity: None, under_way: false }
-    }
-
-    /// Returns when it is to be asked for, in milliseconds since 1970.
-    fn due_ms(&self, now_ms: u64) -> u64 {
-        if self.attempt.open && self.asked.has_order() {
-            // A worker before this one has begun: there is nothing to be ordered, only to be finished.
-            return 0;
-        }
-        let mut hash = DefaultHasher::new();
-        (&self.asked.host, self.validity).hash(&mut hash);
-        let chance = (hash.finish() >> 11) as f64 / (1_u64 << 53) as f64;
-        let renew = self.validity.map_or(0, |(from, to)| renew_at(from, to, chance));
-        // Written down by a clock that was wrong, it must not hold up for ever.
-        let next_ms = if self.attempt.next_ms > now_ms + LONGEST_WAIT_MS { 0 } else { self.attempt.next_ms };
-        u64::try_from(renew).unwrap_or(0).saturating_mul(1_000).max(next_ms)
-    }
-
-    /// Reads the certificate's dates when its file is another one.
-    fn look(&mut self) {
-        let stamp = self.certificate.stamp();
-        if stamp != self.stamp {
-            self.validity = validity_of(&self.certificate.cert);
-            self.stamp = stamp;
-        }
-    }
-}
-
-fn attempt_file(asked: &Asked) -> PathBuf {
-    asked.folder.join(format!("{}.attempt.json", asked.host))
-}
-
-impl Acme {
-    /// Follows the table: what left it is asked for no more.
-    fn follow(&self, table: &Table, base: &std::path::Path) {
-        let mut rows = self.rows.borrow_mut();
-        let mut wanted: BTreeMap<Key, &str> = BTreeMap::new();
-        for (name, service) in &table.services {
-            for route in &service.tls {
-                if let (Some(issuer), Some(host)) = (&route.acme, &route.host) {
-                    wanted.insert((issuer.clone(), host.to_ascii_lowercase()), name);
-                }
-            }
-        }
-        rows.retain(|key, row| row.under_way || wanted.contains_key(key));
-        for (key, service) in wanted {
-            rows.entry(key.clone()).or_insert_with(|| Row::new(service, &key, base)).look();
-        }
-    }
-
-    /// Takes what has been due for the longest time with each authority that is not being asked: one that hangs holds up
-    /// its own certificates only.
-    fn due(&self, now_ms: u64) -> Vec<Key> {
-        let mut rows = self.rows.borrow_mut();
-        let busy = |rows: &BTreeMap<Key, Row>, issuer: &AcmeIssuer| {
-            rows.iter().any(|((other, _), row)| row.under_way && other.directory == issuer.directory)
-        };
-        let mut due: Vec<(u64, Key)> =
-            rows.iter().map(|(key, row)| (row.due_ms(now_ms), key.clone())).collect();
-        due.retain(|(due, _)| *due <= now_ms);
-        due.sort();
-        let mut taken = Vec::new();
-        for (_, key) in due {
-            if busy(&rows, &key.0) {
-                continue;
-            }
-            if let Some(row) = rows.get_mut(&key) {
-                row.under_way = true;
-                taken.push(key);
-            }
-        }
-        taken
-    }
-
-    /// Completes what is seen of a service's certificates.
-    pub(crate) fn tell(&self, routes: &[TlsRoute], seen: &mut [CertificateObservation]) {
-        let rows = self.rows.borrow();
-        for (route, seen) in routes.iter().zip(seen) {
-            let (Some(issuer), Some(host)) = (&route.acme, &route.host) else { continue };
-            let row = rows.get(&(issuer.clone(), host.to_ascii_lowercase()));
-            seen.acme = Some(AcmeObservation {
-                directory: issuer.directory.clone(),
-                under_way: row.is_some_and(|row| row.under_way),
-                failures: row.map_or(0, |row| row.attempt.failures),
-                next_ms: row.map(|row| row.due_ms(wall_ms())),
-            });
-            if let Some(problem) = row.and_then(|row| row.attempt.problem.clone()) {
-                seen.problem = Some(problem);
-            }
-        }
-    }
-
-    fn change<T>(&self, key: &Key, change: impl FnOnce(&mut Row) -> T) -> Option<T> {
-        self.rows.borrow_mut().get_mut(key).map(change)
-    }
-}
+/// How long a hint of the authority is believed at most.
+const HINT_AGAIN: Duration = Duration::from_secs(24 * 3_600);
 
 impl Control {
     /// Asks for whatever is due, of each authority one certificate at a time, until the worker ends.
@@ -173,6 +39,23 @@ impl Control {
                 // Not joined: it ends by itself, or with the process, and lies on disk either way.
                 tokio::task::spawn_local(self.clone().attempt_alone(key, worker.clone()));
             }
+            if let Some((key, asked, certificate)) = self.acme.unsure(wall_ms()) {
+                tokio::task::spawn_local(self.clone().ask_for_hint(key, asked, certificate));
+            }
+        }
+    }
+
+    /// Asks when a certificate is to be renewed. A failure changes nothing: a third of its life is reason enough.
+    async fn ask_for_hint(self: Rc<Self>, key: Key, asked: Asked, certificate: Identity) {
+        match asked.suggested(&certificate).await {
+            Ok(said) => drop(self.acme.change(&key, |row| {
+                // It may have been renewed meanwhile.
+                if row.hint.certificate.as_ref() == Some(&certificate) {
+                    row.hint.window = said.window;
+                    row.hint.next_ms = after(said.again_after.clamp(pause(1), HINT_AGAIN));
+                }
+            })),
+            Err(error) => tracing::warn!(host = key.1, %error, "authority does not say when to renew"),
         }
     }
 

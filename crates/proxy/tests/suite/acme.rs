@@ -118,6 +118,36 @@ async fn it_is_renewed_when_a_third_is_left_and_drops_no_connection() {
 }
 
 #[tokio::test]
+async fn an_authority_can_have_a_certificate_renewed_early() {
+    let mut asking = Asking::start(SHORT).await;
+    asking.resolve("a.test");
+    let (day, year) = (86_400, 365 * 86_400);
+    // A third of its life is left in a month.
+    asking.authority.change(|behaviour| {
+        (behaviour.life, behaviour.renewal) = ((30 * 86_400, 60 * 86_400), Some((year, year + day)));
+    });
+    asking.ask_for(&["a.test"]).await;
+    let first = shown(&asking.until_served("a.test", &[]).await);
+    until("it is asked", || (asking.authority.seen().renewals >= 2).then_some(())).await;
+    let planned = asking.certificate("a.test").await;
+    let (next_ms, last) = (planned.acme.unwrap().next_ms.unwrap(), planned.not_after.unwrap());
+    assert!(next_ms / 1_000 <= last.cast_unsigned() - 30 * 86_400, "a hint makes it no later");
+    assert_eq!(asking.authority.seen().orders, 1);
+    // It is going to be revoked.
+    asking.authority.change(|behaviour| behaviour.renewal = Some((-day, -1)));
+    asking.until_served("a.test", &first).await;
+    // A hint that cannot be had is none.
+    asking.authority.change(|behaviour| behaviour.renewal = None);
+    let third = 30 * 86_400;
+    asking
+        .until_seen("a.test", "the plan again", |seen| {
+            let next_ms = seen.acme.as_ref().and_then(|acme| acme.next_ms).unwrap_or(0);
+            next_ms / 1_000 > seen.not_after.unwrap_or(0).cast_unsigned() - third * 11 / 10 - 3_600
+        })
+        .await;
+}
+
+#[tokio::test]
 async fn from_files_to_an_authority_clients_always_see_a_certificate() {
     let mut asking = Asking::start(LONG).await;
     let (own, files) = (Authority::new(), tempfile::tempdir().unwrap());
@@ -135,6 +165,26 @@ async fn from_files_to_an_authority_clients_always_see_a_certificate() {
         "the one before, until the next is there"
     );
     asking.until_served("a.test", &[]).await;
+}
+
+#[tokio::test]
+async fn one_that_has_expired_is_shown_until_the_next_is_there() {
+    let mut asking = Asking::start(LONG).await;
+    asking.resolve("a.test");
+    asking.ask_for(&["a.test"]).await;
+    asking.until_served("a.test", &[]).await;
+    // Nobody wanted it for a while, and it expired meanwhile.
+    let path = asking.certificate("a.test").await.cert;
+    let expired = Authority::new().issue_between("a.test", 2020, 2021);
+    std::fs::write(&path, format!("{}{}", expired.cert, expired.key)).unwrap();
+    let wanted = std::mem::take(&mut asking.service.tls);
+    asking.set().await;
+    asking.authority.change(|behaviour| behaviour.validation_lag = std::time::Duration::from_secs(600));
+    asking.service.tls = wanted;
+    asking.set().await;
+    let error = asking.connect("a.test").await.unwrap_err().to_string();
+    assert!(error.contains("certificate"), "it is shown, and its client sees why it is no good: {error}");
+    assert_eq!(asking.certificate("a.test").await.not_after, Some(1_609_459_200));
 }
 
 #[tokio::test]

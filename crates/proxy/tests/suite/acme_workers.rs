@@ -69,12 +69,7 @@ async fn an_order_that_failed_while_nobody_looked_is_not_followed_by_another_at_
     let mut asking = Asking::start(LONG).await;
     asking.authority.change(|behaviour| behaviour.validation_lag = HELD);
     asking.ask_for(&["a.test"]).await;
-    let challenges = asking.proxy.path("acme/challenges");
-    let is_published = || std::fs::read_dir(&challenges).is_ok_and(|mut folder| folder.next().is_some());
-    until("a challenge", || is_published().then_some(())).await;
-    asking
-        .until_seen("a.test", "it waits", |seen| seen.acme.as_ref().is_some_and(|acme| acme.under_way))
-        .await;
+    until("the authority is told to look", || (asking.authority.seen().told == 1).then_some(())).await;
     // The worker is dead, and its holder cannot start another one, while the authority looks in vain.
     let pid = asking.proxy.worker_pid().await;
     signal(asking.proxy.holder.id(), Signal::STOP);
