@@ -20,10 +20,13 @@ const BUSY_US: f64 = 500.0;
 const QUANTILES: [(&str, f64); 3] = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)];
 
 /// One way to the service; for each quantile its values over the rounds, in microseconds.
-struct Way {
+struct Way<'a> {
     name: &'static str,
     address: SocketAddr,
+    proxy: Option<&'a Proxy>,
     values: [Samples; 3],
+    /// How long the proxy was ready to go on with a request and had no core: the machine's part, not its own.
+    waited: Samples,
 }
 
 pub(super) async fn run(setting: &Setting) -> Result<Outcome> {
@@ -37,15 +40,21 @@ pub(super) async fn run(setting: &Setting) -> Result<Outcome> {
     let peak = peak(&all, span / 4)?;
     let offer = Offer { rate: peak / 2.0, span, connections: CONNECTIONS };
     println!("{:.0} requests a second on {CONNECTIONS} connections; a peer's peak is {peak:.0}", offer.rate);
-    let way = |name, address| Way { name, address, values: Default::default() };
-    let mut ways = vec![way("none", target)];
-    ways.extend(all.iter().map(|proxy| way(proxy.name, proxy.address)));
+    let way = |name, address, proxy| {
+        let (values, waited) = (Default::default(), Samples::default());
+        Way { name, address, proxy, values, waited }
+    };
+    let mut ways = vec![way("none", target, None)];
+    ways.extend(all.iter().map(|proxy| way(proxy.name, proxy.address, Some(proxy))));
     for _ in 0..rounds {
         // By turns: what else the machine does meets all of them.
         for way in &mut ways {
+            let waited = |way: &Way<'_>| way.proxy.map_or(Ok(0.0), Proxy::waited_us);
+            let before = waited(way)?;
             let answers = Offering::start(way.address, offer).answers();
             let answers = answers.with_context(|| way.name.to_owned())?;
             ensure!(answers.iter().all(|answer| answer.status == 200), "{} answered no 200", way.name);
+            way.waited.add_us((waited(way)? - before) / answers.len().max(1) as f64);
             let mut latencies = Samples::default();
             answers.iter().for_each(|answer| latencies.add(answer.latency));
             for (values, (_, quantile)) in way.values.iter_mut().zip(QUANTILES) {
@@ -84,18 +93,19 @@ fn rate_of(address: SocketAddr, span: Duration) -> Result<f64> {
     Ok(done as f64 / span.as_secs_f64())
 }
 
-fn tell(ways: &[Way], rate: f64) -> Outcome {
-    let medians = |way: &Way| way.values.each_ref().map(Samples::median);
+fn tell(ways: &[Way<'_>], rate: f64) -> Outcome {
+    let medians = |way: &Way<'_>| way.values.each_ref().map(Samples::median);
     let direct = ways.first().map(medians).unwrap_or_default();
     println!("\n  {:<12} {:>30} {:>36}", "µs", "latency", "added");
     let heads = QUANTILES.map(|(name, _)| format!("{name:>10}")).concat();
-    println!("  {:<12} {heads}      {heads}", "proxy");
+    println!("  {:<12} {heads}      {heads} {:>14}", "proxy", "waits for core");
     let mut added = Vec::new();
     for way in ways {
         let own = medians(way);
         let more = [0, 1, 2].map(|at| own[at] - direct[at]);
         let cells = |values: [f64; 3]| values.map(|us| format!("{us:>10.0}")).concat();
-        println!("  {:<12} {}      {}", way.name, cells(own), cells(more));
+        let waited = way.waited.median();
+        println!("  {:<12} {}      {} {waited:>14.1}", way.name, cells(own), cells(more));
         added.push((way.name, more));
     }
     // Then the clients and the target got no turn on the processor in time, and quantiles say more of the machine.
