@@ -27,11 +27,6 @@ impl Samples {
         self.0.push(us);
     }
 
-    /// Looks at every sample.
-    pub(super) fn each(&self, look: impl FnMut(f64)) {
-        self.0.iter().copied().for_each(look);
-    }
-
     /// Returns the smallest sample that at least the share `quantile` of all does not exceed; 0 without any.
     pub(super) fn quantile(&self, quantile: f64) -> f64 {
         let mut sorted = self.0.clone();

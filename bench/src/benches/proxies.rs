@@ -43,6 +43,11 @@ impl Proxy {
         Ok(sum)
     }
 
+    /// Returns how long all its threads together were ready to run and had no core, in microseconds.
+    pub(super) fn waited_us(&self) -> Result<f64> {
+        Ok(family(self.pid)?.into_iter().map(Usage::waited_of).sum())
+    }
+
     /// Returns what it has in memory, all its processes together, in MiB.
     pub(super) fn pss_mib(&self) -> Result<f64> {
         let mut sum = 0.0;

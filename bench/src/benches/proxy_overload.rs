@@ -1,7 +1,7 @@
 //! Three times as many requests as a service can take: what is refused, how soon, and how long the others wait.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use cutover_proxy::Waiting;
@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use super::numbers::{Samples, Spread};
 use super::proxies::{self, Proxy};
 use super::scratch::Scratch;
+use super::wire::clients::{Asking, Clients};
 use super::wire::open_loop::{Answer, Offer, Offering};
 use super::{Outcome, Setting, wire};
 
@@ -42,7 +43,7 @@ pub(super) async fn run(setting: &Setting) -> Result<Outcome> {
     let span = Duration::from_secs(if setting.quick { 8 } else { 60 });
     let folder = tempfile::Builder::new().prefix("cutover-bench-").tempdir()?;
     let role = ["worker".into(), AT_ONCE.to_string(), WORK.as_millis().to_string()];
-    let capacity = f64::from(AT_ONCE) / WORK.as_secs_f64();
+    let capacity = capacity(&role)?;
     let offer = Offer { rate: 3.0 * capacity, span, connections: 1_000 };
     println!(
         "{:.0} requests a second to a target that can take {capacity:.0}; {QUEUE} may wait, for {} ms at most",
@@ -67,6 +68,18 @@ pub(super) async fn run(setting: &Setting) -> Result<Outcome> {
         rows.push(over(peer, offer).await?);
     }
     Ok(tell(&rows, capacity * span.as_secs_f64()))
+}
+
+/// Returns how many requests a second the target answers with all its places taken: timers make the work a bit longer.
+fn capacity(role: &[String]) -> Result<f64> {
+    let (_target, _, target) = wire::start(role)?;
+    let clients = Clients::start(target, Asking { connections: AT_ONCE as usize, anew: false }, None);
+    std::thread::sleep(WORK * 5);
+    let (begun, from) = (Instant::now(), clients.done());
+    std::thread::sleep(WORK * 50);
+    let rate = (clients.done() - from) as f64 / begun.elapsed().as_secs_f64();
+    clients.stop()?;
+    Ok(rate)
 }
 
 async fn cutover(setting: &Setting, target: SocketAddr) -> Result<Proxy> {

@@ -22,8 +22,14 @@ impl Usage {
     /// Reads the processor time of the threads that live now: to the microsecond where the kernel says it so, else a clock
     /// tick exact.
     pub(super) fn cpu_of(pid: u32) -> Result<f64> {
-        let threads: Vec<f64> = tasks(pid).filter_map(|task| run_us(&task)).collect();
+        let threads: Vec<f64> = tasks(pid).filter_map(|task| scheduled_us(&task, 0)).collect();
         if threads.is_empty() { cpu_us(&stat(pid)?) } else { Ok(threads.iter().sum()) }
+    }
+
+    /// Reads how long the threads that live now were ready to run and had no core, in microseconds; 0 where the kernel
+    /// does not say it.
+    pub(super) fn waited_of(pid: u32) -> f64 {
+        tasks(pid).filter_map(|task| scheduled_us(&task, 1)).sum()
     }
 
     /// Reads it.
@@ -72,11 +78,11 @@ fn tasks(pid: u32) -> impl Iterator<Item = PathBuf> {
     threads.map(|entry| entry.path())
 }
 
-/// Returns how long a thread has run.
-fn run_us(task: &Path) -> Option<f64> {
+/// Returns a time of a thread as the scheduler counts it: 0, how long it ran; 1, how long it waited for a core.
+fn scheduled_us(task: &Path, field: usize) -> Option<f64> {
     let text = fs::read_to_string(task.join("schedstat")).ok()?;
-    let run_ns: u64 = text.split_whitespace().next()?.parse().ok()?;
-    Some(run_ns as f64 / 1e3)
+    let ns: u64 = text.split_whitespace().nth(field)?.parse().ok()?;
+    Some(ns as f64 / 1e3)
 }
 
 fn wakes(pid: u32) -> u64 {

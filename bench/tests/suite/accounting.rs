@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use cutover_bench::load::{Kind, Load, Mix, Receipts};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -247,4 +248,21 @@ async fn a_client_that_is_moved_back_fails() {
     let counts = report.kind(Kind::Sticky);
     assert_eq!((counts.sent, counts.failed), (5, 1), "{report}");
     assert_eq!(counts.failures[0].text, "moved back to v1, after v1, v2");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_ends_without_its_status_fails() {
+    let cut = handled(|stream| async move {
+        let service =
+            hyper::service::service_fn(|request: hyper::Request<hyper::body::Incoming>| async move {
+                // Every message comes back, and nothing after the last one.
+                let answer = hyper::Response::builder().header("x-version", "v1").body(request.into_body());
+                Ok::<_, std::convert::Infallible>(answer.unwrap())
+            });
+        let http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        let _ = http.serve_connection(TokioIo::new(stream), service).await;
+    })
+    .await;
+    let text = all_fail(cut, Kind::Grpc).await;
+    assert_eq!(text, "a call ended without trailers");
 }
