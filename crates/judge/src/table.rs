@@ -266,7 +266,10 @@ mod tests {
     /// Without a time nothing is bet on latency: neither by what succeeds nor by what fails.
     #[test]
     fn what_has_no_time_does_not_bet_on_latency() {
-        let table = bets(History::default()).table(0.1);
+        let mut latencies = Histogram::default();
+        (1..=1_000).for_each(|latency| latencies.add(latency));
+        let table = bets(History { latencies, ..History::default() }).table(0.1);
+        assert!((8..16).chain(LATENCY).all(|process| table.steps[1][Class::SLOWEST.index()][process] != 0));
         for class in [Class::UNTIMED, Class::UNTIMED_ERROR] {
             for process in (8..16).chain(LATENCY) {
                 assert!(Arm::BOTH.iter().all(|arm| table.steps[arm.index()][class.index()][process] == 0));
