@@ -1,7 +1,7 @@
 //! The watch after the switch, and the probe after its alarm.
 
 use cutover_judge::sim::Random;
-use cutover_judge::{Arm, Attribution, Judge, Outcome, Probe, Settings, Tick, Watch, WatchState};
+use cutover_judge::{Attribution, Judge, Outcome, Probe, Settings, Tick, Watch, WatchState};
 
 use crate::{history, latency, rates};
 
@@ -42,6 +42,8 @@ fn a_candidate_that_breaks_after_the_switch_is_noticed_at_once() {
 #[test]
 fn a_good_candidate_raises_no_alarm() {
     assert_eq!((0..60).filter(|seed| alarm(&mut watch(10), *seed, 1_800, 0.0).is_some()).count(), 0);
+    // Nor does one that fails half as often again: what is known of stable is no more exact than that.
+    assert_eq!((0..20).filter(|seed| alarm(&mut watch(10), *seed, 0, 0.0015).is_some()).count(), 0);
 }
 
 #[test]
@@ -75,7 +77,11 @@ fn a_restart_changes_nothing() {
     while !steady.alarm() {
         steady.score(Outcome::Error);
     }
-    assert!(Watch::resume(steady.state().clone()).alarm(), "an alarm is for good");
+    // What comes after it does not undo it, not even in what is written down.
+    for _ in 0..10_000 {
+        steady.score(Outcome::Untimed);
+    }
+    assert!(steady.alarm() && Watch::resume(steady.state().clone()).alarm(), "an alarm is for good");
 }
 
 #[test]
@@ -134,5 +140,4 @@ fn slowness_that_is_shared_is_shared() {
         probe.score(ticket, Outcome::Ok { latency_us: 4_000_000 })
     });
     assert!(told.last().is_some_and(|told| matches!(told, Attribution::Shared(_))));
-    let _ = Arm::BOTH;
 }
