@@ -7,7 +7,7 @@ use crate::{history, latency, rates};
 
 fn watch(errors: u64) -> Watch {
     let judge = Judge::new(Settings::new(vec![]), history(errors)).expect("good settings");
-    Watch::new(judge.sheet().terms().estimates.clone(), 100, 1_800)
+    Watch::new(judge.sheet().terms().estimates.clone(), 100, 1_800).expect("good estimates")
 }
 
 /// The second of the alarm and the failures until then, of a watch at 100 requests/s that breaks at `from`.
@@ -71,7 +71,8 @@ fn a_restart_changes_nothing() {
         }
         let written = serde_json::to_string(restarting.state()).expect("plain data");
         restarting =
-            Watch::resume(serde_json::from_str::<WatchState>(&written).expect("what was just written"));
+            Watch::resume(serde_json::from_str::<WatchState>(&written).expect("what was just written"))
+                .expect("a state");
         assert_eq!(steady.state(), restarting.state());
     }
     while !steady.alarm() {
@@ -81,13 +82,17 @@ fn a_restart_changes_nothing() {
     for _ in 0..10_000 {
         steady.score(Outcome::Untimed);
     }
-    assert!(steady.alarm() && Watch::resume(steady.state().clone()).alarm(), "an alarm is for good");
+    assert!(
+        steady.alarm() && Watch::resume(steady.state().clone()).expect("a state").alarm(),
+        "an alarm is for good"
+    );
 }
 
 #[test]
 fn what_is_written_down_of_a_watch_is_bounded() {
     let judge = Judge::new(Settings::new(vec![]), history(10)).expect("good settings");
-    let mut watch = Watch::new(judge.sheet().terms().estimates.clone(), 100, 7 * 24 * 3600);
+    let mut watch =
+        Watch::new(judge.sheet().terms().estimates.clone(), 100, 7 * 24 * 3600).expect("good estimates");
     for _ in 0..5_000 {
         watch.add(Tick { requests: 1_000, errors: 0, timed: 0, slow: 0 });
         watch.tick();
