@@ -171,6 +171,22 @@ pub(crate) fn fraction(ppb: u64) -> f64 {
     ppb as f64 / PPB as f64
 }
 
+impl Estimates {
+    /// Whether a judge can have made them: rates are neither none nor all, and edges ascend.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let rate = |ppb: &u64| (LEAST_PPB..=PPB - LEAST_PPB).contains(ppb);
+        if !rate(&self.errors_ppb) || !rate(&self.client_errors_ppb) {
+            return Err("an error rate of stable is no rate".into());
+        }
+        let Some(LatencyShape { edges_us, up_to_ppb }) = &self.latency else { return Ok(()) };
+        let ascend = edges_us.is_sorted() && up_to_ppb.is_sorted_by(|a, b| a < b);
+        if !ascend || up_to_ppb[0] == 0 || up_to_ppb[P999] >= PPB {
+            return Err("the latency buckets of stable do not ascend".into());
+        }
+        Ok(())
+    }
+}
+
 /// Half a request is added to every bucket, for one that was empty so far may not stay so.
 fn shape(latencies: &Histogram) -> LatencyShape {
     let quantiles = latencies.quantiles(EDGES);

@@ -4,7 +4,8 @@ use crate::judge::{Judge, OpenEpoch};
 use crate::ledger::{Drawn, Epoch};
 use crate::outcome::{Arm, Counts};
 use crate::sheet::Sheet;
-use crate::table::{PROCESSES, Terms};
+use crate::table::PROCESSES;
+use crate::terms::Terms;
 
 /// An epoch ends when stable has had this part of the requests behind its estimates again…
 const GROWTH: u64 = 8;

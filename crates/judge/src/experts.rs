@@ -16,7 +16,7 @@ pub(crate) const EXPERTS: usize = 18;
 ///
 /// What is small takes long to prove and needs the larger stake; what is plain is proven by two or three requests anyway.
 pub(crate) const WEIGHTS: [f64; EXPERTS] = [
-    0.14, 0.11, 0.10, 0.10, 0.10, 0.08, 0.06, 0.06, 0.03, 0.03, 0.03, 0.02, 0.03, 0.03, 0.03, 0.03, 0.01,
+    0.13, 0.10, 0.09, 0.10, 0.10, 0.08, 0.10, 0.05, 0.03, 0.03, 0.03, 0.02, 0.03, 0.03, 0.03, 0.03, 0.01,
     0.01,
 ];
 

@@ -11,11 +11,10 @@ use crate::math::{Nats, ln, nats};
 use crate::outcome::{Arm, Class, Counts, Outcome};
 use crate::settings::Settings;
 use crate::sheet::{Sheet, Tally, Ticket, learned};
-use crate::table::{Logs, PROCESSES, Terms};
+use crate::table::{Logs, PROCESSES};
+use crate::terms::{FULL, Terms};
 use crate::verdict::Failure;
 
-/// Beyond this an epoch that nobody closes counts no more.
-const FULL: u64 = 1 << 26;
 /// Requests between two looks at a failure that was not confirmed.
 const RECONSIDER: u64 = 64;
 
@@ -95,14 +94,10 @@ impl Judge {
     /// The judge that wrote the state down. Fails if no judge did.
     pub fn resume(state: State) -> Result<Judge, String> {
         state.settings.check()?;
-        let last = state
-            .open
-            .last()
-            .filter(|_| state.open.len() <= 2)
-            .ok_or("the state has no open epoch, or too many")?;
-        if let Some(share) = state.open.iter().map(|open| open.terms.share_bp).find(|share| *share > 10_000) {
-            return Err(format!("a share of {share} basis points is more than everything"));
-        }
+        let last = state.open.last().filter(|_| state.open.len() <= 2);
+        let last = last.ok_or("the state has no open epoch, or too many")?;
+        state.open.iter().try_for_each(|open| open.terms.check(&open.counts, &open.blocks))?;
+        state.ledger.check()?;
         let drawn: Vec<Drawn> = state.open.iter().map(|open| Drawn::new(open.terms.clone())).collect();
         let sheet = Sheet { terms: last.terms.clone(), warming: state.warming };
         let before_ppb = state.baseline.history_errors_ppb();
@@ -133,7 +128,7 @@ impl Judge {
     /// (pinned, mirrored, a check, a load test) must not be told.
     #[inline]
     pub fn assign(&mut self, arm: Arm) -> Ticket {
-        self.last().counts.assigned[arm.index()] += 1;
+        self.assigned(arm, 1);
         self.sheet.ticket(arm)
     }
 
@@ -169,7 +164,8 @@ impl Judge {
         self.state.latencies.merge(&tally.latencies);
         let same = self.state.open[at].terms.epoch == tally.epoch;
         for arm in Arm::BOTH {
-            self.state.open[at].counts.assigned[arm.index()] += tally.counts.assigned[arm.index()];
+            let assigned = &mut self.state.open[at].counts.assigned[arm.index()];
+            *assigned = assigned.saturating_add(tally.counts.assigned[arm.index()]);
             for class in Class::all() {
                 let n = tally.counts.of(arm, class);
                 // A bucket of an epoch that is over means another latency now.

@@ -88,6 +88,7 @@ pub mod sim;
 mod split;
 mod standing;
 mod table;
+mod terms;
 mod verdict;
 mod watch;
 
@@ -104,6 +105,6 @@ pub use question::Question;
 pub use replay::{Replayed, replay};
 pub use settings::Settings;
 pub use sheet::{Sheet, Tally, Ticket};
-pub use table::{MARGINS, Terms};
+pub use terms::{MARGINS, Terms};
 pub use verdict::{Cause, Failure, Inconclusive, Needs, Passed, Seen, Verdict};
 pub use watch::{Tick, Watch, WatchState};

@@ -62,6 +62,7 @@ impl Probe {
     /// The probe that wrote the state down. Fails if none did.
     pub fn resume(state: ProbeState) -> Result<Probe, String> {
         let ProbeState { judge, estimates, stable } = state;
+        estimates.check()?;
         Ok(Probe { judge: Judge::resume(judge)?, estimates, stable })
     }
 

@@ -32,6 +32,10 @@ pub fn replay(settings: &Settings, epochs: &[Epoch], failed: Option<&Failure>) -
         if epoch.terms.margins_ppb != settings.margins_ppb {
             differences.push(format!("epoch {number} was bet on other margins than the release's settings"));
         }
+        if let Err(wrong) = epoch.terms.check(&epoch.counts, &epoch.blocks) {
+            differences.push(format!("no judge wrote this: {wrong}"));
+            break;
+        }
         let drawn = Drawn::new(epoch.terms.clone());
         let version = drawn.table.fingerprint() != epoch.fingerprint;
         if version {

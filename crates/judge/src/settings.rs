@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::baseline::PPB;
-use crate::table::MARGINS;
+use crate::terms::MARGINS;
 
 /// What a judge is asked to prove.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

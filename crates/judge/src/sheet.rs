@@ -3,7 +3,7 @@
 use crate::baseline::P999;
 use crate::histogram::Histogram;
 use crate::outcome::{Arm, Class, Counts, Outcome};
-use crate::table::Terms;
+use crate::terms::Terms;
 
 /// A request on its way: kept from the moment it is assigned until it is scored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,15 +1,12 @@
 //! What each outcome of each arm adds to the wealth of each process, as integers, while an epoch lasts.
 
-use serde::{Deserialize, Serialize};
-
 use crate::baseline::{Estimates, P50, P99, fraction};
 use crate::experts::{EXPERTS, LIST};
 use crate::math::{Nats, ln, nats};
 use crate::outcome::{Arm, CLASSES, Class, Counts};
 use crate::promotion::Factors;
+use crate::terms::{MARGINS, Terms};
 
-/// Margins of error rates that can be asked about in one release.
-pub const MARGINS: usize = 6;
 /// Where the margins and the two for latency stand among the processes; the experts come first.
 pub(crate) const MARGIN: usize = EXPERTS;
 pub(crate) const LATENCY: [usize; 2] = [MARGIN + MARGINS, MARGIN + MARGINS + 1];
@@ -19,23 +16,6 @@ pub(crate) const LATENCY_MARGINS: [(usize, f64); 2] = [(P50, 0.05), (P99, 0.01)]
 
 /// The wealth of every process, in units of 2⁻³² nats.
 pub(crate) type Logs = [Nats; PROCESSES];
-
-/// What the bets of one epoch are made on. It is fixed before the first of them and written down with their counts, so
-/// that anyone can do the sum again.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Terms {
-    /// The epoch's number, from 0.
-    pub epoch: u32,
-    /// The first epoch with this share: what was assigned since then is scored by these terms.
-    pub share_since: u32,
-    /// The probability with which a request is assigned to the candidate, in basis points.
-    pub share_bp: u16,
-    /// What stable is taken to be like.
-    pub estimates: Estimates,
-    /// Margins in parts per billion of requests, as in [`Settings`](crate::Settings).
-    pub margins_ppb: Vec<u64>,
-}
 
 /// Terms as ratios and factors; a share makes a table of them.
 #[derive(Clone, Debug)]
@@ -266,7 +246,10 @@ mod tests {
     /// Without a time nothing is bet on latency: neither by what succeeds nor by what fails.
     #[test]
     fn what_has_no_time_does_not_bet_on_latency() {
-        let table = bets(History::default()).table(0.1);
+        let mut latencies = Histogram::default();
+        (1..=1_000).for_each(|latency| latencies.add(latency));
+        let table = bets(History { latencies, ..History::default() }).table(0.1);
+        assert!((8..16).chain(LATENCY).all(|process| table.steps[1][Class::SLOWEST.index()][process] != 0));
         for class in [Class::UNTIMED, Class::UNTIMED_ERROR] {
             for process in (8..16).chain(LATENCY) {
                 assert!(Arm::BOTH.iter().all(|arm| table.steps[arm.index()][class.index()][process] == 0));

@@ -10,7 +10,7 @@ use crate::guard::SharedFailure;
 use crate::ledger::{Ledger, Scraped};
 use crate::math::{Nats, exp, from_nats, nats};
 use crate::outcome::{Arm, Counts};
-use crate::table::Terms;
+use crate::terms::Terms;
 
 /// May the release go on?
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

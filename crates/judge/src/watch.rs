@@ -11,6 +11,7 @@ use crate::baseline::{Estimates, P99, PPB, fraction};
 use crate::experts::LIST;
 use crate::math::{exp, ln};
 use crate::outcome::Outcome;
+use crate::settings::Settings;
 
 /// Ticks of a watch at most; it bounds what has to be written down.
 const TICKS: u32 = 600;
@@ -61,14 +62,26 @@ pub struct Watch {
 
 impl Watch {
     /// A watch of so many seconds, against what a judge knows of stable.
-    pub fn new(estimates: Estimates, alpha_bp: u16, seconds: u64) -> Watch {
-        let tick_ms = (seconds * 1000).div_ceil(u64::from(TICKS)).max(1000);
-        let ticks = (seconds * 1000).div_ceil(tick_ms).max(1) as u32;
+    ///
+    /// Fails if the chance of a false alarm, in basis points, or the estimates make no sense.
+    pub fn new(estimates: Estimates, alpha_bp: u16, seconds: u64) -> Result<Watch, String> {
+        let all_ms = seconds.saturating_mul(1000);
+        let tick_ms = all_ms.div_ceil(u64::from(TICKS)).max(1000);
+        let ticks = all_ms.div_ceil(tick_ms).max(1) as u32;
         Watch::resume(WatchState { alpha_bp, estimates, tick_ms, ticks, counted: Vec::new() })
     }
 
-    /// The watch that wrote the state down.
-    pub fn resume(state: WatchState) -> Watch {
+    /// The watch that wrote the state down. Fails if none did.
+    pub fn resume(state: WatchState) -> Result<Watch, String> {
+        Settings { alpha_bp: state.alpha_bp, ..Settings::new(Vec::new()) }.check()?;
+        state.estimates.check()?;
+        if !(1..=TICKS).contains(&state.ticks) || state.counted.len() > state.ticks as usize {
+            return Err(format!(
+                "a watch of {} ticks with {} counted is none of ours",
+                state.ticks,
+                state.counted.len()
+            ));
+        }
         let counted = state.counted.clone();
         let ratios = ratios(&state.estimates);
         let state = WatchState { counted: Vec::new(), ..state };
@@ -80,7 +93,7 @@ impl Watch {
             }
             watch.add(*tick);
         }
-        watch
+        Ok(watch)
     }
 
     /// Everything it knows.

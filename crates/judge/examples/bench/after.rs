@@ -11,7 +11,8 @@ const SECONDS: u64 = 1_800;
 fn watch(seed: u64, per_s: f64, stable: f64, worse: f64, from: u64) -> Option<[f64; 2]> {
     let mut random = Random::new(seed);
     let judge = Judge::new(Settings::new(vec![]), history(&mut random, stable, true)).expect("good settings");
-    let mut watch = Watch::new(judge.sheet().terms().estimates.clone(), 100, SECONDS);
+    let mut watch =
+        Watch::new(judge.sheet().terms().estimates.clone(), 100, SECONDS).expect("good estimates");
     let mut found = [0.0; 2];
     for second in 0..SECONDS {
         if second > 0 && (second * 1000).is_multiple_of(watch.tick_ms()) {

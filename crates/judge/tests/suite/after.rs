@@ -1,13 +1,13 @@
 //! The watch after the switch, and the probe after its alarm.
 
 use cutover_judge::sim::Random;
-use cutover_judge::{Arm, Attribution, Judge, Outcome, Probe, Settings, Tick, Watch, WatchState};
+use cutover_judge::{Attribution, Judge, Outcome, Probe, Settings, Tick, Watch, WatchState};
 
 use crate::{history, latency, rates};
 
 fn watch(errors: u64) -> Watch {
     let judge = Judge::new(Settings::new(vec![]), history(errors)).expect("good settings");
-    Watch::new(judge.sheet().terms().estimates.clone(), 100, 1_800)
+    Watch::new(judge.sheet().terms().estimates.clone(), 100, 1_800).expect("good estimates")
 }
 
 /// The second of the alarm and the failures until then, of a watch at 100 requests/s that breaks at `from`.
@@ -42,6 +42,8 @@ fn a_candidate_that_breaks_after_the_switch_is_noticed_at_once() {
 #[test]
 fn a_good_candidate_raises_no_alarm() {
     assert_eq!((0..60).filter(|seed| alarm(&mut watch(10), *seed, 1_800, 0.0).is_some()).count(), 0);
+    // Nor does one that fails half as often again: what is known of stable is no more exact than that.
+    assert_eq!((0..20).filter(|seed| alarm(&mut watch(10), *seed, 0, 0.0015).is_some()).count(), 0);
 }
 
 #[test]
@@ -69,19 +71,28 @@ fn a_restart_changes_nothing() {
         }
         let written = serde_json::to_string(restarting.state()).expect("plain data");
         restarting =
-            Watch::resume(serde_json::from_str::<WatchState>(&written).expect("what was just written"));
+            Watch::resume(serde_json::from_str::<WatchState>(&written).expect("what was just written"))
+                .expect("a state");
         assert_eq!(steady.state(), restarting.state());
     }
     while !steady.alarm() {
         steady.score(Outcome::Error);
     }
-    assert!(Watch::resume(steady.state().clone()).alarm(), "an alarm is for good");
+    // What comes after it does not undo it, not even in what is written down.
+    for _ in 0..10_000 {
+        steady.score(Outcome::Untimed);
+    }
+    assert!(
+        steady.alarm() && Watch::resume(steady.state().clone()).expect("a state").alarm(),
+        "an alarm is for good"
+    );
 }
 
 #[test]
 fn what_is_written_down_of_a_watch_is_bounded() {
     let judge = Judge::new(Settings::new(vec![]), history(10)).expect("good settings");
-    let mut watch = Watch::new(judge.sheet().terms().estimates.clone(), 100, 7 * 24 * 3600);
+    let mut watch =
+        Watch::new(judge.sheet().terms().estimates.clone(), 100, 7 * 24 * 3600).expect("good estimates");
     for _ in 0..5_000 {
         watch.add(Tick { requests: 1_000, errors: 0, timed: 0, slow: 0 });
         watch.tick();
@@ -134,5 +145,4 @@ fn slowness_that_is_shared_is_shared() {
         probe.score(ticket, Outcome::Ok { latency_us: 4_000_000 })
     });
     assert!(told.last().is_some_and(|told| matches!(told, Attribution::Shared(_))));
-    let _ = Arm::BOTH;
 }

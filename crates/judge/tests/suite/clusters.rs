@@ -1,7 +1,7 @@
 //! Clients that stay with their arm.
 
 use cutover_judge::sim::Random;
-use cutover_judge::{Arm, Clusters, Judge};
+use cutover_judge::{Clusters, Judge};
 
 use crate::judge;
 
@@ -49,5 +49,4 @@ fn retry_storms_of_clients_roll_no_good_release_back() {
 fn a_candidate_that_fails_many_clients_is_found() {
     let found = (0..20).filter(|seed| release(*seed, [0.001, 0.5], true).failure().is_some()).count();
     assert!(found >= 19, "{found} of 20");
-    assert_eq!(Arm::BOTH.map(|arm| arm as usize), [0, 1]);
 }

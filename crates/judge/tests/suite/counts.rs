@@ -204,14 +204,27 @@ fn counts_saturate_instead_of_wrapping() {
     assert_eq!((counts.assigned[0], counts.requests(Arm::Stable)), (u64::MAX, u64::MAX));
 }
 
-/// What no journal of ours holds is refused or harmless, never a panic.
+/// What no journal of ours holds is refused, never a panic or a verdict.
 #[test]
 fn a_foreign_state_is_refused() {
-    let mut value = serde_json::to_value(judge(1, 100).state()).expect("plain data");
-    value["open"][0]["terms"]["share_bp"] = 10_001.into();
-    let state: State = serde_json::from_value(value.clone()).expect("it has the shape");
-    assert!(Judge::resume(state).expect_err("too much").contains("10001 basis points"));
-    value["open"] = serde_json::json!([]);
-    let state: State = serde_json::from_value(value).expect("it has the shape");
-    assert!(Judge::resume(state).expect_err("nothing").contains("no open epoch"));
+    let good = serde_json::to_value(judge(1, 100).state()).expect("plain data");
+    for (place, value, why) in [
+        ("/open/0/terms/share_bp", serde_json::json!(10_001), "10001 basis points"),
+        ("/open/0/counts/scored/0/3", serde_json::json!(u64::MAX), "are the most that one counts"),
+        ("/open/0/terms/estimates/errors_ppb", serde_json::json!(0), "no rate"),
+        ("/open/0/terms/estimates/latency/up_to_ppb/4", serde_json::json!(0), "do not ascend"),
+        ("/open/0/terms/margins_ppb/0", serde_json::json!(0), "margins"),
+        ("/ledger/wealth/0", serde_json::json!(i64::MAX), "no release can have"),
+        ("/open", serde_json::json!([]), "no open epoch"),
+    ] {
+        let mut changed = good.clone();
+        *changed.pointer_mut(place).expect(place) = value;
+        let state: State = serde_json::from_value(changed).expect("it has the shape");
+        let told = Judge::resume(state).expect_err(place);
+        assert!(told.contains(why), "{place}: {told}");
+    }
+    let (settings, mut journal, judge) = release(7, 0.0);
+    journal[1].counts.scored[0][3] = u64::MAX;
+    let found = replay(&settings, &journal, judge.failure());
+    assert!(found.differences[0].contains("no judge wrote this: epoch 1 has"), "{:?}", found.differences);
 }
