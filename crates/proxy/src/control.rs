@@ -66,6 +66,8 @@ pub(crate) struct Control {
     connected: Arc<Clients>,
     /// What workers that have ended have counted.
     before: RefCell<Counted>,
+    /// Where this worker writes what it has counted.
+    counts_file: String,
     /// What was written down last.
     written: RefCell<Counted>,
     /// Access logs by service.
@@ -123,6 +125,7 @@ impl Control {
             rooms: Rooms::default(),
             connected: Arc::default(),
             before: RefCell::default(),
+            counts_file: counted::own_file(),
             written: RefCell::default(),
             logs: RefCell::default(),
         }

@@ -1,6 +1,6 @@
 //! The candidate's gate, shared by all threads: closing it takes the traffic off at once.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,7 +18,12 @@ pub(crate) struct Gate {
     /// Exact over all threads; only first attempts at the candidate take this lock, and only under a guard.
     numbers: Mutex<GuardNumbers>,
     wake: mpsc::Sender<()>,
+    /// What the slowest in a thousand of stable's requests take, in microseconds.
+    slowest_us: AtomicU64,
 }
+
+/// Until stable's slowest requests are known nobody hangs before this.
+const UNTIL_KNOWN: Duration = Duration::from_secs(30);
 
 impl Gate {
     pub(crate) fn new(release: &str, guard: Option<Guard>, wake: mpsc::Sender<()>) -> Self {
@@ -28,7 +33,18 @@ impl Gate {
             guard,
             numbers: Mutex::new(GuardNumbers::default()),
             wake,
+            slowest_us: AtomicU64::new(UNTIL_KNOWN.as_micros() as u64),
         }
+    }
+
+    /// Returns the age from which on a request without an answer hangs.
+    pub(crate) fn slowest(&self) -> Duration {
+        Duration::from_micros(self.slowest_us.load(Ordering::Relaxed))
+    }
+
+    /// Learns what the slowest in a thousand of stable's requests take.
+    pub(crate) fn learn_slowest(&self, us: u64) {
+        self.slowest_us.store(us, Ordering::Relaxed);
     }
 
     pub(crate) fn is_closed(&self) -> bool {

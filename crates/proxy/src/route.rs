@@ -306,10 +306,10 @@ impl Router {
                     Picked::Target(target, slot) => {
                         let judged = first && index == drawn && service.candidate == Some(index) && !closed;
                         let gate = if judged { service.gate.clone() } else { None };
-                        let mut claim = Claim::new((target, slot), track.arm.clone(), gate.clone(), first);
-                        if first && index == drawn && service.candidate.is_some() {
-                            let (name, arm) = (service.name.clone(), track.arm.clone());
-                            claim.open = Some(self.open_requests.add(name, arm, gate, claim.started));
+                        let mut claim = Claim::new((target, slot), track.arm.clone(), gate, first);
+                        if let Some(gate) = service.gate.as_ref().filter(|_| first && index == drawn) {
+                            let (arm, since) = (track.arm.clone(), claim.started);
+                            claim.open = Some(self.open_requests.add(arm, gate.clone(), judged, since));
                         }
                         return Some(Tried::Claimed(claim));
                     }

@@ -108,7 +108,7 @@ async fn obey(mut commands: mpsc::Receiver<Command>) {
                 }
                 router.targets.borrow().values().for_each(|target| pool::sweep(target));
                 router.forget();
-                router.open_requests.look(&router.arms.borrow(), std::time::Instant::now());
+                router.open_requests.look(std::time::Instant::now());
                 continue;
             }
         };

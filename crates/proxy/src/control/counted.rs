@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Control;
+use crate::count::{Arm, Histogram};
 use crate::protocol::{ArmObservation, GuardNumbers};
 use crate::supervise::is_alive;
 use crate::thread::{Command, ThreadObservation};
@@ -20,6 +21,9 @@ const JUDGED: Duration = Duration::from_secs(1);
 const AT_REST: Duration = Duration::from_secs(10);
 /// Arms of revisions that are not in the table any more; beyond it they are forgotten.
 const MAX_OLD_ARMS: usize = 512;
+
+/// What stable's slowest requests take is known from so many on.
+const KNOWN_FROM: u64 = 1_000;
 
 /// Counts of some workers.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -76,13 +80,13 @@ impl Counted {
 impl Control {
     /// Returns what all workers but this one have counted.
     pub(crate) fn counted_before(&self) -> Counted {
-        let (own, mut files) = (file_of(std::process::id()), BTreeMap::new());
+        let mut files = BTreeMap::new();
         for entry in std::fs::read_dir(self.store.counts()).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             let read = std::fs::read(entry.path()).ok();
             // Written aside and renamed: what cannot be read is of another version, and only statistics.
             if let Some(counted) = read.and_then(|text| serde_json::from_slice::<Counted>(&text).ok())
-                && name != own
+                && name != self.counts_file
             {
                 files.insert(name, counted);
             }
@@ -95,7 +99,7 @@ impl Control {
             if before.includes.contains(&name) || included.contains(&name) {
                 continue;
             }
-            let pid = name.strip_suffix(".json").and_then(|pid| pid.parse().ok());
+            let pid = name.split_once('-').and_then(|(pid, _)| pid.parse().ok());
             if pid.is_some_and(is_alive) {
                 sum.add(counted);
             } else {
@@ -137,12 +141,27 @@ impl Control {
         }
     }
 
+    /// Tells the gates from which age on a request hangs.
+    fn learn_slowest(&self, all: &Counted) {
+        let state = self.state.borrow();
+        for (name, live) in &state.live {
+            let Some(gate) = &live.gate else { continue };
+            let mut stable = Histogram::default();
+            let ours = all.arms.iter().filter(|(of, arm)| of == name && arm.arm == Arm::Stable);
+            ours.for_each(|(_, arm)| stable.merge(&arm.counts.latency));
+            if stable.count() >= KNOWN_FROM {
+                gate.learn_slowest(stable.quantile_us(0.999));
+            }
+        }
+    }
+
     /// Writes down what this worker has counted, as its threads say, and those that have ended.
     pub(crate) fn write_counted(&self, threads: impl Iterator<Item = ThreadObservation>) {
         // Takes in those that have ended since.
         self.counted_before();
         let mut all = self.before.borrow().clone();
         threads.for_each(|thread| all.add_thread(thread));
+        self.learn_slowest(&all);
         {
             let state = self.state.borrow();
             let services = &state.stored.table.services;
@@ -164,7 +183,7 @@ impl Control {
             return;
         }
         let folder = self.store.counts();
-        let path = folder.join(file_of(std::process::id()));
+        let path = folder.join(&self.counts_file);
         match write(&folder, &path, &all) {
             Ok(()) => {
                 let included = std::mem::take(&mut self.before.borrow_mut().includes);
@@ -183,8 +202,9 @@ impl Control {
     }
 }
 
-fn file_of(pid: u32) -> String {
-    format!("{pid}.json")
+/// Returns the name of this worker's file. After a reboot another worker may have its number.
+pub(super) fn own_file() -> String {
+    format!("{}-{:08x}.json", std::process::id(), fastrand::u32(..))
 }
 
 fn write(folder: &PathBuf, path: &PathBuf, counted: &Counted) -> std::io::Result<()> {
