@@ -81,11 +81,12 @@ where
             tunnel.answered = true;
             Rc::new(tunnel) as Alive
         });
-        async move {
+        // In a box: the task of a stream is moved several times before it runs.
+        Box::pin(async move {
             let response = forward(router, request, from, tunnel).await;
             open.answered = true;
             Ok::<_, Infallible>(response.map(|body| Counted { body, open }))
-        }
+        })
     });
     let connection = http2::Builder::new(Local)
         .timer(TokioTimer::new())
