@@ -65,20 +65,22 @@ pub(crate) fn bound(path: &Path, most: u64) -> io::Result<bool> {
 /// Copies the newest `half` bytes, and what comes in while that goes on. Whatever comes between the last look and the
 /// cut is lost, which is what a bound costs.
 fn copy_newest(file: &mut File, copy: &mut File, half: u64) -> io::Result<()> {
-    let mut at = file.metadata()?.len().saturating_sub(half);
+    let mut begin = file.metadata()?.len().saturating_sub(half);
+    let mut at = begin;
     for _ in 0..LATE_LOOKS {
-        let late = file.metadata()?.len().saturating_sub(at);
-        if late == 0 {
+        let end = file.metadata()?.len();
+        if end <= at {
             break;
         }
-        if late > half {
-            // It is written faster than it is copied: what was copied is old by now.
-            at += late - half;
+        if end - begin > half {
+            // With what came in the copy would be longer than that: its beginning is old by now.
+            begin = end - half;
+            at = begin;
             copy.set_len(0)?;
             copy.rewind()?;
         }
         file.seek(SeekFrom::Start(at))?;
-        at += io::copy(&mut (&mut *file).take(late.min(half)), copy)?;
+        at += io::copy(&mut (&mut *file).take(end - at), copy)?;
     }
     Ok(())
 }
