@@ -35,6 +35,10 @@ use crate::worker::Worker;
 const MAX_CONNECTIONS: usize = 64;
 const IDLE: Duration = Duration::from_secs(60);
 const MAX_DRAIN: Duration = Duration::from_secs(24 * 3_600);
+/// Longer than a holder waits for the next worker.
+const HAND_OVER: Duration = Duration::from_secs(30);
+/// Much less than a holder waits for the word of the worker before.
+const LAST_COUNTS: Duration = Duration::from_secs(1);
 const MAX_WATCH: Duration = Duration::from_secs(60);
 
 pub(crate) async fn accept(listener: UnixListener, worker: Rc<Worker>) {
@@ -344,15 +348,15 @@ async fn hand_over(stream: UnixStream, worker: &Worker) {
         moment::reached("old-gave-sockets");
         fds::receive::<String>(&stream).await.ok()?
     };
-    // As long as the connection is there: whoever holds it limits the time that the next worker has.
-    if told.await.is_none() {
+    // Whoever holds the connection limits the time that the next worker has, unless it hangs itself.
+    if timeout(HAND_OVER, told).await.ok().flatten().is_none() {
         // The new holder died or its worker never served: this one goes on.
         worker.handing_over.set(false);
         return;
     }
     moment::reached("old-was-told");
     // For the guards of the next one; what comes of requests under way is written once they have ended.
-    worker.control.keep_counted().await;
+    let _ = timeout(LAST_COUNTS, worker.control.keep_counted()).await;
     let Some(turn) = worker.turn.take() else { return };
     if fds::send(&stream, &"gone", &[turn.as_fd()]).await.is_err() {
         // The holder died before it heard that, so no next one serves.

@@ -99,10 +99,12 @@ impl Claim {
             return;
         }
         self.arm.counts.borrow_mut().latency.record(latency_us);
-        let scored = self.open.take().is_some_and(|open| open.is_scored());
+        let open = self.open.take();
+        let failed = open.as_ref().is_some_and(|open| open.is_failed());
+        let scored = open.is_some_and(|open| open.settle(latency_us));
         match &self.gate {
             // Scored by its age already; only that it failed is new.
-            Some(gate) if scored && status >= 500 => gate.spoil(),
+            Some(gate) if scored && status >= 500 && !failed => gate.spoil(),
             Some(gate) if !scored => gate.score(status >= 500, latency_us),
             _ => {}
         }
@@ -195,7 +197,8 @@ impl Claim {
         self.arm.counts.borrow_mut().first_attempt_failed += 1;
         if let Some(gate) = &self.gate {
             match self.status {
-                None if self.open.as_ref().is_some_and(|open| open.is_scored()) => gate.spoil(),
+                None if self.open.as_ref().is_some_and(|open| open.is_failed()) => {}
+                None if self.open.as_ref().is_some_and(|open| open.settle(self.latency_us())) => gate.spoil(),
                 None => gate.score(true, self.latency_us()),
                 Some(status) if status < 500 => gate.spoil(),
                 Some(_) => {}
@@ -207,6 +210,9 @@ impl Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         if !self.settled {
+            if let Some(open) = &self.open {
+                open.abandoned(self.started.elapsed());
+            }
             self.arm.counts.borrow_mut().aborted_by_client += 1;
         }
         self.target.in_flight.set(self.target.in_flight.get().saturating_sub(1));

@@ -10,7 +10,7 @@ mod reach;
 mod traffic;
 mod trip;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -66,6 +66,8 @@ pub(crate) struct Control {
     connected: Arc<Clients>,
     /// What workers that have ended have counted.
     before: RefCell<Counted>,
+    /// Its successor serves; this one finishes its last requests.
+    pub(crate) leaving: Cell<bool>,
     /// Where this worker writes what it has counted.
     counts_file: String,
     /// What was written down last.
@@ -126,6 +128,7 @@ impl Control {
             connected: Arc::default(),
             before: RefCell::default(),
             counts_file: counted::own_file(),
+            leaving: Cell::new(false),
             written: RefCell::default(),
             logs: RefCell::default(),
         }

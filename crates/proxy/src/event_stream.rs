@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use http::HeaderMap;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use tokio::sync::Notify;
 
 use crate::cells::TargetCell;
@@ -33,7 +33,8 @@ impl EventStream {
     pub(crate) fn of(headers: &HeaderMap, target: &Rc<TargetCell>) -> Option<Box<Self>> {
         let kind = headers.get(CONTENT_TYPE)?.as_bytes();
         let kind = kind.split(|byte| *byte == b';').next()?.trim_ascii();
-        if !kind.eq_ignore_ascii_case(b"text/event-stream") {
+        // Where one event ends is not to be seen in a coded stream.
+        if !kind.eq_ignore_ascii_case(b"text/event-stream") || headers.contains_key(CONTENT_ENCODING) {
             return None;
         }
         let (id, close) = (next_id(), Rc::new(Notify::new()));
@@ -82,6 +83,9 @@ mod tests {
         let target = Rc::new(TargetCell::new("127.0.0.1:1".parse().unwrap(), revision, Rc::default()));
         let headers = |kind: &'static str| HeaderMap::from_iter([(CONTENT_TYPE, kind.parse().unwrap())]);
         assert!(EventStream::of(&headers("text/html"), &target).is_none());
+        let mut coded = headers("text/event-stream");
+        coded.insert(CONTENT_ENCODING, "gzip".parse().unwrap());
+        assert!(EventStream::of(&coded, &target).is_none(), "a blank line in it is chance");
         let mut stream = EventStream::of(&headers("text/event-stream; charset=utf-8"), &target).unwrap();
         let mut cx = Context::from_waker(std::task::Waker::noop());
         assert!(!stream.ends(&mut cx), "nobody asked");

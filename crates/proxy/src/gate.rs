@@ -81,6 +81,16 @@ impl Gate {
         guard.max_p95_ms.or(guard.max_mean_ms).map(Duration::from_millis)
     }
 
+    /// Tells whether the guard judges by success: then one that has had no answer for too long has failed.
+    pub(crate) fn wants_success(&self) -> bool {
+        self.guard.as_ref().is_some_and(|guard| guard.max_error_bp.is_some())
+    }
+
+    /// Adds to the time of a request that was scored while it was open.
+    pub(crate) fn prolong(&self, us: u64) {
+        self.judge(|numbers, _| numbers.latency_sum_us += us);
+    }
+
     /// Scores a first attempt: its response head arrived, or it failed before that.
     pub(crate) fn score(&self, error: bool, latency_us: u64) {
         self.judge(|numbers, guard| {

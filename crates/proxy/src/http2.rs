@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http::Request;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -85,7 +85,7 @@ where
         Box::pin(async move {
             let response = forward(router, request, from, tunnel).await;
             open.answered = true;
-            Ok::<_, Infallible>(response.map(|body| Counted { body, open }))
+            Ok::<_, Infallible>(response.map(|body| Counted { body, open: Rc::new(open) }))
         })
     });
     let connection = http2::Builder::new(Local)
@@ -233,20 +233,53 @@ impl Drop for Open {
 /// Body of a response that keeps its stream counted as open.
 struct Counted {
     body: DownBody,
-    open: Open,
+    open: Rc<Open>,
+}
+
+/// Data of a body. It keeps its stream counted as open until it was sent: the body may have ended long before.
+struct Held {
+    data: Bytes,
+    open: Rc<Open>,
+}
+
+impl Buf for Held {
+    fn remaining(&self) -> usize {
+        self.data.remaining()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.data.chunk()
+    }
+
+    fn advance(&mut self, count: usize) {
+        // The client makes room.
+        self.open.handed(count < self.data.remaining());
+        self.data.advance(count);
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.open.handed(false);
+    }
 }
 
 impl Body for Counted {
-    type Data = Bytes;
+    type Data = Held;
     type Error = <DownBody as Body>::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+    ) -> Poll<Option<Result<Frame<Held>, Self::Error>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
-        self.open.handed(matches!(&polled, Poll::Ready(Some(Ok(frame))) if frame.is_data()));
-        polled
+        let open = self.open.clone();
+        polled.map_ok(|frame| {
+            frame.map_data(|data| {
+                open.handed(true);
+                Held { data, open }
+            })
+        })
     }
 
     fn is_end_stream(&self) -> bool {

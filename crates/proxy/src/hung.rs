@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 use crate::cells::ArmCell;
 use crate::gate::Gate;
 
+/// Whoever has had no answer for this long, and for longer than stable's slowest take, has none.
+const NOBODY_WAITS: Duration = Duration::from_secs(10);
+
 /// A first attempt without an answer yet.
 #[derive(Debug)]
 pub(crate) struct Open {
@@ -17,13 +20,24 @@ pub(crate) struct Open {
     judged: bool,
     since: Instant,
     hung: Cell<bool>,
-    scored: Cell<bool>,
+    /// The age that the guard has scored.
+    scored_us: Cell<Option<u64>>,
+    failed: Cell<bool>,
 }
 
 impl Open {
-    /// Tells whether the guard has scored its age.
-    pub(crate) fn is_scored(&self) -> bool {
-        self.scored.get()
+    /// Tells whether the guard has scored its age, and adds what it has grown since.
+    pub(crate) fn settle(&self, latency_us: u64) -> bool {
+        let scored = self.scored_us.get();
+        if let Some(scored) = scored {
+            self.gate.prolong(latency_us.saturating_sub(scored));
+        }
+        scored.is_some()
+    }
+
+    /// Tells whether its failure was scored, too.
+    pub(crate) fn is_failed(&self) -> bool {
+        self.failed.get()
     }
 
     /// Returns whether it is to be looked at again.
@@ -34,12 +48,29 @@ impl Open {
         if !self.hung.replace(true) {
             self.arm.counts.borrow_mut().hung += 1;
         }
-        let Some(limit) = self.gate.slow_after().filter(|_| self.judged) else { return false };
-        if age > limit {
-            self.scored.set(true);
-            self.gate.score(false, u64::try_from(age.as_micros()).unwrap_or(u64::MAX));
+        if !self.judged {
+            return false;
         }
-        age <= limit
+        let us = u64::try_from(age.as_micros()).unwrap_or(u64::MAX);
+        match self.scored_us.get() {
+            Some(before) => self.gate.prolong(us.saturating_sub(before)),
+            None if self.gate.slow_after().is_some_and(|limit| age > limit) || age > NOBODY_WAITS => {
+                self.gate.score(false, us);
+            }
+            None => return true,
+        }
+        self.scored_us.set(Some(us));
+        if age > NOBODY_WAITS && self.gate.wants_success() && !self.failed.replace(true) {
+            self.gate.spoil();
+        }
+        true
+    }
+
+    /// Its client went away; if it had waited for longer than stable's slowest take, that is no accident.
+    pub(crate) fn abandoned(&self, age: Duration) {
+        if self.judged && self.scored_us.get().is_none() && age > self.gate.slowest() {
+            self.gate.score(self.gate.wants_success(), u64::try_from(age.as_micros()).unwrap_or(u64::MAX));
+        }
     }
 }
 
@@ -49,8 +80,8 @@ pub(crate) struct OpenRequests(RefCell<Vec<Weak<Open>>>);
 
 impl OpenRequests {
     pub(crate) fn add(&self, arm: Rc<ArmCell>, gate: Arc<Gate>, judged: bool, since: Instant) -> Rc<Open> {
-        let (hung, scored) = (Cell::new(false), Cell::new(false));
-        let open = Rc::new(Open { arm, gate, judged, since, hung, scored });
+        let (hung, scored_us, failed) = (Cell::new(false), Cell::new(None), Cell::new(false));
+        let open = Rc::new(Open { arm, gate, judged, since, hung, scored_us, failed });
         self.0.borrow_mut().push(Rc::downgrade(&open));
         open
     }

@@ -28,6 +28,8 @@ const FRESH_FOR: Duration = Duration::from_millis(300);
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// A connection that was idle for this long shows that its server keeps connections.
 const KEPT_FOR: Duration = Duration::from_millis(50);
+/// Most that is read from a target ahead of its client, and the longest head of a response.
+const MAX_BUFFER: usize = 64 << 10;
 /// Most idle connections a thread keeps to one target.
 const MAX_IDLE: usize = 1024;
 
@@ -171,6 +173,7 @@ async fn open(target: &Rc<TargetCell>) -> io::Result<Own> {
     let state = Rc::new(ConnState::new(&stream)?);
     let (sender, connection) = http1::Builder::new()
         .preserve_header_case(false)
+        .max_buf_size(MAX_BUFFER)
         .handshake::<_, UpBody>(TokioIo::new(stream))
         .await
         .map_err(io::Error::other)?;

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -17,6 +17,7 @@ use crate::error::{ErrorKind, ProxyError};
 use crate::fds;
 use crate::holder::{HolderOptions, take_over};
 use crate::moment;
+use crate::turn;
 
 const MIN_BACKOFF: Duration = Duration::from_millis(20);
 const MAX_BACKOFF: Duration = Duration::from_secs(2);
@@ -156,7 +157,7 @@ pub(crate) async fn keep_worker(
         tokio::select! {
             status = worker.wait() => {
                 let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
-                child = resume(succession, &mut leaving);
+                child = resume(&options.dir, succession, &mut leaving).await;
                 match &child {
                     Some(_) => tracing::error!(%status, "the next worker did not serve, the one before goes on"),
                     None => tracing::error!(%status, "worker ended, starting another"),
@@ -219,8 +220,14 @@ async fn replace(options: &HolderOptions, succession: &Succession) -> Option<Chi
 
 /// Takes the worker before back, when the next one ended before it served: two must never serve side by side. One of an
 /// earlier holder is no child to be taken back; it serves on until a next one can take over.
-fn resume(succession: &Succession, leaving: &mut Vec<Child>) -> Option<Child> {
+async fn resume(dir: &Path, succession: &Succession, leaving: &mut Vec<Child>) -> Option<Child> {
     let pid = succession.abandon()?;
+    // Its word that it goes may have been on its way.
+    tokio::time::sleep(MIN_BACKOFF).await;
+    if turn::is_free(dir) {
+        succession.leaving.borrow_mut().push(pid);
+        return None;
+    }
     match leaving.iter().position(|old| old.id() == Some(pid)) {
         Some(at) => Some(leaving.remove(at)),
         None => {

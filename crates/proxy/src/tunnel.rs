@@ -166,7 +166,20 @@ async fn downward(
         if websocket {
             frames.follow(&buffer[..count], false);
         }
-        if to.write_all(&buffer[..count]).await.is_err() {
+        let mut written = std::pin::pin!(to.write_all(&buffer[..count]));
+        let done = tokio::select! {
+            biased;
+            done = written.as_mut() => done,
+            // A client that reads nothing must not outlive the drain.
+            () = close.notified() => match timeout(CLOSE_GRACE, written).await {
+                Ok(done) => {
+                    close.notify_one();
+                    done
+                }
+                Err(_) => return Down::Cut,
+            },
+        };
+        if done.is_err() {
             return Down::Failed;
         }
     }

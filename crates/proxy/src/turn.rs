@@ -17,6 +17,11 @@ const TURN: &str = "worker.lock";
 /// A worker that died, or a holder that died with the turn on its way, takes the kernel a moment to clean up after.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// Tells whether nobody serves.
+pub(crate) fn is_free(dir: &Path) -> bool {
+    lock::take(&dir.join(TURN)).is_ok_and(|turn| turn.is_some())
+}
+
 /// Takes the turn, if nobody has it.
 pub(crate) async fn take(dir: &Path) -> Result<OwnedFd, ProxyError> {
     let path = dir.join(TURN);

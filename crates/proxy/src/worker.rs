@@ -162,6 +162,7 @@ async fn work(mut options: WorkerOptions) -> Result<(), ProxyError> {
     worker.handing_over.set(true);
     worker.handing.notify_one();
     moment::reached("old-leaves");
+    control.leaving.set(true);
     let grace = worker.options.grace;
     let gone = control.ask_within(grace + Duration::from_secs(5), |done| Command::Quit { grace, done });
     tokio::select! {

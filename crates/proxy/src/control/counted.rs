@@ -83,24 +83,27 @@ impl Control {
         let mut files = BTreeMap::new();
         for entry in std::fs::read_dir(self.store.counts()).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
+            let pid = name.split_once('-').and_then(|(pid, _)| pid.parse().ok());
+            // Asked before it is read: what one writes last must not be missed.
+            let lives = pid.is_some_and(is_alive);
             let read = std::fs::read(entry.path()).ok();
             // Written aside and renamed: what cannot be read is of another version, and only statistics.
             if let Some(counted) = read.and_then(|text| serde_json::from_slice::<Counted>(&text).ok())
                 && name != self.counts_file
             {
-                files.insert(name, counted);
+                files.insert(name, (lives, counted));
             }
         }
         let included: BTreeSet<String> =
-            files.values().flat_map(|counted| counted.includes.iter().cloned()).collect();
+            files.values().flat_map(|(_, counted)| counted.includes.iter().cloned()).collect();
         let mut before = self.before.borrow_mut();
         let mut sum = Counted::default();
-        for (name, counted) in files {
+        for (name, (lives, counted)) in files {
             if before.includes.contains(&name) || included.contains(&name) {
                 continue;
             }
-            let pid = name.split_once('-').and_then(|(pid, _)| pid.parse().ok());
-            if pid.is_some_and(is_alive) {
+            // One that leaves takes nobody in: the one that serves does.
+            if lives || self.leaving.get() {
                 sum.add(counted);
             } else {
                 before.add(counted);
@@ -126,10 +129,14 @@ impl Control {
 
     /// Writes down what was counted, again and again; returns never.
     pub(crate) async fn keep_counts(self: std::rc::Rc<Self>) {
+        let mut kept = tokio::time::Instant::now();
         loop {
+            tokio::time::sleep(JUDGED).await;
             let judged = self.state.borrow().live.values().any(|live| live.gate.is_some());
-            tokio::time::sleep(if judged { JUDGED } else { AT_REST }).await;
-            self.keep_counted().await;
+            if judged || self.leaving.get() || kept.elapsed() >= AT_REST {
+                self.keep_counted().await;
+                kept = tokio::time::Instant::now();
+            }
         }
     }
 
@@ -147,7 +154,11 @@ impl Control {
         for (name, live) in &state.live {
             let Some(gate) = &live.gate else { continue };
             let mut stable = Histogram::default();
-            let ours = all.arms.iter().filter(|(of, arm)| of == name && arm.arm == Arm::Stable);
+            // Of the revisions that serve now: what others took long ago says nothing of them.
+            let Some(table) = state.stored.table.services.get(name) else { continue };
+            let ours = all.arms.iter().filter(|(of, arm)| {
+                of == name && arm.arm == Arm::Stable && table.track(&arm.revision).is_some()
+            });
             ours.for_each(|(_, arm)| stable.merge(&arm.counts.latency));
             if stable.count() >= KNOWN_FROM {
                 gate.learn_slowest(stable.quantile_us(0.999));
