@@ -205,6 +205,32 @@ async fn a_successor_takes_new_connections_while_streams_finish() {
     assert!(timeout(LIMIT, client.connection).await.unwrap().unwrap(), "GOAWAY ended it");
 }
 
+/// Its body has ended for the proxy long before the client has it.
+#[tokio::test]
+async fn a_slow_reader_gets_all_of_its_stream_though_the_worker_is_replaced() {
+    let patient = [("CUTOVER_TEST_GRACE_MS", "20000")];
+    let (proxy, upstream) =
+        (Proxy::start_with(tempfile::tempdir().unwrap(), &patient).await, Upstream::start("v1").await);
+    proxy.set(0, &table(vec![track("v1", 10_000, &[upstream.addr])])).await;
+    let before = proxy.worker_pid().await;
+    let mut frames = Frames::connect(proxy.addr).await;
+    let path = b"/big/4000";
+    let head = [&b"\x82\x86\x41\x09shop.test\x04"[..], &[path.len() as u8], path].concat();
+    // The window of the stream is 100 bytes, until much later.
+    frames.write(&frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 100])).await.unwrap();
+    frames.write(&frame(HEADERS, END_STREAM | END_HEADERS, 1, &head)).await.unwrap();
+    let mut taken = frames.until(DATA).await.unwrap().payload.len();
+    signal(proxy.holder.id(), Signal::HUP);
+    until_seen(&proxy, "the successor", |seen| seen.worker_pid != before).await;
+    // Longer than a client without a stream has after GOAWAY.
+    tokio::time::sleep(Duration::from_millis(6_000)).await;
+    frames.write(&frame(8, 0, 1, &4_000_u32.to_be_bytes())).await.unwrap();
+    while taken < 4_000 {
+        taken += frames.until(DATA).await.expect("the stream is not cut").payload.len();
+    }
+    assert_eq!(taken, 4_000);
+}
+
 /// Whether the proxy closed the connection, and why it said so.
 async fn refused(mut frames: Frames) -> Option<u32> {
     let goaway = frames.until(GOAWAY).await?;

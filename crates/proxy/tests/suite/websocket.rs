@@ -89,6 +89,7 @@ mod tests {
     use std::time::Duration;
 
     use cutover_proxy::{Arm, ServiceTable};
+    use tokio::io::AsyncWriteExt;
     use tokio::time::timeout;
 
     use super::super::harness::{LIMIT, Proxy, SERVICE, table, track, until_seen};
@@ -211,5 +212,22 @@ mod tests {
         let drained = proxy.client.drain(SERVICE, "v1", Duration::from_millis(100)).await.unwrap();
         assert_eq!((drained.clean, drained.cut, drained.left), (false, 1, 0), "{drained:?}");
         assert!(wire.is_closed().await);
+    }
+
+    /// A frame that its client does not read cannot be followed by a close frame.
+    #[tokio::test]
+    async fn a_client_that_reads_nothing_is_cut_at_the_deadline_and_no_later() {
+        let (proxy, _upstream, mut service) = started().await;
+        let mut deaf = open(&proxy, "/ws", "websocket").await;
+        let mut alive = open(&proxy, "/ws", "websocket").await;
+        // Its own echoes, until nothing more goes either way.
+        let text = frame(1, &[b'x'; 60_000], true);
+        let blocked = Duration::from_millis(500);
+        while timeout(blocked, deaf.stream.get_mut().write_all(&text)).await.is_ok_and(|sent| sent.is_ok()) {}
+        echo(&mut alive, "still here").await;
+        (service.tracks[0].weight_bp, service.tracks[1].weight_bp) = (0, 10_000);
+        proxy.set(1, &service).await;
+        let drained = proxy.client.drain(SERVICE, "v1", Duration::from_millis(3_000)).await.unwrap();
+        assert_eq!((drained.websockets_closed, drained.cut, drained.left), (1, 1, 0), "{drained:?}");
     }
 }
