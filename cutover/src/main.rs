@@ -10,10 +10,6 @@ mod state;
 
 use std::process::ExitCode;
 
-/// A proxied request allocates some thirty times, much of it in pieces that the C library is slow with.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     ExitCode::from(cli::main())
 }
