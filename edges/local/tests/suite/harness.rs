@@ -84,10 +84,17 @@ impl World {
 
     /// Returns the only file below `local` whose path ends so, and its JSON.
     pub(crate) fn json(&self, ending: &str) -> (PathBuf, serde_json::Value) {
-        let path =
-            files(&self.state()).into_iter().find(|path| path.to_str().unwrap().contains(ending)).unwrap();
-        let value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-        (path, value)
+        let begin = Instant::now();
+        loop {
+            let path = files(&self.state()).into_iter().find(|path| path.to_str().unwrap().contains(ending));
+            // A file that is being written is there under another name for a moment.
+            let read =
+                path.and_then(|path| Some((serde_json::from_slice(&fs::read(&path).ok()?).ok()?, path)));
+            if let Some((value, path)) = read {
+                return (path, value);
+            }
+            assert!(begin.elapsed() < PATIENCE, "no whole {ending}");
+        }
     }
 
     fn mark(&self) -> String {
