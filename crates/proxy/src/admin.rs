@@ -357,9 +357,14 @@ async fn hand_over(stream: UnixStream, worker: &Worker) {
     moment::reached("old-was-told");
     // For the guards of the next one; what comes of requests under way is written once they have ended.
     let _ = timeout(LAST_COUNTS, worker.control.keep_counted()).await;
+    if let Err(error) = worker.control.promise_to_follow() {
+        // Full or read-only: the next one then does not wait for this one to follow.
+        tracing::error!(%error, "a worker that leaves cannot say that it follows");
+    }
     let Some(turn) = worker.turn.take() else { return };
     if fds::send(&stream, &"gone", &[turn.as_fd()]).await.is_err() {
         // The holder died before it heard that, so no next one serves.
+        worker.control.stop_following();
         worker.turn.replace(Some(turn));
         worker.handing_over.set(false);
         return;

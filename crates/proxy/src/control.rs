@@ -5,6 +5,7 @@ mod acme;
 mod counted;
 mod events;
 mod fence;
+mod follow;
 mod health;
 mod reach;
 mod traffic;
@@ -66,6 +67,8 @@ pub(crate) struct Control {
     connected: Arc<Clients>,
     /// What workers that have ended have counted.
     before: RefCell<Counted>,
+    /// Workers before this one that finish their last requests.
+    predecessors: RefCell<Vec<u32>>,
     /// Its successor serves; this one finishes its last requests.
     pub(crate) leaving: Cell<bool>,
     /// Where this worker writes what it has counted.
@@ -129,6 +132,7 @@ impl Control {
             before: RefCell::default(),
             counts_file: counted::own_file(),
             leaving: Cell::new(false),
+            predecessors: RefCell::default(),
             written: RefCell::default(),
             logs: RefCell::default(),
         }
@@ -263,7 +267,10 @@ impl Control {
             Arc::new(compiled)
         };
         let answers = self.ask(|done| Command::Swap { compiled: compiled.clone(), done }).await;
-        let missing = answers.iter().filter(|answer| answer.is_none()).count();
+        // A thread that has left with its last connection claims nothing any more.
+        let left = |thread: &ThreadHandle| self.leaving.get() && thread.commands.is_closed();
+        let threads = answers.iter().zip(&self.threads);
+        let missing = threads.filter(|(answer, thread)| answer.is_none() && !left(thread)).count();
         if missing > 0 {
             let text =
                 format!("{missing} of {} threads did not acknowledge the table; observe", answers.len());
@@ -352,6 +359,7 @@ impl Control {
         self.state.borrow_mut().stored = stored;
         if changed {
             self.enliven(name, &table).await?;
+            self.followed().await?;
         }
         Ok(SetReply { generation, changed, acknowledged_ns: nanos(received), persisted_ns })
     }
@@ -425,6 +433,7 @@ impl Control {
         self.rooms.of(name).keep(&Traffic::Open);
         self.health.follow(&self.state.borrow().stored.table, true);
         self.swap().await?;
+        self.followed().await?;
         let acknowledged_ns = nanos(received);
         Ok(SetReply { generation: expected + 1, changed: true, acknowledged_ns, persisted_ns })
     }

@@ -43,6 +43,8 @@ pub(crate) struct Router {
     pub(crate) revisions: RefCell<HashMap<RevisionKey, Rc<RevisionCell>>>,
     pub(crate) targets: RefCell<HashMap<TargetKey, Rc<TargetCell>>>,
     pub(crate) arms: RefCell<HashMap<ArmKey, Rc<ArmCell>>>,
+    /// The thread drains everything, and ends then.
+    pub(crate) leaving: Cell<bool>,
     pub(crate) open_requests: OpenRequests,
     pub(crate) unrouted: RefCell<BTreeMap<&'static str, u64>>,
     pub(crate) connections: Cell<u64>,
@@ -144,7 +146,8 @@ impl Router {
                 revision.balance.set(service.balance);
                 let place = |target: &Target| (key.0.clone(), key.1.clone(), target.address);
                 let joins = track.targets.iter().any(|target| targets.contains_key(&place(target)));
-                if weighted.contains(&key) {
+                // While the thread leaves its drains go on, whoever has weight elsewhere.
+                if weighted.contains(&key) && !self.leaving.get() {
                     revision.weighted.set(true);
                     revision.draining.set(false);
                 }

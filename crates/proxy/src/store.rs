@@ -84,6 +84,19 @@ impl Store {
         self.dir.join("access").join(format!("{service}.log"))
     }
 
+    /// Reads the table as another worker has written it last; none where it cannot be read just now.
+    pub(crate) fn peek(&self) -> Option<Stored> {
+        match files::read::<Stored>(&self.path("table.json")) {
+            Read::Good(stored) => Some(stored),
+            Read::Missing | Read::Damaged(_) | Read::Newer(_) => None,
+        }
+    }
+
+    /// Returns where a worker that leaves says which table it has taken.
+    pub(crate) fn leaving(&self, pid: u32) -> PathBuf {
+        self.dir.join(format!("leaving-{pid}"))
+    }
+
     /// Returns the folder of what workers have counted.
     pub(crate) fn counts(&self) -> PathBuf {
         self.dir.join("counts")

@@ -13,7 +13,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -96,6 +96,7 @@ async fn obey(mut commands: mpsc::Receiver<Command>) {
     SERVING.set(true);
     let router = Rc::new(Router::default());
     let (quit, quitting) = watch::channel(Phase::Shut);
+    let (quit, left) = (Rc::new(quit), Rc::new(Notify::new()));
     let mut sweep = tokio::time::interval(SWEEP);
     let mut acceptors = Vec::new();
     loop {
@@ -110,6 +111,10 @@ async fn obey(mut commands: mpsc::Receiver<Command>) {
                 router.forget();
                 router.open_requests.look(std::time::Instant::now());
                 continue;
+            }
+            () = left.notified() => {
+                SERVING.set(false);
+                return;
             }
         };
         // An answer nobody waits for any more is dropped: the caller's deadline passed.
@@ -144,10 +149,14 @@ async fn obey(mut commands: mpsc::Receiver<Command>) {
                 let _ = done.send(());
             }
             Some(Command::Quit { grace, done }) => {
-                leave(&router, &quit, acceptors, grace).await;
-                let _ = done.send(observe(&router));
-                SERVING.set(false);
-                return;
+                let (router, quit, left) = (router.clone(), quit.clone(), left.clone());
+                let acceptors = std::mem::take(&mut acceptors);
+                // Beside what is still to be obeyed: the table may change while the last requests are served.
+                tokio::task::spawn_local(async move {
+                    leave(&router, &quit, acceptors, grace).await;
+                    let _ = done.send(observe(&router));
+                    left.notify_one();
+                });
             }
         }
     }
@@ -186,6 +195,7 @@ async fn leave(
     // Clients that are busy learn from a response that the connection ends: no request meets a closing connection.
     gone(tokio::time::Instant::now() + (grace / 4).min(Duration::from_secs(2))).await;
     quit.send_replace(Phase::Closing);
+    router.leaving.set(true);
     let revisions: Vec<_> = router.revisions.borrow().values().cloned().collect();
     let drains: Vec<_> = revisions
         .into_iter()

@@ -120,6 +120,7 @@ async fn work(mut options: WorkerOptions) -> Result<(), ProxyError> {
         quit: Notify::new(),
         leaving,
     });
+    control.succeed(&worker.leaving);
     worker.listen_everywhere().await?;
     moment::reached("next-listens");
     worker.take_turn().await?;
@@ -167,9 +168,10 @@ async fn work(mut options: WorkerOptions) -> Result<(), ProxyError> {
     let gone = control.ask_within(grace + Duration::from_secs(5), |done| Command::Quit { grace, done });
     tokio::select! {
         last = gone => control.write_counted(last.into_iter().flatten()),
-        // Ends never: who still waits here is let through when the successor is told to.
+        // Ends never: what this one still serves goes by what the successor is told.
         () = control.follow_successor() => {}
     }
+    control.stop_following();
     access_file::flush();
     Ok(())
 }

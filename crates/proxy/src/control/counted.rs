@@ -132,6 +132,7 @@ impl Control {
         let mut kept = tokio::time::Instant::now();
         loop {
             tokio::time::sleep(JUDGED).await;
+            self.forget_predecessors();
             let judged = self.state.borrow().live.values().any(|live| live.gate.is_some());
             if judged || self.leaving.get() || kept.elapsed() >= AT_REST {
                 self.keep_counted().await;

@@ -16,8 +16,6 @@ use crate::traffic::Traffic;
 
 /// How often a flow lets requests through.
 const BEAT: Duration = Duration::from_millis(10);
-/// How often a worker that leaves looks what its successor was told.
-const LOOK: Duration = Duration::from_millis(100);
 
 /// Rooms of all services, shared with the threads.
 #[derive(Default)]
@@ -109,14 +107,6 @@ impl Control {
                 // Nobody saves up for a burst.
                 *due = due.min(1.0);
             }
-        }
-    }
-
-    /// Lets those who still wait in a worker that leaves do what its successor was told; returns never.
-    pub(crate) async fn follow_successor(&self) {
-        loop {
-            tokio::time::sleep(LOOK).await;
-            self.rooms.follow(&self.store.load().0.traffic);
         }
     }
 }

@@ -139,6 +139,8 @@ impl Control {
         self.remark(saved);
         tracing::error!(service = name, release = %candidate.release, why = %cause.why, "candidate lost its traffic");
         self.note_candidate(name, &candidate.release, &candidate.revision, generation, cause);
-        swapped.map(|()| generation)
+        swapped?;
+        self.followed().await?;
+        Ok(generation)
     }
 }

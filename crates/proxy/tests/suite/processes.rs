@@ -123,6 +123,39 @@ async fn a_hangup_signal_replaces_the_worker_without_losing_a_request() {
     assert_eq!(answered.unwrap().unwrap().text(), "v1");
 }
 
+/// After the acknowledgement nothing goes by the table before, not even what comes on a connection that the worker
+/// before keeps still.
+#[tokio::test]
+async fn a_worker_that_leaves_routes_by_the_table_of_its_successor() {
+    let patient = [("CUTOVER_TEST_GRACE_MS", "20000")];
+    let proxy = Proxy::start_with(tempfile::tempdir().unwrap(), &patient).await;
+    let (v1, v2) = (Upstream::start("v1").await, Upstream::start("v2").await);
+    let moved = |old: u16| table(vec![track("v1", old, &[v1.addr]), track("v2", 10_000 - old, &[v2.addr])]);
+    proxy.set(0, &moved(10_000)).await;
+    let mut by_the_one_before = 0;
+    for round in 0..3_u16 {
+        let (from, to) = if round % 2 == 0 { ("v1", "v2") } else { ("v2", "v1") };
+        let mut kept = Vec::new();
+        for _ in 0..8 {
+            let mut wire = Wire::connect(proxy.addr).await;
+            assert_eq!(wire.get("/id").await.text(), from);
+            kept.push(wire);
+        }
+        let before = proxy.worker_pid().await;
+        signal(proxy.holder.id(), Signal::HUP);
+        until_seen(&proxy, "the next worker", |seen| seen.worker_pid != before).await;
+        proxy.set(1 + u64::from(round), &moved(if to == "v1" { 10_000 } else { 0 })).await;
+        for mut wire in kept {
+            wire.send("GET /id HTTP/1.1\r\nhost: shop.test\r\n\r\n").await;
+            // One that idled for too long is closed meanwhile.
+            let Ok(answered) = wire.response(false).await else { continue };
+            assert_eq!(answered.text(), to, "round {round}");
+            by_the_one_before += u32::from(answered.header("connection") == Some("close"));
+        }
+    }
+    assert!(by_the_one_before > 0, "the test has met no worker that leaves");
+}
+
 fn runs(pid: u32) -> bool {
     let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     !state.is_empty() && !state.contains(") Z ")

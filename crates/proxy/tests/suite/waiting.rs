@@ -336,6 +336,24 @@ async fn an_upgrade_loses_no_request_that_is_held() {
 }
 
 #[tokio::test]
+async fn what_an_upgrade_holds_goes_by_the_table_that_its_successor_has() {
+    let (proxy, v1) = shop().await;
+    say(&proxy, Traffic::Queue(LONG)).await;
+    let waits: Vec<_> = (0..10).map(|at| post(&proxy, &at.to_string())).collect();
+    until_waiting(&proxy, 10).await;
+    let before = proxy.worker_pid().await;
+    signal(proxy.holder.id(), Signal::HUP);
+    until_seen(&proxy, "the next worker", |seen| seen.worker_pid != before).await;
+    let v2 = Upstream::start("v2").await;
+    proxy.set(1, &table(vec![track("v1", 0, &[v1.addr]), track("v2", 10_000, &[v2.addr])])).await;
+    say(&proxy, Traffic::Open).await;
+    for answer in waits {
+        assert_eq!(answer.await.unwrap().unwrap().text(), "v2");
+    }
+    assert_eq!(v1.requests(), 0, "acknowledged is acknowledged, whoever holds the request");
+}
+
+#[tokio::test]
 async fn what_makes_no_sense_is_refused() {
     let (proxy, _v1) = shop().await;
     for wrong in [
