@@ -14,7 +14,7 @@ use crate::balance::{Picked, pick};
 use crate::cells::{ArmCell, ArmKey, Places, RevisionCell, TargetCell};
 use crate::claim::Claim;
 use crate::clients::Guest;
-use crate::compiled::{Compiled, CompiledService};
+use crate::compiled::{Compiled, CompiledService, CompiledTrack};
 use crate::count::Arm;
 use crate::hung::OpenRequests;
 use crate::room::TrackRoom;
@@ -159,24 +159,8 @@ impl Router {
                         }
                         Rc::new(cell)
                     });
-                    cell.gone.set(false);
-                    if cell.http2.replace(track.http2) != track.http2 {
-                        cell.purge();
-                    }
-                    if !revision.draining.get() {
-                        cell.cutting.set(false);
-                    }
+                    follow(cell, service, track, now);
                     cell.unverified.set(compiled.unverified.contains(&target.address));
-                    let limit = service.limits.per_target;
-                    *cell.places.borrow_mut() = limit.map(|limit| Places {
-                        slots: service.room.slots(target.address),
-                        track: track.room.clone(),
-                        limit,
-                    });
-                    let down = service.down.contains(&target.address);
-                    if cell.down.replace(down) && !down {
-                        cell.trust.join(now);
-                    }
                     (cell.clone(), target.ready)
                 });
                 let cells = cells.collect();
@@ -367,6 +351,26 @@ impl Router {
         let Picked::Target(target, slot) = pick(&track.targets, &[], Instant::now()) else { return None };
         let arm = self.arm(service, &service.tracks[candidate].revision, Arm::Mirrored);
         Some(Claim::new((target, slot), arm, None, true))
+    }
+}
+
+/// Lets a target's cell do as the table says.
+fn follow(cell: &TargetCell, service: &CompiledService, track: &CompiledTrack, now: Instant) {
+    cell.gone.set(false);
+    if cell.http2.replace(track.http2) != track.http2 {
+        cell.purge();
+    }
+    if !cell.revision.draining.get() {
+        cell.cutting.set(false);
+    }
+    *cell.places.borrow_mut() = service.limits.per_target.map(|limit| Places {
+        slots: service.room.slots(cell.address),
+        track: track.room.clone(),
+        limit,
+    });
+    let down = service.down.contains(&cell.address);
+    if cell.down.replace(down) && !down {
+        cell.trust.join(now);
     }
 }
 

@@ -78,12 +78,40 @@ fn system(what: impl Into<String>, source: std::io::Error) -> ProxyError {
     ProxyError::io(ErrorKind::System, what, source)
 }
 
-async fn work(mut options: WorkerOptions) -> Result<(), ProxyError> {
+async fn work(options: WorkerOptions) -> Result<(), ProxyError> {
     lock::private_folder(&options.dir)?;
     // Before it takes anything over: the worker before, which can read them, serves on.
     Store::new(&options.dir).refuse_newer()?;
     moment::reached("next-began");
     raise_descriptor_limit();
+    let (wake, woken) = mpsc::channel(64);
+    let (worker, admin) = prepare(options, wake).await?;
+    worker.take_turn().await?;
+    let control = &worker.control;
+    control.adopt_guards();
+    moment::reached("next-may-serve");
+    worker.open().await?;
+    moment::reached("next-opened");
+    tracing::info!(threads = worker.options.threads, "worker serves");
+    tokio::task::spawn_local(admin::accept(admin, worker.clone()));
+    // Not joined: it waits for nothing but the next check, and ends with the process.
+    tokio::task::spawn_local(control.clone().watch_targets());
+    tokio::task::spawn_local(control.clone().pump());
+    tokio::task::spawn_local(control.clone().keep_counts());
+    // Not joined: whatever it is about to do lies on disk before it does it.
+    #[cfg(feature = "acme")]
+    tokio::task::spawn_local(control.clone().watch_acme(worker.clone()));
+    moment::reached("next-serves");
+    worker.serve(woken).await?;
+    worker.leave().await;
+    Ok(())
+}
+
+/// Gets the sockets and reads the table: all that does not disturb the worker before, should it fail.
+async fn prepare(
+    mut options: WorkerOptions,
+    wake: mpsc::Sender<()>,
+) -> Result<(Rc<Worker>, UnixListener), ProxyError> {
     if options.threads == 0 {
         options.threads = std::thread::available_parallelism().map_or(1, usize::from);
     }
@@ -99,7 +127,6 @@ async fn work(mut options: WorkerOptions) -> Result<(), ProxyError> {
     for index in 0..options.threads {
         threads.push(thread::start(index).map_err(|source| system("cannot start a thread", source))?);
     }
-    let (wake, mut woken) = mpsc::channel(64);
     let addresses = holdings.held.iter().map(|held| held.address).collect();
     let control = Rc::new(Control::new(Store::new(&options.dir), threads, wake, addresses));
     if let Some(lacks) = lacks {
@@ -108,9 +135,10 @@ async fn work(mut options: WorkerOptions) -> Result<(), ProxyError> {
     }
     control.boot().await?;
     moment::reached("next-booted");
+    control.succeed(&leaving);
     let worker = Rc::new(Worker {
         options,
-        control: control.clone(),
+        control,
         holdings: RefCell::new(holdings),
         holder: tokio::sync::Mutex::new(holder),
         holder_pid: Cell::new(holder_pid),
@@ -120,60 +148,9 @@ async fn work(mut options: WorkerOptions) -> Result<(), ProxyError> {
         quit: Notify::new(),
         leaving,
     });
-    control.succeed(&worker.leaving);
     worker.listen_everywhere().await?;
     moment::reached("next-listens");
-    worker.take_turn().await?;
-    control.adopt_guards();
-    moment::reached("next-may-serve");
-    worker.open().await?;
-    moment::reached("next-opened");
-    tracing::info!(threads = worker.options.threads, "worker serves");
-    tokio::task::spawn_local(admin::accept(admin, worker.clone()));
-    // Not joined: it waits for nothing but the next check, and ends with the process.
-    tokio::task::spawn_local(control.clone().watch_targets());
-    tokio::task::spawn_local(control.clone().pump());
-    tokio::task::spawn_local(control.clone().keep_counts());
-    // Not joined: whatever it is about to do lies on disk before it does it.
-    #[cfg(feature = "acme")]
-    tokio::task::spawn_local(control.clone().watch_acme(worker.clone()));
-    moment::reached("next-serves");
-    let listen = |kind| signal(kind).map_err(|source| system("cannot listen for signals", source));
-    let (mut term, mut int) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
-    let mut tick = tokio::time::interval(TICK);
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            _ = term.recv() => break,
-            () = worker.quit.notified() => break,
-            // A terminal's Ctrl-C reaches the holder too, which then asks for an orderly end.
-            _ = int.recv() => continue,
-            _ = woken.recv() => {}
-            _ = tick.tick() => worker.look_for_holder(),
-        }
-        if control.threads.iter().any(|thread| thread.commands.is_closed()) {
-            // Half a worker would serve an old table for ever; the holder starts a whole one.
-            return Err(ProxyError::new(ErrorKind::System, "a thread of the worker ended unexpectedly"));
-        }
-        if !worker.handing_over.get() {
-            control.tick().await;
-            control.renew_certificates().await;
-        }
-    }
-    worker.handing_over.set(true);
-    worker.handing.notify_one();
-    moment::reached("old-leaves");
-    control.leaving.set(true);
-    let grace = worker.options.grace;
-    let gone = control.ask_within(grace + Duration::from_secs(5), |done| Command::Quit { grace, done });
-    tokio::select! {
-        last = gone => control.write_counted(last.into_iter().flatten()),
-        // Ends never: what this one still serves goes by what the successor is told.
-        () = control.follow_successor() => {}
-    }
-    control.stop_following();
-    access_file::flush();
-    Ok(())
+    Ok((worker, admin))
 }
 
 async fn ask(holder: &UnixStream, ask: &Ask) -> Result<(Sockets, Vec<OwnedFd>), ProxyError> {
@@ -206,6 +183,50 @@ fn raise_descriptor_limit() {
 }
 
 impl Worker {
+    /// Looks after the threads until a signal or a successor ends it.
+    async fn serve(&self, mut woken: mpsc::Receiver<()>) -> Result<(), ProxyError> {
+        let listen = |kind| signal(kind).map_err(|source| system("cannot listen for signals", source));
+        let (mut term, mut int) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = term.recv() => return Ok(()),
+                () = self.quit.notified() => return Ok(()),
+                // A terminal's Ctrl-C reaches the holder too, which then asks for an orderly end.
+                _ = int.recv() => continue,
+                _ = woken.recv() => {}
+                _ = tick.tick() => self.look_for_holder(),
+            }
+            if self.control.threads.iter().any(|thread| thread.commands.is_closed()) {
+                // Half a worker would serve an old table for ever; the holder starts a whole one.
+                return Err(ProxyError::new(ErrorKind::System, "a thread of the worker ended unexpectedly"));
+            }
+            if !self.handing_over.get() {
+                self.control.tick().await;
+                self.control.renew_certificates().await;
+            }
+        }
+    }
+
+    /// Finishes what is under way.
+    async fn leave(&self) {
+        self.handing_over.set(true);
+        self.handing.notify_one();
+        moment::reached("old-leaves");
+        let control = &self.control;
+        control.leaving.set(true);
+        let grace = self.options.grace;
+        let gone = control.ask_within(grace + Duration::from_secs(5), |done| Command::Quit { grace, done });
+        tokio::select! {
+            last = gone => control.write_counted(last.into_iter().flatten()),
+            // Ends never: what this one still serves goes by what the successor is told.
+            () = control.follow_successor() => {}
+        }
+        control.stop_following();
+        access_file::flush();
+    }
+
     async fn listen_everywhere(&self) -> Result<(), ProxyError> {
         let held: Vec<(SocketAddr, OwnedFd)> = {
             let holdings = self.holdings.borrow();

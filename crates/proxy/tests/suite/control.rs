@@ -190,3 +190,38 @@ async fn a_listener_can_be_added_and_serves_its_own_service() {
     other.listen = vec![taken.local_addr().unwrap()];
     assert_eq!(proxy.client.set("other", 1, 1, &other).await.unwrap_err().kind(), &ErrorKind::Invalid);
 }
+
+/// Whoever could talk to the proxy could move its traffic.
+#[tokio::test]
+async fn only_its_own_user_reaches_the_admin_socket() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    let proxy = Proxy::start().await;
+    let folder = std::fs::metadata(proxy.dir.path()).unwrap();
+    assert_eq!(folder.permissions().mode() & 0o777, 0o700);
+    assert_eq!(folder.uid(), rustix::process::geteuid().as_raw());
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root can try it as another user");
+        return;
+    }
+    // Even where the folder lets them in.
+    std::fs::set_permissions(proxy.dir.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
+    let socket = proxy.path("proxy.sock");
+    std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o777)).unwrap();
+    let asked = |user: &str| {
+        let script = "import socket,sys\ns=socket.socket(socket.AF_UNIX)\ns.settimeout(10)\ns.connect(sys.argv[1])\n\
+            s.sendall(b'{\"verb\":\"hello\",\"version\":1}\\n')\nprint(s.recv(4096))";
+        let output = std::process::Command::new("setpriv")
+            .args(["--reuid", user, "--clear-groups", "python3", "-c", script])
+            .arg(&socket)
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+    };
+    assert!(asked("0").contains("worker_pid"), "{}", asked("0"));
+    let refused = asked("65534");
+    assert!(!refused.contains("worker_pid"), "{refused}");
+    assert!(
+        refused.contains("b''") || refused.contains("ConnectionResetError") || refused.contains("denied"),
+        "{refused}"
+    );
+}
