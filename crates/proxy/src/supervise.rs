@@ -164,10 +164,13 @@ pub(crate) async fn keep_worker(
                 }
             }
             () = tokio::time::sleep_until((started + START).into()), if succession.is_pending() => {
-                tracing::error!("the next worker does not serve within {START:?}, killing it");
-                // Its end is seen above.
-                let _ = worker.start_kill();
-                started = Instant::now();
+                // It may have served since this wait began.
+                if succession.is_pending() {
+                    tracing::error!("the next worker does not serve within {START:?}, killing it");
+                    // Its end is seen above.
+                    let _ = worker.start_kill();
+                    started = Instant::now();
+                }
             }
             _ = hangup.recv() => {
                 if let Some(next) = replace(options, succession).await {

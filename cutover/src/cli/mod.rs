@@ -46,11 +46,13 @@ fn run(args: Args) -> Result<u8, Failure> {
     match args.verb {
         // These are processes of their own kind: they build their own runtimes, or need none.
         Verb::Proxy { verb: Some(ProxyVerb::Worker { dir }), .. } => {
+            log_to_stderr();
             crate::server::run_worker(&dir)?;
             Ok(exit::OK)
         }
         Verb::Proxy { verb: None, ref listen, background } => {
             leave_terminal(background);
+            log_to_stderr();
             crate::server::run_holder(&args.global.state_dir()?, listen.clone())?;
             Ok(exit::OK)
         }

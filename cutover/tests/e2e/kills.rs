@@ -167,4 +167,9 @@ fn the_holder_costs_nothing() {
         vec![holder]
     });
     assert_eq!(report.failed(), 0, "{report}");
+    let log = std::fs::read_to_string(scratch.state().join("proxy.log")).unwrap();
+    assert!(
+        log.contains("holder died") && log.contains("worker serves"),
+        "what a person would look for: {log}"
+    );
 }

@@ -156,6 +156,20 @@ async fn a_worker_that_leaves_routes_by_the_table_of_its_successor() {
     assert!(by_the_one_before > 0, "the test has met no worker that leaves");
 }
 
+/// A next worker has 10 s to serve; one that does is not asked again.
+#[tokio::test]
+async fn a_successor_that_serves_stays() {
+    let (proxy, _v1) = serving().await;
+    let before = proxy.worker_pid().await;
+    signal(proxy.holder.id(), Signal::HUP);
+    until_seen(&proxy, "the next worker", |seen| seen.worker_pid != before).await;
+    let next = proxy.worker_pid().await;
+    let mut slow = Wire::connect(proxy.addr).await;
+    slow.send("GET /slow/12000 HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    assert_eq!(slow.response(false).await.unwrap().text(), "v1");
+    assert_eq!(proxy.worker_pid().await, next);
+}
+
 fn runs(pid: u32) -> bool {
     let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     !state.is_empty() && !state.contains(") Z ")
