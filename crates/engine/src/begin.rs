@@ -107,7 +107,11 @@ impl Engine {
         let pointers = Pointers::of(&self.shared.store.releases(Some(service), ALL).await?);
         let Some((revision, releaser)) = pointers.previous else {
             let what = format!("{service} has no predecessor to return to: {}", pointers.why_no_previous);
-            let hint = "release the revision that you want: cutover deploy";
+            let holder = self.shared.service_row(service).await?.and_then(|row| row.holder);
+            let hint = match holder {
+                Some(holder) => abort_instead(service, &holder),
+                None => "release the revision that you want: cutover deploy".to_string(),
+            };
             return Err(EngineError::new(EngineErrorKind::NoPredecessor, what).hinting(hint));
         };
         let records = self.shared.store.records(&releaser, 0, 1).await?;
@@ -131,7 +135,12 @@ impl Engine {
         let losses = self.shared.losses(&release).await?;
         // The secrets lie sealed at the platform since the revision first ran.
         let draft = Draft { release, secrets: BTreeMap::new(), losses, again: true, supersede: false };
-        self.shared.begin(draft).await
+        self.shared.begin(draft).await.map_err(|error| {
+            match error.holder().map(|(holder, _)| abort_instead(service, holder)) {
+                Some(hint) => error.hinting(hint),
+                None => error,
+            }
+        })
     }
 
     /// Says something to the release that holds the service.
@@ -161,6 +170,11 @@ impl Engine {
         self.shared.say(&live, command, by).await?;
         Ok(holder)
     }
+}
+
+/// What takes a release back that is not decided yet: it is no predecessor's matter.
+fn abort_instead(service: &ServiceName, release: &ReleaseId) -> String {
+    format!("{release} is under way; to take it back: cutover abort {service}")
 }
 
 impl Shared {

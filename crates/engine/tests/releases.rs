@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cutover_core::{Ending, RevisionId, Weight};
+use cutover_core::{Command, Ending, RevisionId, Weight};
 use cutover_engine::{EngineErrorKind, Started};
 use cutover_ports::fake::{Behavior, Call};
 
@@ -189,6 +189,27 @@ async fn the_first_release_has_no_predecessor() {
     let refused = engine.rollback(&shop(), "bob").await.unwrap_err();
     assert_eq!(refused.kind(), EngineErrorKind::NoPredecessor);
     assert!(refused.to_string().contains("shop-1 was the first release"), "{refused}");
+}
+
+/// Whoever sees a bad release at 3 AM says rollback, whether it is decided or not.
+#[tokio::test(start_paused = true)]
+async fn a_rollback_of_what_is_under_way_names_what_takes_it_back() {
+    let house = House::new();
+    let (engine, _) = house.with_stable().await;
+    let first = started(engine.deploy(request("r-2", "approve: [before_promote]\n")).await);
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let refused = engine.rollback(&shop(), "bob").await.unwrap_err();
+    let hint = "shop-2 is under way; to take it back: cutover abort shop";
+    assert_eq!((refused.kind(), refused.hint()), (EngineErrorKind::NoPredecessor, hint));
+    engine.command(&shop(), Command::Approve, "ann").await.unwrap();
+    ended(&engine, &first).await;
+    let second = started(engine.deploy(request("r-3", "approve: [before_promote]\n")).await);
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let refused = engine.rollback(&shop(), "bob").await.unwrap_err();
+    let hint = "shop-3 is under way; to take it back: cutover abort shop";
+    assert_eq!((refused.kind(), refused.hint()), (EngineErrorKind::Busy, hint));
+    engine.command(&shop(), Command::Abort, "bob").await.unwrap();
+    ended(&engine, &second).await;
 }
 
 #[tokio::test(start_paused = true)]
