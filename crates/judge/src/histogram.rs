@@ -30,8 +30,18 @@ impl Histogram {
         self.total += 1;
     }
 
+    /// Counts as many requests of one latency.
+    pub fn add_many(&mut self, latency_us: u64, requests: u64) {
+        let counted = &mut self.counts[place(latency_us)];
+        *counted = counted.saturating_add(requests);
+        self.total = self.total.saturating_add(requests);
+    }
+
     /// Adds what another thread counted.
     pub fn merge(&mut self, other: &Histogram) {
+        if other.total == 0 {
+            return;
+        }
         for (mine, theirs) in self.counts.iter_mut().zip(&other.counts) {
             *mine = mine.saturating_add(*theirs);
         }

@@ -39,6 +39,24 @@ pub struct State {
     pub(crate) uncounted: u64,
 }
 
+impl State {
+    /// What the judge was asked to prove.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The requests that its open epochs hold.
+    pub fn held(&self) -> u64 {
+        let held = |open: &OpenEpoch| {
+            open.blocks
+                .iter()
+                .map(|block| block.counts().total())
+                .fold(open.counts.total(), u64::saturating_add)
+        };
+        self.open.iter().map(held).fold(0, u64::saturating_add)
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct OpenEpoch {
@@ -147,6 +165,25 @@ impl Judge {
             self.state.latencies.add(latency);
         }
         self.count(at, ticket.arm, class, 1);
+        self.failure()
+    }
+
+    /// Turns a request that was scored as good into a failure: its body broke off after its head had come.
+    pub fn spoil(&mut self, ticket: Ticket, scored: Outcome) -> Option<&Failure> {
+        let Some(at) = self.place(ticket.epoch, 1) else { return self.failure() };
+        let open = &mut self.state.open[at];
+        let (arm, good) = (ticket.arm, open.terms.class(ticket, scored));
+        let counted = &mut open.counts.scored[arm.index()][good.index()];
+        // Where its good half was closed with an earlier epoch, it stays: the bad half then bets on errors alone, where
+        // good and bad are opposites, so that both together win no more than one of them would have.
+        let whole = open.terms.epoch == ticket.epoch && *counted > 0;
+        let bad = if whole { open.terms.class(ticket, Outcome::Error) } else { Class::UNTIMED_ERROR };
+        if whole {
+            *counted -= 1;
+            self.held -= 1;
+            self.drawn[at].table.add(&mut self.sums, arm, good, -1);
+        }
+        self.count(at, arm, bad, 1);
         self.failure()
     }
 

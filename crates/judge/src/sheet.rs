@@ -1,6 +1,6 @@
 //! What a thread needs to turn outcomes into counts by itself.
 
-use crate::baseline::P999;
+use crate::baseline::{P99, P999};
 use crate::histogram::Histogram;
 use crate::outcome::{Arm, Class, Counts, Outcome};
 use crate::terms::Terms;
@@ -89,8 +89,22 @@ impl Tally {
         self.counts.assigned[ticket.arm.index()] += 1;
     }
 
-    /// Counts what came of a request of this epoch. Returns whether it can have made the candidate look worse: then the
-    /// tally should be merged at once, for the verdict may be due.
+    /// Whether nothing was counted.
+    pub fn is_empty(&self) -> bool {
+        self.counts == Counts::default()
+    }
+
+    /// Begins anew, for the epoch of a sheet.
+    pub fn reset(&mut self, sheet: &Sheet) {
+        self.epoch = sheet.terms.epoch;
+        self.counts = Counts::default();
+        if self.latencies.total() > 0 {
+            self.latencies.clear();
+        }
+    }
+
+    /// Counts what came of a request of this epoch. Returns whether it made the candidate look clearly worse, by a failure
+    /// or by being slower than stable's 99th percentile: then all tallies should be merged at once, for the verdict may be due.
     pub fn score(&mut self, sheet: &Sheet, ticket: Ticket, outcome: Outcome) -> bool {
         let class = sheet.class(ticket, outcome);
         self.counts.scored[ticket.arm.index()][class.index()] += 1;
@@ -98,7 +112,7 @@ impl Tally {
             self.latencies.add(latency);
         }
         ticket.arm == Arm::Candidate
-            && class.bucket().is_none_or(|bucket| bucket > P999 / 2)
+            && class.bucket().is_none_or(|bucket| bucket > P99)
             && class != Class::UNTIMED
     }
 }

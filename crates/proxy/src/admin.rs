@@ -158,6 +158,9 @@ async fn obey(request: Request, worker: &Worker) -> Result<Value, ProxyError> {
         Request::Back { service, why } => {
             return Ok(json!({ "generation": control.back(&service, &why).await? }));
         }
+        Request::Judge { service, release, question } => {
+            serde_json::to_value(control.judged(&service, &release, &question)?)
+        }
         Request::Traffic { service, traffic } => {
             return control.let_traffic(&service, *traffic).await.map(|()| Value::Null);
         }

@@ -1,13 +1,11 @@
 //! A claim: one request is counted as in flight at one target until its outcome is known.
 
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Instant;
 
 use crate::access::Entry;
 use crate::cells::{ArmCell, RevisionCell, TargetCell};
 use crate::clients::Guest;
-use crate::gate::Gate;
 use crate::hung::Open;
 use crate::room::Slot;
 
@@ -21,10 +19,8 @@ pub(crate) struct Claim {
     pub(crate) arm: Rc<ArmCell>,
     /// Track the attempt was given to, preferred by a retry.
     pub(crate) revision: Rc<RevisionCell>,
-    /// Set for a first attempt at the candidate by weight: only these are judged.
-    gate: Option<Arc<Gate>>,
     first: bool,
-    /// Noted among those that may hang, until its head is there.
+    /// Noted among those that are judged: first attempts during a release, given to the arm that was drawn.
     pub(crate) open: Option<Rc<Open>>,
     pub(crate) started: Instant,
     status: Option<u16>,
@@ -42,12 +38,7 @@ pub(crate) struct Claim {
 impl Claim {
     /// Claims synchronously: between the look into the table and this there is no await, so that a thread that has
     /// acknowledged a table claims nothing by the one before.
-    pub(crate) fn new(
-        (target, slot): (Rc<TargetCell>, Option<Slot>),
-        arm: Rc<ArmCell>,
-        gate: Option<Arc<Gate>>,
-        first: bool,
-    ) -> Self {
+    pub(crate) fn new((target, slot): (Rc<TargetCell>, Option<Slot>), arm: Rc<ArmCell>, first: bool) -> Self {
         let revision = target.revision.clone();
         revision.in_flight.set(revision.in_flight.get() + 1);
         target.in_flight.set(target.in_flight.get() + 1);
@@ -63,7 +54,6 @@ impl Claim {
             target,
             arm,
             revision,
-            gate,
             first,
             open: None,
             started: Instant::now(),
@@ -99,14 +89,8 @@ impl Claim {
             return;
         }
         self.arm.counts.borrow_mut().latency.record(latency_us);
-        let open = self.open.take();
-        let failed = open.as_ref().is_some_and(|open| open.is_failed());
-        let scored = open.is_some_and(|open| open.settle(latency_us));
-        match &self.gate {
-            // Scored by its age already; only that it failed is new.
-            Some(gate) if scored && status >= 500 && !failed => gate.spoil(),
-            Some(gate) if !scored => gate.score(status >= 500, latency_us),
-            _ => {}
+        if let Some(open) = &self.open {
+            open.answer(status, latency_us);
         }
     }
 
@@ -169,7 +153,7 @@ impl Claim {
     /// What comes of this attempt is not the arm's fault: the proxy itself could not make it.
     pub(crate) fn excuse(&mut self) {
         self.first = false;
-        self.gate = None;
+        self.open = None;
         self.excused = true;
     }
 
@@ -195,14 +179,8 @@ impl Claim {
             return;
         }
         self.arm.counts.borrow_mut().first_attempt_failed += 1;
-        if let Some(gate) = &self.gate {
-            match self.status {
-                None if self.open.as_ref().is_some_and(|open| open.is_failed()) => {}
-                None if self.open.as_ref().is_some_and(|open| open.settle(self.latency_us())) => gate.spoil(),
-                None => gate.score(true, self.latency_us()),
-                Some(status) if status < 500 => gate.spoil(),
-                Some(_) => {}
-            }
+        if let Some(open) = &self.open {
+            open.fail(self.status, self.latency_us());
         }
     }
 }

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use crate::compat;
 use crate::error::{ErrorKind, ProxyError};
 use crate::holder::ADMIN_SOCKET;
+use crate::judging::{JudgeQuestion, Judged};
 use crate::protocol::{
     DrainReply, Event, Hello, MAX_LINE, Observation, RenewReply, Reply, Request, SetReply,
 };
@@ -122,6 +123,17 @@ impl Client {
         }
         let request = Request::Back { service: service.to_owned(), why: why.to_owned() };
         Ok(self.repeat::<Back>(request).await?.generation)
+    }
+
+    /// Asks the judge of a release's candidate.
+    pub async fn judge(
+        &self,
+        service: &str,
+        release: &str,
+        question: &JudgeQuestion,
+    ) -> Result<Judged, ProxyError> {
+        let (service, release) = (service.to_owned(), release.to_owned());
+        self.repeat(Request::Judge { service, release, question: *question }).await
     }
 
     /// Says what the requests of a service do from now on; kept until something else is said.

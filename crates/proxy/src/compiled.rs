@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use cutover_judge::Arm as Side;
 use http::HeaderValue;
 use ipnet::IpNet;
 
@@ -12,6 +13,7 @@ use crate::access::ServiceLog;
 use crate::clients::Clients;
 use crate::doors::Doors;
 use crate::gate::Gate;
+use crate::judging::Bet;
 use crate::limits::Limits;
 use crate::passing::Passing;
 use crate::paths;
@@ -167,6 +169,13 @@ impl CompiledService {
     /// Tells whether the candidate was taken back.
     pub(crate) fn is_withdrawn(&self) -> bool {
         self.tripped || self.gate.as_ref().is_some_and(|gate| gate.is_closed())
+    }
+
+    /// Counts a request that was drawn for a track, if requests are compared.
+    pub(crate) fn bet(&self, gate: &Gate, drawn: usize, seat: Option<u16>) -> Option<Bet> {
+        let candidate = self.candidate?;
+        let side = if drawn == candidate { Side::Candidate } else { Side::Stable };
+        gate.desk.as_ref()?.assign(side, seat, self.weights[candidate])
     }
 
     /// Returns who gives seats to clients; none while no release is under way: then all requests go one way.

@@ -7,6 +7,7 @@ mod events;
 mod fence;
 mod follow;
 mod health;
+mod judge;
 mod reach;
 mod traffic;
 mod trip;
@@ -30,13 +31,13 @@ pub(crate) use self::fence::{fence_epoch, unknown};
 use self::health::Health;
 use self::reach::{reachable, ready, ready_addresses, silent};
 pub(crate) use self::traffic::Rooms;
-use self::trip::Cause;
 use crate::access::ServiceLog;
 use crate::access_file::AccessFile;
 use crate::clients::Clients;
 use crate::compiled::{Compiled, Live};
 use crate::error::{ErrorKind, ProxyError};
 use crate::gate::Gate;
+use crate::judging::Judging;
 use crate::protocol::{EventKind, RenewReply, SetReply};
 use crate::store::{EventLog, Store, Stored, boot_ms};
 use crate::table::{ServiceTable, Table};
@@ -94,6 +95,8 @@ pub(crate) struct State {
 #[derive(Default)]
 pub(crate) struct ServiceLive {
     pub(crate) gate: Option<Arc<Gate>>,
+    /// The judge of the release under way, or of the last one.
+    pub(crate) judging: Option<Arc<Judging>>,
     /// End of the lease on boot time.
     pub(crate) lease_until_ms: Option<u64>,
     /// The candidate waits for the first renewal since boot.
@@ -173,10 +176,13 @@ impl Control {
             });
             // Where nobody answers, after a reboot of the machine say, the first to come up must not be the candidate.
             let suspended = weighted && (others || !answers);
-            let gate = self.gate(&service);
+            let gate = self.gate(&name, &service);
             let lease_until_ms = (weighted && !suspended).then(|| boot_ms() + candidate.lease_ms);
-            let live = ServiceLive { gate, suspended, lease_until_ms, look_again_ms: 0 };
-            self.state.borrow_mut().live.insert(name.clone(), live);
+            {
+                let mut state = self.state.borrow_mut();
+                let live = state.live.entry(name.clone()).or_default();
+                (live.gate, live.suspended, live.lease_until_ms) = (gate, suspended, lease_until_ms);
+            }
             if weighted && !suspended {
                 let why =
                     "no target of another revision answers, the candidate keeps its traffic after this boot";
@@ -206,12 +212,6 @@ impl Control {
 
     fn is_tripped(&self, name: &str, release: &str) -> bool {
         self.state.borrow().stored.trips.get(name).is_some_and(|trips| trips.contains_key(release))
-    }
-
-    fn gate(&self, service: &ServiceTable) -> Option<Arc<Gate>> {
-        let candidate = service.candidate.as_ref()?;
-        let guard = candidate.guard.clone();
-        Some(Arc::new(Gate::new(&candidate.release, guard, self.wake.clone())))
     }
 
     /// Returns where the requests of a service are logged; the same as before unless something else is wanted.
@@ -371,7 +371,7 @@ impl Control {
         self.health.follow(&self.state.borrow().stored.table, true);
         // A candidate that was tripped has no lease to lose any more, and nothing to be judged for.
         let leased = table.candidate.as_ref().filter(|candidate| !self.is_tripped(name, &candidate.release));
-        let gate = leased.and_then(|_| self.gate(table));
+        let gate = leased.and_then(|_| self.gate(name, table));
         let old = {
             let mut state = self.state.borrow_mut();
             let live = state.live.entry(name.to_owned()).or_default();
@@ -385,10 +385,9 @@ impl Control {
         // A guard may have decided while the change was under way: its word counts for the new table too.
         if let (Some(old), Some(candidate)) = (old, &table.candidate)
             && old.release == candidate.release
-            && let Some(why) = old.numbers().why
+            && let Some(cause) = Self::cause(&old)
             && table.track(&candidate.revision).is_some_and(|track| track.weight_bp > 0)
         {
-            let cause = Cause { kind: EventKind::Trip, why, guard: Some(old.numbers()) };
             self.trip(name, cause).await?;
         }
         swapped

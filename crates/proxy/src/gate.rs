@@ -1,11 +1,12 @@
 //! The candidate's gate, shared by all threads: closing it takes the traffic off at once.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use crate::judging::Desk;
 use crate::protocol::GuardNumbers;
 use crate::table::{Guard, WHOLE};
 
@@ -17,6 +18,8 @@ pub(crate) struct Gate {
     guard: Option<Guard>,
     /// Exact over all threads; only first attempts at the candidate take this lock, and only under a guard.
     numbers: Mutex<GuardNumbers>,
+    /// Where its requests, and those of stable at the same time, are compared.
+    pub(crate) desk: Option<Arc<Desk>>,
     wake: mpsc::Sender<()>,
     /// What the slowest in a thousand of stable's requests take, in microseconds.
     slowest_us: AtomicU64,
@@ -26,12 +29,18 @@ pub(crate) struct Gate {
 const UNTIL_KNOWN: Duration = Duration::from_secs(30);
 
 impl Gate {
-    pub(crate) fn new(release: &str, guard: Option<Guard>, wake: mpsc::Sender<()>) -> Self {
+    pub(crate) fn new(
+        release: &str,
+        guard: Option<Guard>,
+        desk: Option<Arc<Desk>>,
+        wake: mpsc::Sender<()>,
+    ) -> Self {
         Self {
             closed: AtomicBool::new(false),
             release: release.to_owned(),
             guard,
             numbers: Mutex::new(GuardNumbers::default()),
+            desk,
             wake,
             slowest_us: AtomicU64::new(UNTIL_KNOWN.as_micros() as u64),
         }
@@ -55,9 +64,21 @@ impl Gate {
         self.closed.store(true, Ordering::Release);
     }
 
+    /// Closes it, and lets the control thread see why.
+    pub(crate) fn shut(&self) {
+        // Closing comes before telling anybody: from here on no thread claims the candidate.
+        if !self.closed.swap(true, Ordering::AcqRel) {
+            // A full channel already holds a wake-up, and the control thread looks at every gate.
+            let _ = self.wake.try_send(());
+        }
+    }
+
     /// Lets the candidate have traffic again, because nobody else could take it; the guard begins to count anew.
     pub(crate) fn reopen(&self) {
         *self.numbers.lock().unwrap_or_else(PoisonError::into_inner) = GuardNumbers::default();
+        if let Some(desk) = &self.desk {
+            desk.judging.begin_again();
+        }
         self.closed.store(false, Ordering::Release);
     }
 
@@ -102,6 +123,12 @@ impl Gate {
         });
     }
 
+    /// Tells whether so many errors are more than the guard allows.
+    pub(crate) fn breaks(&self, requests: u64, errors: u64) -> bool {
+        let limit = self.guard.as_ref().and_then(|guard| guard.max_error_bp);
+        limit.is_some_and(|limit| errors * 10_000 > u64::from(limit) * requests)
+    }
+
     /// Turns a first attempt scored as good into an error: its body broke off.
     pub(crate) fn spoil(&self) {
         self.judge(|numbers, _| numbers.errors += 1);
@@ -116,10 +143,7 @@ impl Gate {
         count(&mut numbers, guard);
         if let Some(why) = violation(guard, &numbers) {
             numbers.why = Some(why);
-            // Closing comes before telling anybody: from here on no thread claims the candidate.
-            self.close();
-            // A full channel already holds a wake-up, and the control thread looks at every gate.
-            let _ = self.wake.try_send(());
+            self.shut();
         }
     }
 }
@@ -167,7 +191,7 @@ mod tests {
     use super::*;
 
     fn gate(guard: Guard) -> Gate {
-        Gate::new("r", Some(guard), mpsc::channel(1).0)
+        Gate::new("r", Some(guard), None, mpsc::channel(1).0)
     }
 
     fn guard() -> Guard {

@@ -5,8 +5,11 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cutover_judge::Outcome;
+
 use crate::cells::ArmCell;
 use crate::gate::Gate;
+use crate::judging::Bet;
 
 /// Whoever has had no answer for this long, and for longer than stable's slowest take, has none.
 const NOBODY_WAITS: Duration = Duration::from_secs(10);
@@ -23,11 +26,65 @@ pub(crate) struct Open {
     /// The age that the guard has scored.
     scored_us: Cell<Option<u64>>,
     failed: Cell<bool>,
+    /// What the judge waits for; taken when it is scored.
+    bet: Cell<Option<Bet>>,
+    /// What it was scored as.
+    told: Cell<Option<(Bet, Outcome)>>,
+    answered: Cell<bool>,
 }
 
 impl Open {
+    /// Tells the judge what came of it: once, whatever comes later.
+    pub(crate) fn tell(&self, outcome: Outcome) {
+        if let (Some(bet), Some(desk)) = (self.bet.take(), &self.gate.desk) {
+            self.told.set(Some((bet, outcome)));
+            desk.score(bet, outcome);
+        }
+    }
+
+    /// Its head is there.
+    pub(crate) fn answer(&self, status: u16, latency_us: u64) {
+        self.answered.set(true);
+        self.tell(match status {
+            500.. => Outcome::Error,
+            400.. => Outcome::ClientError,
+            _ => Outcome::Ok { latency_us },
+        });
+        if !self.judged {
+            return;
+        }
+        match self.settle(latency_us) {
+            // Scored by its age already; only that it failed is new.
+            true if status >= 500 && !self.failed.get() => self.gate.spoil(),
+            true => {}
+            false => self.gate.score(status >= 500, latency_us),
+        }
+    }
+
+    /// It failed: without a head if it was not answered, else its body broke off.
+    pub(crate) fn fail(&self, status: Option<u16>, latency_us: u64) {
+        match self.told.take() {
+            Some((bet, scored @ (Outcome::Ok { .. } | Outcome::ClientError))) if self.answered.get() => {
+                if let Some(desk) = &self.gate.desk {
+                    desk.spoil(bet, scored);
+                }
+            }
+            _ => self.tell(Outcome::Error),
+        }
+        if !self.judged {
+            return;
+        }
+        match status {
+            None if self.failed.get() => {}
+            None if self.settle(latency_us) => self.gate.spoil(),
+            None => self.gate.score(true, latency_us),
+            Some(status) if status < 500 => self.gate.spoil(),
+            Some(_) => {}
+        }
+    }
+
     /// Tells whether the guard has scored its age, and adds what it has grown since.
-    pub(crate) fn settle(&self, latency_us: u64) -> bool {
+    fn settle(&self, latency_us: u64) -> bool {
         let scored = self.scored_us.get();
         if let Some(scored) = scored {
             self.gate.prolong(latency_us.saturating_sub(scored));
@@ -35,13 +92,17 @@ impl Open {
         scored.is_some()
     }
 
-    /// Tells whether its failure was scored, too.
-    pub(crate) fn is_failed(&self) -> bool {
-        self.failed.get()
-    }
-
     /// Returns whether it is to be looked at again.
     fn look(&self, age: Duration) -> bool {
+        if self.answered.get() {
+            return false;
+        }
+        let hangs = self.gate.desk.as_ref().and_then(|desk| desk.hung_after_us()).map(Duration::from_micros);
+        if hangs.is_some_and(|hangs| age > hangs) {
+            self.tell(Outcome::Hung);
+        } else if age > NOBODY_WAITS {
+            self.tell(Outcome::Error);
+        }
         if age <= self.gate.slowest() {
             return true;
         }
@@ -49,7 +110,7 @@ impl Open {
             self.arm.counts.borrow_mut().hung += 1;
         }
         if !self.judged {
-            return false;
+            return true;
         }
         let us = u64::try_from(age.as_micros()).unwrap_or(u64::MAX);
         match self.scored_us.get() {
@@ -68,6 +129,13 @@ impl Open {
 
     /// Its client went away; if it had waited for longer than stable's slowest take, that is no accident.
     pub(crate) fn abandoned(&self, age: Duration) {
+        if self.answered.get() {
+            return;
+        }
+        let hangs = self.gate.desk.as_ref().and_then(|desk| desk.hung_after_us()).map(Duration::from_micros);
+        if hangs.is_some_and(|hangs| age > hangs) {
+            self.tell(Outcome::Hung);
+        }
         if self.judged && self.scored_us.get().is_none() && age > self.gate.slowest() {
             self.gate.score(self.gate.wants_success(), u64::try_from(age.as_micros()).unwrap_or(u64::MAX));
         }
@@ -79,9 +147,26 @@ impl Open {
 pub(crate) struct OpenRequests(RefCell<Vec<Weak<Open>>>);
 
 impl OpenRequests {
-    pub(crate) fn add(&self, arm: Rc<ArmCell>, gate: Arc<Gate>, judged: bool, since: Instant) -> Rc<Open> {
-        let (hung, scored_us, failed) = (Cell::new(false), Cell::new(None), Cell::new(false));
-        let open = Rc::new(Open { arm, gate, judged, since, hung, scored_us, failed });
+    pub(crate) fn add(
+        &self,
+        arm: Rc<ArmCell>,
+        gate: Arc<Gate>,
+        judged: bool,
+        bet: Option<Bet>,
+        since: Instant,
+    ) -> Rc<Open> {
+        let open = Rc::new(Open {
+            arm,
+            gate,
+            judged,
+            since,
+            hung: Cell::new(false),
+            scored_us: Cell::new(None),
+            failed: Cell::new(false),
+            bet: Cell::new(bet),
+            told: Cell::new(None),
+            answered: Cell::new(false),
+        });
         self.0.borrow_mut().push(Rc::downgrade(&open));
         open
     }

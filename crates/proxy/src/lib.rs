@@ -43,6 +43,7 @@ mod headers;
 mod holder;
 mod http2;
 mod hung;
+mod judging;
 mod limits;
 mod lock;
 mod metrics;
@@ -94,6 +95,7 @@ pub use error::{ErrorKind, ProxyError};
 pub use exhausted::EXHAUSTED;
 pub use forward::BRIDGED_HEADER;
 pub use holder::{HolderOptions, run_holder};
+pub use judging::{JudgeQuestion, Judged};
 pub use limits::{HeaderLimit, Limits};
 pub use mirror::MIRROR_HEADER;
 pub use passing::Passing;
@@ -107,7 +109,8 @@ pub use refusal::{BLAME_HEADER, REASON_HEADER, REASONS, Reason};
 pub use retries::Retries;
 pub use sticky::{SEAT_COOKIE, Sticky};
 pub use table::{
-    CandidateLease, Guard, PinKey, SCHEMA, ServiceTable, Table, Target, TargetProtocol, Track, WHOLE,
+    CandidateLease, Guard, JudgeTerms, PinKey, SCHEMA, ServiceTable, Table, Target, TargetProtocol, Track,
+    WHOLE,
 };
 pub use tls::{CertificateObservation, TlsRoute};
 pub use traffic::{MAX_PAGE, Traffic, Waiting};

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::count::{Arm, Counts};
 use crate::error::ErrorKind;
+use crate::judging::JudgeQuestion;
 use crate::table::ServiceTable;
 use crate::tls::CertificateObservation;
 use crate::traffic::Traffic;
@@ -59,6 +60,12 @@ pub(crate) enum Request {
     Back {
         service: String,
         why: String,
+    },
+    /// What does the judge say of a release's candidate?
+    Judge {
+        service: String,
+        release: String,
+        question: JudgeQuestion,
     },
     /// What requests do from now on.
     Traffic {
@@ -315,4 +322,7 @@ pub struct Event {
     pub why: String,
     /// Numbers of the guard.
     pub guard: Option<GuardNumbers>,
+    /// Stable fails as well: the candidate lost its traffic, and the release is not to blame.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shared: bool,
 }

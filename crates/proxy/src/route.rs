@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use cutover_judge::Outcome;
 use tokio::sync::Notify;
 
 use crate::balance::{Picked, pick};
@@ -261,7 +262,7 @@ impl Router {
             return Some(match pick(&tracks[index].targets, &wish.tried, now) {
                 Picked::Target(target, slot) => {
                     let arm = self.arm(service, &service.tracks[index].revision, Arm::Pinned);
-                    Tried::Claimed(Claim::new((target, slot), arm, None, first))
+                    Tried::Claimed(Claim::new((target, slot), arm, first))
                 }
                 Picked::Full => full(&tracks[index])?,
                 Picked::Nobody => return None,
@@ -291,17 +292,26 @@ impl Router {
                 }
                 match pick(&track.targets, &wish.tried, now) {
                     Picked::Target(target, slot) => {
-                        let judged = first && index == drawn && service.candidate == Some(index) && !closed;
-                        let gate = if judged { service.gate.clone() } else { None };
-                        let mut claim = Claim::new((target, slot), track.arm.clone(), gate, first);
+                        let mut claim = Claim::new((target, slot), track.arm.clone(), first);
                         if let Some(gate) = service.gate.as_ref().filter(|_| first && index == drawn) {
+                            let judged = service.candidate == Some(index) && !closed;
+                            let bet = (!closed).then(|| service.bet(gate, drawn, wish.seat)).flatten();
                             let (arm, since) = (track.arm.clone(), claim.started);
-                            claim.open = Some(self.open_requests.add(arm, gate.clone(), judged, since));
+                            claim.open = Some(self.open_requests.add(arm, gate.clone(), judged, bet, since));
                         }
                         return Some(Tried::Claimed(claim));
                     }
                     // It waits: to give it to another revision would move the weights.
                     Picked::Full => return full(track),
+                    // The arm that was drawn has nobody to answer: that is its failure, whoever helps out.
+                    Picked::Nobody if first && index == drawn && !closed => {
+                        if let Some((gate, desk)) =
+                            service.gate.as_ref().and_then(|gate| Some((gate, gate.desk.as_ref()?)))
+                            && let Some(bet) = service.bet(gate, drawn, wish.seat)
+                        {
+                            desk.score(bet, Outcome::Error);
+                        }
+                    }
                     Picked::Nobody => {}
                 }
             }
@@ -331,7 +341,7 @@ impl Router {
         others.into_iter().find_map(|index| {
             let Picked::Target(target, slot) = pick(&tracks[index].targets, &[], now) else { return None };
             let arm = self.arm(service, &service.tracks[index].revision, Arm::Bridged);
-            Some(Claim::new((target, slot), arm, None, false))
+            Some(Claim::new((target, slot), arm, false))
         })
     }
 }
@@ -350,7 +360,7 @@ impl Router {
         }
         let Picked::Target(target, slot) = pick(&track.targets, &[], Instant::now()) else { return None };
         let arm = self.arm(service, &service.tracks[candidate].revision, Arm::Mirrored);
-        Some(Claim::new((target, slot), arm, None, true))
+        Some(Claim::new((target, slot), arm, true))
     }
 }
 

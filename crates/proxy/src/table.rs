@@ -178,6 +178,22 @@ pub struct CandidateLease {
     /// Limits that trip the candidate.
     #[serde(default)]
     pub guard: Option<Guard>,
+    /// How it is compared with stable; none: it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judge: Option<JudgeTerms>,
+}
+
+/// What the judge of a release is to prove; the first table of the release decides.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JudgeTerms {
+    /// How often a candidate that is as good as stable may be taken back, in basis points of releases.
+    pub alpha_bp: u16,
+    /// How often a candidate that is worse by a margin may pass, in basis points.
+    pub beta_bp: u16,
+    /// Margins of the error rate that may be asked for, in parts per billion of requests; 6 at most.
+    pub margins_ppb: Vec<u64>,
+    /// How long latency is left out after new targets of the candidate took their first requests.
+    pub warm_up_ms: u64,
 }
 
 /// Limits for the first attempts at the candidate since the last `set`.
@@ -345,6 +361,7 @@ mod tests {
             lease_ms: 1,
             fallback: vec![("a".into(), 5_000), ("b".into(), 5_000)],
             guard: None,
+            judge: None,
         });
         assert_eq!(table.fallback_weights(|_| true), Some(vec![5_000, 5_000, 0]));
         assert_eq!(table.fallback_weights(|track| track.revision == "b"), Some(vec![0, WHOLE, 0]));
@@ -356,7 +373,8 @@ mod tests {
         let mut table = service(vec![track("a", 2_000), track("b", 1_000), track("c", 7_000)]);
         let fallback = vec![("a".into(), 2_000), ("b".into(), 1_000), ("c".into(), 4_000)];
         let (release, revision) = ("r".into(), "c".into());
-        table.candidate = Some(CandidateLease { release, revision, lease_ms: 1, fallback, guard: None });
+        table.candidate =
+            Some(CandidateLease { release, revision, lease_ms: 1, fallback, guard: None, judge: None });
         assert!(validate("s", &table, &Table::default()).is_ok());
         assert_eq!(table.fallback_weights(|_| true), Some(vec![4_000, 2_000, 4_000]));
         assert_eq!(table.fallback_weights(|track| track.revision != "a"), Some(vec![0, 6_000, 4_000]));

@@ -24,6 +24,7 @@ use crate::drain::{Drain, Drained, What};
 use crate::exhausted;
 use crate::forward::{From, forward};
 use crate::greet::greet;
+use crate::judging;
 use crate::pool;
 use crate::protocol::{ArmObservation, RevisionObservation};
 use crate::route::Router;
@@ -83,6 +84,7 @@ pub(crate) fn start(index: usize) -> io::Result<ThreadHandle> {
     let (commands, receiver) = mpsc::channel(64);
     // Not joined: the process ends with its control thread, which waits for every thread's last word.
     std::thread::Builder::new().name(format!("proxy-{index}")).spawn(move || {
+        judging::on_thread(index);
         match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
             Ok(runtime) => runtime.block_on(obey(receiver)),
             // The receiver is dropped, which the control thread notices at once.

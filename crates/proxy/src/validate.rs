@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use cutover_judge::{History, Judge, Settings};
+
 use crate::checks::TargetChecks;
 use crate::error::{ErrorKind, ProxyError};
 use crate::paths;
@@ -76,7 +78,10 @@ fn candidate(service: &ServiceTable) -> Option<String> {
             candidate.retained()
         ));
     }
-    None
+    let terms = candidate.judge.clone()?;
+    let settings =
+        Settings { alpha_bp: terms.alpha_bp, beta_bp: terms.beta_bp, margins_ppb: terms.margins_ppb };
+    Judge::new(settings, History::default()).err().map(|why| format!("the judge: {why}"))
 }
 
 /// What is said of the service as a whole.

@@ -88,7 +88,7 @@ async fn work(options: WorkerOptions) -> Result<(), ProxyError> {
     let (worker, admin) = prepare(options, wake).await?;
     worker.take_turn().await?;
     let control = &worker.control;
-    control.adopt_guards();
+    control.adopt().await?;
     moment::reached("next-may-serve");
     worker.open().await?;
     moment::reached("next-opened");

@@ -28,6 +28,7 @@ mod suite {
     mod health;
     mod http;
     mod http2;
+    mod judging;
     mod knocking;
     mod limits;
     mod load;

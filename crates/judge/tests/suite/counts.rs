@@ -69,6 +69,27 @@ proptest! {
         prop_assert_eq!(one.close(), several.close());
     }
 
+    #[test]
+    fn a_body_that_breaks_off_is_a_failure_and_no_second_request(seed in any::<u64>()) {
+        let mut random = Random::new(seed);
+        let requests = requests(&mut random, 300);
+        let (mut late, mut at_once) = (judge(20, 1_000), judge(20, 1_000));
+        for (arm, outcome) in requests {
+            let breaks_off = matches!(outcome, Outcome::Ok { .. }) && random.unit() < 0.01;
+            let ticket = late.assign(arm);
+            late.score(ticket, outcome);
+            let told = at_once.assign(arm);
+            at_once.score(told, if breaks_off { Outcome::Error } else { outcome });
+            if breaks_off {
+                late.spoil(ticket, outcome);
+            }
+        }
+        prop_assume!(late.failure().is_none() && at_once.failure().is_none());
+        let (late, at_once) = (late.close(), at_once.close());
+        prop_assert_eq!(&late[0].counts, &at_once[0].counts);
+        prop_assert_eq!(&late[0].ledger.wealth, &at_once[0].ledger.wealth);
+    }
+
     /// The judge decides by sums that it keeps request by request; what is written down is computed from counts.
     #[test]
     fn a_release_is_judged_the_same_again(seed in any::<u64>(), worse in 0.0f64..0.2) {

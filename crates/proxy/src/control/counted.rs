@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Control;
 use crate::count::{Arm, Histogram};
+use crate::error::ProxyError;
+use crate::judging::Kept;
 use crate::protocol::{ArmObservation, GuardNumbers};
 use crate::supervise::is_alive;
 use crate::thread::{Command, ThreadObservation};
@@ -36,6 +38,9 @@ pub(crate) struct Counted {
     pub(crate) unrouted: BTreeMap<String, u64>,
     /// By service: the generation of its table, and what its guard has counted since then.
     guards: BTreeMap<String, (u64, GuardNumbers)>,
+    /// By service: all that the judge of its last release knows.
+    #[serde(default)]
+    pub(super) judges: BTreeMap<String, Kept>,
 }
 
 impl Counted {
@@ -51,6 +56,11 @@ impl Counted {
                 .is_none_or(|(known, counted)| (*known, counted.requests) < (generation, numbers.requests));
             if newer {
                 self.guards.insert(service, (generation, numbers));
+            }
+        }
+        for (service, kept) in other.judges {
+            if self.judges.get(&service).is_none_or(|known| kept.is_newer(known)) {
+                self.judges.insert(service, kept);
             }
         }
     }
@@ -114,8 +124,14 @@ impl Control {
         sum
     }
 
-    /// Lets the guards go on from where the worker before was.
-    pub(crate) fn adopt_guards(&self) {
+    /// Lets guards and judges go on from where the worker before was.
+    pub(crate) async fn adopt(&self) -> Result<(), ProxyError> {
+        let judges = self.adopt_judges();
+        self.adopt_guards();
+        if judges { self.swap().await } else { Ok(()) }
+    }
+
+    fn adopt_guards(&self) {
         let state = self.state.borrow();
         for (service, (generation, numbers)) in self.counted_before().guards {
             let same =
@@ -189,6 +205,10 @@ impl Control {
                     let gate = state.live.get(name)?.gate.as_ref()?;
                     Some((name.clone(), (service.generation, gate.numbers())))
                 })
+                .collect();
+            let judges = state.live.iter().filter(|(name, _)| services.contains_key(*name));
+            all.judges = judges
+                .filter_map(|(name, live)| Some((name.clone(), live.judging.as_ref()?.keep())))
                 .collect();
         }
         if *self.written.borrow() == all {

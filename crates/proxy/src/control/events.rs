@@ -40,6 +40,7 @@ impl Control {
             generation: candidate.map(|(_, generation)| generation),
             why,
             guard,
+            shared: false,
         });
     }
 
@@ -61,6 +62,7 @@ impl Control {
             generation: Some(generation),
             why: cause.why,
             guard: cause.guard,
+            shared: cause.shared,
         });
     }
 

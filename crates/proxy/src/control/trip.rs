@@ -15,6 +15,14 @@ pub(super) struct Cause {
     pub(super) kind: EventKind,
     pub(super) why: String,
     pub(super) guard: Option<GuardNumbers>,
+    /// Stable fails as well: the release is not to blame.
+    pub(super) shared: bool,
+}
+
+impl Cause {
+    pub(super) fn new(kind: EventKind, why: String) -> Self {
+        Self { kind, why, guard: None, shared: false }
+    }
 }
 
 impl Control {
@@ -29,13 +37,14 @@ impl Control {
                 return Err(ProxyError::new(ErrorKind::UnknownRelease, text));
             }
         }
-        let cause = Cause { kind: EventKind::Back, why: why.to_owned(), guard: None };
+        let cause = Cause::new(EventKind::Back, why.to_owned());
         self.trip(name, cause).await
     }
 
     /// Looks at every gate and lease; called often, and at once when a gate closes.
     pub(crate) async fn tick(&self) {
         self.verify().await;
+        self.tick_judges();
         let now = boot_ms();
         let due: Vec<String> = {
             let state = self.state.borrow();
@@ -63,7 +72,7 @@ impl Control {
                 let why = "the lease was not renewed in time: the server is gone or cannot reach the proxy"
                     .to_owned();
                 // Its failure is an event already, and the next tick tries again.
-                let _ = self.trip(&name, Cause { kind: EventKind::Lapse, why, guard: None }).await;
+                let _ = self.trip(&name, Cause::new(EventKind::Lapse, why)).await;
             }
         }
     }
@@ -71,9 +80,7 @@ impl Control {
     pub(super) async fn trip_if_closed(&self, name: &str) {
         let gate = self.state.borrow().live.get(name).and_then(|live| live.gate.clone());
         if let Some(gate) = gate.filter(|gate| gate.is_closed()) {
-            let numbers = gate.numbers();
-            if let Some(why) = numbers.why.clone() {
-                let cause = Cause { kind: EventKind::Trip, why, guard: Some(numbers) };
+            if let Some(cause) = Self::cause(&gate) {
                 let _ = self.trip(name, cause).await;
             }
         }

@@ -199,6 +199,7 @@ pub(crate) fn candidate(
         lease_ms,
         fallback: vec![("v1".into(), 10_000)],
         guard,
+        judge: None,
     })
 }
 

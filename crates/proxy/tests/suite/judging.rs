@@ -1,0 +1,238 @@
+//! The judge in the proxy: the candidate is compared with stable, request by request, with no server about.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use cutover_judge::{Cause, Verdict, replay};
+use cutover_proxy::{
+    EventKind, JudgeQuestion, JudgeTerms, Judged, Observation, SEAT_COOKIE, ServiceTable, Sticky,
+};
+use rustix::process::Signal;
+
+use super::harness::{LIMIT, Proxy, SERVICE, Wire, candidate, signal, table, track, until_seen};
+use super::upstream::{Upstream, read_request, scripted, write};
+
+const MARGIN: u64 = 50_000_000;
+
+fn moved(weight: u16, v1: &Upstream, v2: &Upstream) -> ServiceTable {
+    let mut service = table(vec![track("v1", 10_000 - weight, &[v1.addr]), track("v2", weight, &[v2.addr])]);
+    service.candidate = candidate("r1", "v2", 60_000, None);
+    let terms = JudgeTerms { alpha_bp: 100, beta_bp: 100, margins_ppb: vec![MARGIN], warm_up_ms: 0 };
+    service.candidate.as_mut().unwrap().judge = Some(terms);
+    service
+}
+
+async fn begin(weight: u16) -> (Proxy, Upstream, Upstream) {
+    let (proxy, v1, v2) = (Proxy::start().await, Upstream::start("v1").await, Upstream::start("v2").await);
+    proxy.set(0, &moved(weight, &v1, &v2)).await;
+    (proxy, v1, v2)
+}
+
+async fn ask(proxy: &Proxy, epochs_from: Option<u32>) -> Judged {
+    let question = JudgeQuestion {
+        margin_ppb: MARGIN,
+        latency: false,
+        floor_ms: 0,
+        epochs_from,
+        close: epochs_from.is_some(),
+    };
+    proxy.client.judge(SERVICE, "r1", &question).await.unwrap()
+}
+
+fn tripped(seen: &Observation) -> bool {
+    seen.events.iter().any(|event| event.kind == EventKind::Trip)
+}
+
+/// Sends requests one after the other until the candidate is tripped; returns the statuses of its answers.
+async fn until_tripped(proxy: &Proxy) -> Vec<u16> {
+    let (mut wire, mut statuses) = (Wire::connect(proxy.addr).await, Vec::new());
+    let end = Instant::now() + LIMIT;
+    while !tripped(&proxy.client.observe().await.unwrap()) {
+        assert!(Instant::now() < end, "never tripped: {:?}", ask(proxy, None).await.verdict);
+        for _ in 0..5 {
+            statuses.push(wire.get("/id").await.status);
+        }
+    }
+    statuses
+}
+
+/// Judges again from what the proxy wrote down, and returns in how many words that differs.
+async fn differences(proxy: &Proxy) -> Vec<String> {
+    let judged = ask(proxy, Some(0)).await;
+    let failed = match &judged.verdict {
+        Verdict::Fail(failure) => Some(&**failure),
+        _ => None,
+    };
+    replay(&judged.settings, &judged.epochs, failed).differences
+}
+
+#[tokio::test]
+async fn a_candidate_that_fails_is_taken_back_after_few_requests_and_the_verdict_can_be_computed_again() {
+    let (proxy, v1, v2) = begin(1_000).await;
+    let mut wire = Wire::connect(proxy.addr).await;
+    for _ in 0..300 {
+        assert_eq!(wire.get("/id").await.status, 200);
+    }
+    v2.shared.status.store(500, Ordering::SeqCst);
+    let failed = until_tripped(&proxy).await.iter().filter(|status| **status == 500).count();
+    assert!((2..=6).contains(&failed), "{failed}");
+    let (stable, served) = (v1.requests(), v2.requests());
+    for _ in 0..100 {
+        assert_eq!(wire.get("/id").await.text(), "v1");
+    }
+    assert_eq!((v1.requests(), v2.requests()), (stable + 100, served));
+    let seen = proxy.client.observe().await.unwrap();
+    let trip = seen.events.iter().find(|event| event.kind == EventKind::Trip).unwrap();
+    assert!(trip.why.starts_with("fail: the candidate is worse") && !trip.shared, "{}", trip.why);
+    assert_eq!(differences(&proxy).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn failures_of_both_are_nobodys_fault_and_take_the_candidate_out() {
+    let (proxy, v1, v2) = begin(5_000).await;
+    let mut wire = Wire::connect(proxy.addr).await;
+    for _ in 0..200 {
+        assert_eq!(wire.get("/id").await.status, 200);
+    }
+    v1.shared.status.store(503, Ordering::SeqCst);
+    v2.shared.status.store(503, Ordering::SeqCst);
+    until_tripped(&proxy).await;
+    let seen = proxy.client.observe().await.unwrap();
+    let trip = seen.events.iter().find(|event| event.kind == EventKind::Trip).unwrap();
+    assert!(trip.shared && trip.why.contains("the release is not to blame"), "{}", trip.why);
+    let Verdict::Inconclusive(verdict) = ask(&proxy, None).await.verdict else {
+        panic!("shared is no verdict")
+    };
+    assert!(matches!(verdict.cause, Cause::Shared(_)), "{verdict:?}");
+}
+
+#[tokio::test]
+async fn a_good_candidate_passes_and_what_was_seen_comes_along_over_an_upgrade_and_a_crash() {
+    let (proxy, v1, v2) = begin(2_000).await;
+    let mut wire = Wire::connect(proxy.addr).await;
+    for _ in 0..200 {
+        wire.get("/id").await;
+    }
+    let Verdict::Inconclusive(early) = ask(&proxy, None).await.verdict else { panic!("200 prove nothing") };
+    assert_eq!(early.seen.stable.requests + early.seen.candidate.requests, 200);
+    assert!(early.needs.is_some_and(|needs| needs.candidate_requests > 0), "{early:?}");
+    let before = proxy.worker_pid().await;
+    signal(proxy.holder.id(), Signal::HUP);
+    until_seen(&proxy, "the next worker", |seen| seen.worker_pid != before).await;
+    let after = ask(&proxy, None).await;
+    let Verdict::Inconclusive(after) = after.verdict else { panic!("{after:?}") };
+    assert_eq!(after.seen, early.seen);
+    proxy.client.renew(SERVICE, "r1", 1).await.unwrap();
+    // More, which the next but one learns from what was written each second.
+    let mut wire = Wire::connect(proxy.addr).await;
+    let end = Instant::now() + LIMIT;
+    let passed = loop {
+        for _ in 0..200 {
+            assert_eq!(wire.get("/id").await.status, 200);
+        }
+        if let judged @ Judged { verdict: Verdict::Pass(_), .. } = ask(&proxy, None).await {
+            break judged;
+        }
+        assert!(Instant::now() < end, "never passes: {}", ask(&proxy, None).await.verdict);
+    };
+    let epoch = passed.epoch.expect("a pass closes an epoch");
+    let pid = proxy.worker_pid().await;
+    let wanted = format!("\"epoch\":{epoch},");
+    super::harness::until("the pass is written down", || {
+        let files = std::fs::read_dir(proxy.path("counts")).ok()?.flatten();
+        let own = format!("{pid}-");
+        let mut own = files.filter(|file| file.file_name().to_string_lossy().starts_with(&own));
+        std::fs::read_to_string(own.next()?.path()).ok()?.contains(&wanted).then_some(())
+    })
+    .await;
+    signal(pid, Signal::KILL);
+    until_seen(&proxy, "another worker", |seen| seen.worker_pid != pid).await;
+    assert!(matches!(ask(&proxy, None).await.verdict, Verdict::Pass(_)));
+    proxy.client.renew(SERVICE, "r1", 1).await.unwrap();
+    // Another share, and what it took before is not forgotten.
+    let generation = proxy.client.observe().await.unwrap().services[SERVICE].table.generation;
+    proxy.set(generation, &moved(5_000, &v1, &v2)).await;
+    let judged = ask(&proxy, None).await;
+    assert_eq!(judged.share_bp, 5_000);
+    assert!(matches!(judged.verdict, Verdict::Pass(_)), "{}", judged.verdict);
+    assert_eq!(differences(&proxy).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_candidate_that_hangs_is_worse_before_any_of_its_requests_ends() {
+    let (proxy, v1, v2) = begin(0).await;
+    let asked = (0..20).map(|_| async {
+        let mut wire = Wire::connect(proxy.addr).await;
+        for _ in 0..50 {
+            assert_eq!(wire.get("/id").await.text(), "v1");
+        }
+    });
+    futures_util::future::join_all(asked).await;
+    v2.shared.delay_ms.store(3_600_000, Ordering::SeqCst);
+    proxy.set(1, &moved(3_000, &v1, &v2)).await;
+    let mut wires = Vec::new();
+    let end = Instant::now() + LIMIT;
+    while !tripped(&proxy.client.observe().await.unwrap()) {
+        assert!(Instant::now() < end, "{}", ask(&proxy, None).await.verdict);
+        let mut wire = Wire::connect(proxy.addr).await;
+        wire.send("GET /id HTTP/1.1\r\nhost: shop.test\r\n\r\n").await;
+        wires.push(wire);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let seen = proxy.client.observe().await.unwrap();
+    let trip = seen.events.iter().find(|event| event.kind == EventKind::Trip).unwrap();
+    assert!(trip.why.contains("slow"), "{}", trip.why);
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off_is_a_failure() {
+    let (proxy, v1) = (Proxy::start().await, Upstream::start("v1").await);
+    let breaks_off = scripted(|mut stream, _| async move {
+        if read_request(&mut stream).await.is_some() {
+            write(&mut stream, "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf").await;
+        }
+    })
+    .await;
+    let mut service = moved(5_000, &v1, &v1);
+    service.tracks[1] = track("v2", 5_000, &[breaks_off]);
+    proxy.set(0, &service).await;
+    let end = Instant::now() + LIMIT;
+    let mut broken = 0;
+    while !tripped(&proxy.client.observe().await.unwrap()) {
+        assert!(Instant::now() < end, "{}", ask(&proxy, None).await.verdict);
+        let mut wire = Wire::connect(proxy.addr).await;
+        wire.send("GET /id HTTP/1.1\r\nhost: shop.test\r\n\r\n").await;
+        broken += u32::from(wire.response(false).await.is_err());
+    }
+    let Verdict::Fail(failure) = ask(&proxy, None).await.verdict else { panic!("tripped without a failure") };
+    assert_eq!(failure.seen.candidate.requests, failure.seen.candidate.errors, "each counts once");
+    assert_eq!(failure.seen.candidate.errors, u64::from(broken));
+    assert_eq!(differences(&proxy).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn clients_that_stay_count_once_each() {
+    let (proxy, v1, v2) = (Proxy::start().await, Upstream::start("v1").await, Upstream::start("v2").await);
+    let mut service = moved(5_000, &v1, &v2);
+    service.sticky = Some(Sticky::Cookie { name: SEAT_COOKIE.into() });
+    service.pin_key = Some(cutover_proxy::PinKey("00ff".repeat(8)));
+    proxy.set(0, &service).await;
+    v2.shared.status.store(500, Ordering::SeqCst);
+    // One client of the candidate that repeats itself is one piece of bad luck.
+    let mut wire = Wire::connect(proxy.addr).await;
+    let first = loop {
+        wire.send("GET /id HTTP/1.1\r\nhost: shop.test\r\n\r\n").await;
+        let response = wire.response(false).await.unwrap();
+        if response.status == 500 {
+            break response;
+        }
+    };
+    let cookie = first.header("set-cookie").unwrap().split(';').next().unwrap().to_owned();
+    for _ in 0..200 {
+        wire.send(format!("GET /id HTTP/1.1\r\nhost: shop.test\r\ncookie: {cookie}\r\n\r\n")).await;
+        assert_eq!(wire.response(false).await.unwrap().status, 500);
+    }
+    assert!(!tripped(&proxy.client.observe().await.unwrap()));
+    // Many of them are not.
+    until_tripped(&proxy).await;
+}
