@@ -113,6 +113,7 @@ fn table(
             lease_ms: 60_000,
             fallback: vec![(revisions[1 - to].version.into(), WHOLE)],
             guard: None,
+            judge: None,
         }),
         pin_key: Some(PinKey("0123456789abcdef0123456789abcdef".into())),
         sticky: Some(Sticky::Cookie { name: SEAT_COOKIE.into() }),

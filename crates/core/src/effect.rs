@@ -8,7 +8,7 @@ use crate::fault::Fault;
 use crate::file::Guard;
 use crate::guard::Verdict;
 use crate::ids::{ReleaseId, RevisionId};
-use crate::plan::{ProcessCounts, Track};
+use crate::plan::{Compare, ProcessCounts, Prove, Track};
 use crate::units::{Span, Weight};
 
 /// Identifies an effect: the place it acts on, the step that wants it, its name.
@@ -179,12 +179,15 @@ pub enum Effect {
         /// Whose lease.
         release: ReleaseId,
     },
-    /// Watch the candidate's traffic for as long as this is wanted; done only by a failed verdict.
+    /// Watch the candidate's traffic for as long as this is wanted; done by a failed verdict, or by a pass of what is to be proven.
     Watch {
         /// The revision under observation.
         revision: RevisionId,
         /// What it must hold.
         guard: Guard,
+        /// What is to be proven of it, if anything is.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        prove: Option<Prove>,
     },
     /// Say once what the candidate's traffic since the shift shows.
     Judge {
@@ -192,6 +195,9 @@ pub enum Effect {
         revision: RevisionId,
         /// What it must hold.
         guard: Guard,
+        /// What is to be proven of it, if anything is.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        prove: Option<Prove>,
     },
     /// Only so many instances of the revision run; those that leave get no request, finish what they have, and stop.
     Shrink {
@@ -261,6 +267,9 @@ pub struct Lease {
     pub retain: Weight,
     /// What the router may judge by itself, so that a bad candidate loses its traffic with no driver alive.
     pub guard: Guard,
+    /// How it compares the candidate with stable; none: it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compare: Option<Compare>,
 }
 
 impl Effect {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use cutover_judge::{Epoch, Failure, Settings};
 use serde::{Deserialize, Serialize};
 
 use crate::effect::{EffectKey, Evidence};
@@ -13,6 +14,18 @@ use crate::units::Span;
 
 /// The version of the events' form in the journal; a driver refuses a journal with a higher one.
 pub const JOURNAL_SCHEMA: u32 = 1;
+
+/// Everything that a judge counted in a release.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Account {
+    /// What it was asked to prove.
+    pub settings: Settings,
+    /// Its closed epochs, from the first.
+    pub epochs: Vec<Epoch>,
+    /// The failure that it told, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Box<Failure>>,
+}
 
 /// Something that happened to a release.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -59,6 +72,14 @@ pub enum Event {
         number: u64,
         /// Why, with numbers.
         why: String,
+        /// Stable fails as well: the release is not to blame, and may come again unchanged.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        shared: bool,
+    },
+    /// Everything that the judge counted; legal in every state, changes none. Its verdicts can be computed again from it.
+    Judged {
+        /// What it counted.
+        account: Box<Account>,
     },
     /// The service's request counters at this moment; legal in every state, changes none.
     Counted {

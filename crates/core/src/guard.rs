@@ -1,4 +1,4 @@
-//! Guards: plain thresholds over a track's requests, with the evidence. The judge will stand beside them.
+//! Guards: plain thresholds over a track's requests, with the evidence. The judge stands beside them (crates/judge).
 
 use std::fmt;
 
@@ -47,6 +47,9 @@ pub struct Verdict {
     pub why: String,
     /// The candidate's requests.
     pub counts: Counts,
+    /// The last closed epoch of the judge, after which this can be computed again; none where thresholds decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<u32>,
 }
 
 impl fmt::Display for Verdict {
@@ -63,7 +66,7 @@ impl fmt::Display for Verdict {
 /// Returns what `counts` say about `guard`. No data is never a pass.
 pub fn judge(guard: &Guard, counts: Counts) -> Verdict {
     let Counts { requests, failed, .. } = counts;
-    let verdict = |judgement, why: String| Verdict { judgement, why, counts };
+    let verdict = |judgement, why: String| Verdict { judgement, why, counts, epoch: None };
     if requests < guard.min_requests {
         let why = format!("{requests} requests, {} needed to say anything", guard.min_requests);
         return verdict(Judgement::Inconclusive, why);

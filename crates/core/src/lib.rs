@@ -16,12 +16,12 @@ pub mod text;
 pub mod units;
 
 pub use effect::{Effect, EffectKey, EffectName, Evidence, Lease, Outcome, Shift, StepKey};
-pub use event::{Command, Event, HoldDefault, Record};
+pub use event::{Account, Command, Event, HoldDefault, Record};
 pub use fault::{After, Blame, Fault};
 pub use file::{FileErrors, ReleaseFile};
 pub use guard::{Counts, Judgement, Verdict};
 pub use ids::{Fence, InstanceId, Moment, ProcessName, ReleaseId, RevisionId, ServiceName};
 pub use machine::{Ending, Machine, Mode, Wanted};
-pub use plan::{Plan, PlanError, ProcessCounts, Step, Track};
-pub use release::{Observed, Release, ReleaseKind};
+pub use plan::{Compare, Expects, FLOOR, Plan, PlanError, ProcessCounts, Prove, Step, Track};
+pub use release::{Observed, Release, ReleaseKind, Traffic};
 pub use units::{Cores, Size, Span, Weight};

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use cutover_judge::History;
 use serde::{Deserialize, Serialize};
 
 use crate::file::{Process, ReleaseFile};
@@ -52,4 +53,16 @@ pub struct Observed {
     pub ready_ms: Option<u64>,
     /// What the platform cannot do without a gap, each a sentence.
     pub losses: Vec<String>,
+    /// What is known of stable's requests; none where the router cannot say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traffic: Option<Traffic>,
+}
+
+/// Requests to a service before a release.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// How stable answered so far.
+    pub history: History,
+    /// Requests per hour, lately; none where that is not known.
+    pub per_hour: Option<u64>,
 }

@@ -96,6 +96,7 @@ fn scenarios() -> Vec<Scenario> {
     let mut rollback = scenario("rollback", "");
     rollback.release.kind = ReleaseKind::Rollback;
     let canary = "strategy: {canary: {weights: [25%, 50%, 100%], bake: 5s}}";
+    let auto = "strategy: {canary: {weights: [25%, 100%], bake: auto, at_most: 30s}}";
     let rolling = |surge: u32, unavailable: u32| {
         let strategy = format!(
             "strategy: {{rolling: {{max_surge: {surge}, max_unavailable: {unavailable}, bake: 5s}}}}"
@@ -122,6 +123,9 @@ fn scenarios() -> Vec<Scenario> {
         rollback,
         Scenario { bad_checks: true, ..scenario("bad checks", "") },
         Scenario { bad_traffic: true, ..scenario("bad traffic", "") },
+        scenario("auto", auto),
+        Scenario { bad_traffic: true, ..scenario("bad auto", auto) },
+        Scenario { no_traffic: true, ..scenario("auto without traffic", auto) },
         Scenario { no_traffic: true, ..scenario("no traffic, hold", "guard: {on_inconclusive: hold}") },
         Scenario { no_traffic: true, ..scenario("no traffic, abort", "guard: {on_inconclusive: abort}") },
         Scenario { no_traffic: true, ..scenario("no traffic, advance", "") },

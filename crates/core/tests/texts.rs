@@ -67,7 +67,7 @@ fn a_plan_names_way_back_time_and_losses() {
          5  shift 100%   all requests go to r-2; r-1 stays ready                    at once
                          way back: all traffic to r-1, a weight change, at once
                          if cutover dies here: the router gives all traffic to r-1 when the lease of 10s lapses
-         6  bake         observed: 99% must succeed                                 1m
+         6  bake         observed: 99% must succeed, and no worse than stable was   1m
                          way back: all traffic to r-1, a weight change, at once
                          if cutover dies here: the router gives all traffic to r-1 when the lease of 10s lapses
          7  approve      a person approves (before_promote)                         until approved, at most 2h
@@ -169,7 +169,7 @@ fn a_plan_says_when_which_processes_run() {
          8  shift 100%   all requests go to r-2; r-1 stays ready                    at once
                          way back: all traffic to r-1, a weight change, at once; the processes of r-2 stop; r-1 runs clock again
                          if cutover dies here: the router gives all traffic to r-1 when the lease of 10s lapses; the processes of r-2 run on
-         9  bake         observed: 95% must succeed                                 1m
+         9  bake         observed: 95% must succeed, and no worse than stable was   1m
                          way back: all traffic to r-1, a weight change, at once; the processes of r-2 stop; r-1 runs clock again
                          if cutover dies here: the router gives all traffic to r-1 when the lease of 10s lapses; the processes of r-2 run on
         10  promote      r-2 becomes stable                                         at once
@@ -384,6 +384,41 @@ fn nobody_answers_an_approval() {
     );
 }
 
+/// The lines of a plan that say what its bakes take.
+fn bakes(plan: &str) -> String {
+    plan.lines()
+        .filter(|line| line.contains(" bake  ") || line.contains("needs:"))
+        .map(|line| format!("{}\n", line.trim()))
+        .collect()
+}
+
+#[test]
+fn a_canary_that_waits_for_proof_says_what_that_takes_and_what_it_may_miss() {
+    let mut auto = scenario("strategy: {canary: {weights: [5%, 25%, 50%, 100%], bake: auto}}");
+    let history = cutover_judge::History { requests: 100_000, errors: 100, ..Default::default() };
+    auto.observed.traffic = Some(cutover_core::Traffic { history, per_hour: Some(360_000) });
+    expect![[r#"
+        6  bake         proven that it does not fail 5 points more often           about 20s, at most 20m
+        needs: about 98 requests to r-2, at the recent rate; a regression below 3.1 points may be missed
+        8  bake         proven that it does not fail 2 points more often           about 7s, at most 20m
+        needs: about 174 requests to r-2, at the recent rate; a regression below 1.8 points may be missed
+        12  bake         proven that it does not fail 0.5 points more often, nor slower about 37s, at most 20m
+        needs: about 1,841 requests to r-2, at the recent rate; a regression below 0.6 points may be missed
+        14  bake         observed: 95% must succeed, and no worse than stable was   1m
+    "#]]
+    .assert_eq(&bakes(&plan_text(&auto.plan(), None)));
+    auto.observed.traffic = None;
+    expect![[r#"
+        6  bake         proven that it does not fail 5 points more often           at most 20m
+        needs: about 118 requests to r-2, the recent rate is not known; a regression below 4 points may be missed
+        8  bake         proven that it does not fail 2 points more often           at most 20m
+        needs: about 273 requests to r-2, the recent rate is not known; a regression below 2.1 points may be missed
+        12  bake         proven that it does not fail 0.5 points more often, nor slower at most 20m
+        needs: about 3,564 requests to r-2, the recent rate is not known; a regression below 0.7 points may be missed
+        14  bake         observed: 95% must succeed, and no worse than stable was   1m
+    "#]].assert_eq(&bakes(&plan_text(&auto.plan(), None)));
+}
+
 #[test]
 fn a_canary_plan_says_what_each_weight_is_for() {
     let mut canary =
@@ -410,7 +445,7 @@ fn a_canary_plan_says_what_each_weight_is_for() {
          6  shift 10%    10% of requests go to r-2, the rest to r-1                 at once
                          way back: all traffic to r-1, a weight change, at once
                          if cutover dies here: the router gives all traffic to r-1 when the lease of 10s lapses
-         7  bake         observed: 95% must succeed                                 30s
+         7  bake         observed: 95% must succeed, and no worse than stable       30s
                          way back: all traffic to r-1, a weight change, at once
                          if cutover dies here: the router gives all traffic to r-1 when the lease of 10s lapses
          8  provision    2 instances of r-2 run, the new ones without traffic       under 1s
@@ -422,13 +457,13 @@ fn a_canary_plan_says_what_each_weight_is_for() {
         10  shift 50%    50% of requests go to r-2, the rest to r-1                 at once
                          way back: all traffic to r-1, a weight change, at once
                          if cutover dies here: the router gives all traffic to r-1 when the lease of 10s lapses
-        11  bake         observed: 95% must succeed                                 30s
+        11  bake         observed: 95% must succeed, and no worse than stable       30s
                          way back: all traffic to r-1, a weight change, at once
                          if cutover dies here: the router gives all traffic to r-1 when the lease of 10s lapses
         12  shift 100%   all requests go to r-2; r-1 stays ready                    at once
                          way back: all traffic to r-1, a weight change, at once
                          if cutover dies here: the router gives all traffic to r-1 when the lease of 10s lapses
-        13  bake         observed: 95% must succeed                                 1m
+        13  bake         observed: 95% must succeed, and no worse than stable was   1m
                          way back: all traffic to r-1, a weight change, at once
                          if cutover dies here: the router gives all traffic to r-1 when the lease of 10s lapses
         14  promote      r-2 becomes stable                                         at once
@@ -474,7 +509,7 @@ fn a_rolling_plan_says_who_is_ready_and_what_the_way_back_takes() {
                          ready at least: 2 of r-1, 1 of r-2, 2 together
                          way back: all traffic to r-1, a weight change, at once
                          if cutover dies here: the router gives all traffic to r-1 when the lease of 10s lapses
-         6  bake         observed: 95% must succeed                                 5s
+         6  bake         observed: 95% must succeed, and no worse than stable       5s
                          ready at least: 2 of r-1, 1 of r-2, 2 together
                          way back: all traffic to r-1, a weight change, at once
                          if cutover dies here: the router gives all traffic to r-1 when the lease of 10s lapses
@@ -494,7 +529,7 @@ fn a_rolling_plan_says_who_is_ready_and_what_the_way_back_takes() {
                          ready at least: 1 of r-1, 2 of r-2, 2 together
                          way back: 50% of traffic to r-1 at once, then the batches reversed: r-1 starts, is checked, takes its share; 1 batch, about 1.2s
                          if cutover dies here: the router leaves r-2 at most 50% when the lease of 10s lapses, as r-1 carries the rest
-        11  bake         observed: 95% must succeed                                 1m
+        11  bake         observed: 95% must succeed, and no worse than stable was   1m
                          ready at least: 1 of r-1, 2 of r-2, 2 together
                          way back: 50% of traffic to r-1 at once, then the batches reversed: r-1 starts, is checked, takes its share; 1 batch, about 1.2s
                          if cutover dies here: the router leaves r-2 at most 50% when the lease of 10s lapses, as r-1 carries the rest

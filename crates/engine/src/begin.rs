@@ -226,9 +226,15 @@ impl Shared {
             rolled_back: pointers.rolled_back,
             ready_ms: pointers.ready_ms,
             losses: draft.losses.clone(),
+            traffic: self.traffic(&release.service).await,
         };
         let plan = Plan::new(&release, &observed, draft.again);
         Ok((release, plan, number))
+    }
+
+    /// Returns what is known of a service's requests; a plan without it says that it does not know the rate.
+    async fn traffic(&self, service: &ServiceName) -> Option<cutover_core::Traffic> {
+        timeout(self.options.timeouts.look, self.edges.router.traffic(service)).await.ok()?.ok()?
     }
 
     /// Returns what a release's candidate runs beside its routed process, each with its own stop grace.

@@ -73,7 +73,8 @@ struct Running {
 struct Finished {
     id: u64,
     key: EffectKey,
-    counted: Option<Event>,
+    /// What the router counted, to be journaled first.
+    counted: Vec<Event>,
     outcome: Outcome,
 }
 
@@ -227,7 +228,7 @@ impl Driver {
                 Err(_) => {
                     let outcome =
                         Err(Fault::cutover(format!("{}: the edge panicked, see cutover's log", key.name)));
-                    Finished { id, key, counted: None, outcome }
+                    Finished { id, key, counted: Vec::new(), outcome }
                 }
             }
         };
@@ -304,8 +305,8 @@ impl Driver {
                 };
                 answer(reply, said);
             }
-            Message::Trip { number, why, journaled } => {
-                self.happen(Event::Tripped { number, why }).await?;
+            Message::Trip { number, why, shared, journaled } => {
+                self.happen(Event::Tripped { number, why, shared }).await?;
                 let _ = journaled.send(());
             }
         }
@@ -328,7 +329,7 @@ impl Driver {
             debug!(release = %self.release.id, effect = %key.name, "effect ended that is no longer wanted");
             return Ok(());
         }
-        if let Some(counted) = counted {
+        for counted in counted {
             self.happen(counted).await?;
         }
         let event = match outcome {

@@ -294,7 +294,7 @@ impl Shared {
         if rebooted && begun.machine.moved() && begun.machine.holds_service() {
             // What the candidate showed before ended with the boot, perhaps because of it; the router gave it nothing since.
             let why = "the machine was started again while the candidate had traffic".to_string();
-            events.push(Event::Tripped { number: REBOOT, why });
+            events.push(Event::Tripped { number: REBOOT, why, shared: false });
         }
         for event in events {
             begun.machine.apply(&event, at)?;

@@ -1,5 +1,6 @@
 //! Stable, previous and rolled back: derived from the service's releases, never stored.
 
+use cutover_core::machine::BackReason;
 use cutover_core::{Ending, ReleaseId, ReleaseKind, RevisionId};
 
 use crate::store::ReleaseRow;
@@ -36,7 +37,10 @@ impl Pointers {
             if row.decided_ms.is_some() {
                 let before = &newest_first[index + 1..];
                 pointers.decided(row, before);
-            } else if matches!(row.ending, Some(Ending::RolledBack { .. })) {
+            } else if let Some(Ending::RolledBack { why }) = &row.ending
+                // What failed with stable was taken out for everybody's sake: it may come again unchanged.
+                && !matches!(why, BackReason::Tripped { shared: true, .. })
+            {
                 pointers.rolled_back = Some(row.candidate.clone());
             }
         }
@@ -73,7 +77,6 @@ impl Pointers {
 
 #[cfg(test)]
 mod tests {
-    use cutover_core::machine::BackReason;
     use cutover_core::{Fault, ServiceName};
 
     use super::*;

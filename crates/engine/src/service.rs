@@ -16,7 +16,7 @@ use crate::util::lock;
 /// What other tasks say to a driver.
 pub(crate) enum Message {
     Command { command: Command, by: String, reply: Option<oneshot::Sender<Result<(), EngineError>>> },
-    Trip { number: u64, why: String, journaled: oneshot::Sender<()> },
+    Trip { number: u64, why: String, shared: bool, journaled: oneshot::Sender<()> },
 }
 
 /// A release that is driven here.

@@ -73,7 +73,7 @@ async fn acknowledge(shared: &Shared, number: u64) -> bool {
 
 /// Tells whoever it concerns; true once the trip needs no more telling.
 async fn tell(shared: &Shared, trip: Trip) -> bool {
-    let Trip { number, service, release, why } = trip;
+    let Trip { number, service, release, why, shared: blameless } = trip;
     let Some(release) = release else {
         warn!(%service, number, why, "the router alerts");
         return true;
@@ -83,7 +83,7 @@ async fn tell(shared: &Shared, trip: Trip) -> bool {
     };
     warn!(%release, number, why, "the router took the candidate's traffic away");
     let (journaled, heard) = oneshot::channel();
-    let message = Message::Trip { number, why, journaled };
+    let message = Message::Trip { number, why, shared: blameless, journaled };
     let told = async { live.inbox.send(message).await.is_ok() && heard.await.is_ok() };
     timeout(JOURNALED, told).await.unwrap_or(false)
 }

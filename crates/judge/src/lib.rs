@@ -103,7 +103,7 @@ pub use outcome::{Arm, Class, Counts, Outcome};
 pub use plan::{StepPlan, ladder, plan};
 pub use probe::{Attribution, Probe, ProbeState};
 pub use question::Question;
-pub use replay::{Replayed, replay};
+pub use replay::{Replayed, replay, replay_pass};
 pub use settings::Settings;
 pub use sheet::{Sheet, Tally, Ticket};
 pub use terms::{MARGINS, Terms};

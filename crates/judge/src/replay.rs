@@ -1,7 +1,9 @@
 //! The same sum again, from what was written down.
 
 use crate::ledger::{Drawn, Epoch, Ledger};
+use crate::math::{ln, nats};
 use crate::settings::Settings;
+use crate::table::{LATENCY, MARGIN};
 use crate::verdict::Failure;
 
 /// What comes out when a release is judged again from its closed epochs.
@@ -55,6 +57,32 @@ pub fn replay(settings: &Settings, epochs: &[Epoch], failed: Option<&Failure>) -
     }
     differences.extend(compared(failed, failure.as_ref()));
     Replayed { ledger, failure, differences }
+}
+
+/// Tells whether the closed epochs up to `epoch`, summed up again, prove a margin, and that latency is no worse where that is
+/// asked: a pass that was told after that epoch.
+pub fn replay_pass(
+    settings: &Settings,
+    epochs: &[Epoch],
+    epoch: u32,
+    margin_ppb: u64,
+    latency: bool,
+) -> bool {
+    let mut ledger = Ledger::default();
+    let mut closed = 0;
+    for known in epochs.iter().filter(|known| known.terms.epoch <= epoch) {
+        if known.terms.check(&known.counts, &known.blocks).is_err() {
+            return false;
+        }
+        ledger.add(&Drawn::new(known.terms.clone()), &known.counts, &known.blocks);
+        closed += 1;
+    }
+    let margin = settings.margins_ppb.iter().position(|known| *known == margin_ppb);
+    let needed = nats(-ln(settings.beta()));
+    let proven = |process: usize| ledger.wealth[process] >= needed;
+    closed == u64::from(epoch) + 1
+        && margin.is_some_and(|at| proven(MARGIN + at))
+        && (!latency || LATENCY.into_iter().all(proven))
 }
 
 fn compared(failed: Option<&Failure>, failure: Option<&Failure>) -> Option<String> {

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cutover_core::{
-    Counts, Evidence, Fault, Fence, InstanceId, ReleaseId, RevisionId, ServiceName, Shift, Weight, file,
+    Account, Counts, Evidence, Fault, Fence, InstanceId, Judgement, Prove, ReleaseId, RevisionId,
+    ServiceName, Shift, Traffic, Verdict, Weight, file,
 };
 use serde::{Deserialize, Serialize};
 
@@ -77,6 +78,8 @@ pub struct Trip {
     pub release: Option<ReleaseId>,
     /// Why, with numbers.
     pub why: String,
+    /// Stable fails as well: the release is not to blame.
+    pub shared: bool,
 }
 
 /// Moves traffic. Every change is compare-and-swap on what was observed, and verified after.
@@ -153,6 +156,28 @@ pub trait Router: Send + Sync {
         release: &ReleaseId,
         revision: &RevisionId,
     ) -> Result<Counts, Fault>;
+
+    /// Returns what is known of the service's requests, to plan with; none where the router cannot say.
+    async fn traffic(&self, _service: &ServiceName) -> Result<Option<Traffic>, Fault> {
+        Ok(None)
+    }
+
+    /// Returns what the comparison of the release's candidate with stable shows so far: a pass only where it is proven
+    /// that the candidate is not worse, as `prove` asks.
+    async fn verdict(
+        &self,
+        _service: &ServiceName,
+        _release: &ReleaseId,
+        _prove: &Prove,
+    ) -> Result<Verdict, Fault> {
+        let why = "this router does not compare the candidate with stable".to_owned();
+        Ok(Verdict { judgement: Judgement::Inconclusive, why, counts: Counts::default(), epoch: None })
+    }
+
+    /// Ends the comparison, and returns all that was counted for it; none where nothing was compared.
+    async fn account(&self, _service: &ServiceName, _release: &ReleaseId) -> Result<Option<Account>, Fault> {
+        Ok(None)
+    }
 
     /// Waits at most `wait` for trips of any service with a number above `after`; empty when none came.
     async fn trips(&self, after: u64, wait: Duration) -> Result<Vec<Trip>, Fault>;

@@ -264,6 +264,7 @@ async fn observe(worker: &Worker, only: Option<&str>) -> Result<Observation, Pro
             targets,
             traffic: (*control.rooms.of(name).traffic()).clone(),
             waiting: control.rooms.of(name).waiting(),
+            per_hour: control.rates.per_hour(name),
             log_lines_lost: control.lines_lost(name),
         };
         seen.services.insert(name.clone(), service);

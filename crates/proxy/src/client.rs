@@ -133,7 +133,7 @@ impl Client {
         question: &JudgeQuestion,
     ) -> Result<Judged, ProxyError> {
         let (service, release) = (service.to_owned(), release.to_owned());
-        self.repeat(Request::Judge { service, release, question: *question }).await
+        self.repeat(Request::Judge { service, release, question: Box::new(*question) }).await
     }
 
     /// Says what the requests of a service do from now on; kept until something else is said.

@@ -8,6 +8,7 @@ mod fence;
 mod follow;
 mod health;
 mod judge;
+mod rates;
 mod reach;
 mod traffic;
 mod trip;
@@ -29,6 +30,7 @@ use self::counted::Counted;
 use self::fence::{fence, fenced, refuse_tripped, tripped};
 pub(crate) use self::fence::{fence_epoch, unknown};
 use self::health::Health;
+use self::rates::Rates;
 use self::reach::{reachable, ready, ready_addresses, silent};
 pub(crate) use self::traffic::Rooms;
 use crate::access::ServiceLog;
@@ -76,6 +78,8 @@ pub(crate) struct Control {
     counts_file: String,
     /// What was written down last.
     written: RefCell<Counted>,
+    /// How many requests come lately.
+    pub(crate) rates: Rates,
     /// Access logs by service.
     logs: RefCell<BTreeMap<String, Arc<ServiceLog>>>,
 }
@@ -137,6 +141,7 @@ impl Control {
             leaving: Cell::new(false),
             predecessors: RefCell::default(),
             written: RefCell::default(),
+            rates: Rates::default(),
             logs: RefCell::default(),
         }
     }

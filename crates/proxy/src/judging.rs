@@ -130,7 +130,7 @@ pub struct Judged {
 }
 
 /// What is asked of a judge.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JudgeQuestion {
     /// The margin of errors to be proven, in parts per billion; one of those of the table.
     pub margin_ppb: u64,
@@ -466,5 +466,5 @@ pub(crate) fn on_thread(index: usize) {
 }
 
 fn words(shared: &SharedFailure) -> String {
-    cutover_judge::Cause::Shared(*shared).to_string()
+    format!("inconclusive: {}", cutover_judge::Cause::Shared(*shared))
 }

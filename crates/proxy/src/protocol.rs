@@ -65,7 +65,7 @@ pub(crate) enum Request {
     Judge {
         service: String,
         release: String,
-        question: JudgeQuestion,
+        question: Box<JudgeQuestion>,
     },
     /// What requests do from now on.
     Traffic {
@@ -218,6 +218,9 @@ pub struct ServiceObservation {
     /// Requests that wait, for the operator or for a target.
     #[serde(default)]
     pub waiting: u32,
+    /// Requests per hour, over the last minutes; an older proxy does not say, nor one that began a moment ago.
+    #[serde(default)]
+    pub per_hour: Option<u64>,
     /// Lines of the access log that were lost: the disk was slower than the requests, or full.
     #[serde(default)]
     pub log_lines_lost: u64,

@@ -115,6 +115,9 @@ pub(super) enum Verb {
     Show {
         /// The release, such as shop-7
         release: String,
+        /// Compute its verdicts again from what the judge counted, and say if the journal differs (exit code 1)
+        #[arg(long)]
+        verdict: bool,
     },
     /// The last lines of the instances
     Logs {

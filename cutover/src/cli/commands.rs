@@ -242,6 +242,25 @@ pub(super) async fn show(global: &Global, release: &str) -> Result<u8, Failure> 
     Ok(exit::OK)
 }
 
+/// `cutover show RELEASE --verdict`.
+pub(super) async fn rejudge(global: &Global, release: &str) -> Result<u8, Failure> {
+    let client = connect(global).await?;
+    let answer: RecordsAnswer = client.get(&format!("/v1/releases/{release}/records")).await?;
+    let Some(rejudged) = cutover_core::text::rejudge(&answer.records) else {
+        let why = format!(
+            "the journal of {release} has no account of a judge: nothing was compared, or it is not over"
+        );
+        return Err(Failure::new(exit::FAILED, why).hint(format!("see what decided: cutover show {release}")));
+    };
+    if global.json() {
+        let differences = &rejudged.differences;
+        print(&serde_json::json!({ "text": rejudged.text, "differences": differences }).to_string());
+    } else {
+        print(rejudged.text.trim_end());
+    }
+    Ok(if rejudged.differences.is_empty() { exit::OK } else { exit::FAILED })
+}
+
 /// `cutover logs`.
 pub(super) async fn logs(
     global: &Global,

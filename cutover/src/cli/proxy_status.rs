@@ -202,6 +202,7 @@ mod tests {
             }],
             traffic: Traffic::Open,
             waiting: 0,
+            per_hour: None,
             log_lines_lost: 0,
         }
     }

@@ -1,6 +1,7 @@
 //! cutover's own proxy as a router: translates shifts into its table, and its events into trips.
 
 mod faults;
+mod judge;
 mod router;
 mod table;
 

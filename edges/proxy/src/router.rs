@@ -9,15 +9,17 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cutover_core::{
-    Counts, Evidence, Fault, Fence, InstanceId, ReleaseId, RevisionId, ServiceName, Shift, Weight, file,
+    Account, Counts, Evidence, FLOOR, Fault, Fence, InstanceId, Prove, ReleaseId, RevisionId, ServiceName,
+    Shift, Traffic as Known, Verdict, Weight, file,
 };
 use cutover_ports::{LeaseSupport, Router, RouterView, Target, TrackView, Trip};
 use cutover_proxy::{
-    Arm, CertificateObservation, Client, DrainReply, ErrorKind, EventKind, ProxyError, ServiceObservation,
-    ServiceTable, TargetObservation, TlsRoute, Track, Traffic,
+    Arm, CertificateObservation, Client, DrainReply, ErrorKind, EventKind, JudgeQuestion, ProxyError,
+    ServiceObservation, ServiceTable, TargetObservation, TlsRoute, Track, Traffic,
 };
 
 use crate::faults::fault;
+use crate::judge;
 use crate::table::{
     access_log, assets, balance, check, https, limits, mirror, passing, paths, preview, retries, speak,
     sticky, targets_of, wanted,
@@ -369,6 +371,39 @@ impl Router for ProxyRouter {
         })
     }
 
+    async fn traffic(&self, service: &ServiceName) -> Result<Option<Known>, Fault> {
+        Ok(self.service(service).await?.as_ref().map(judge::traffic))
+    }
+
+    async fn verdict(
+        &self,
+        service: &ServiceName,
+        release: &ReleaseId,
+        prove: &Prove,
+    ) -> Result<Verdict, Fault> {
+        let question = JudgeQuestion {
+            margin_ppb: prove.margin_ppb,
+            latency: prove.latency,
+            floor_ms: FLOOR.ms(),
+            epochs_from: None,
+            close: false,
+        };
+        let judged = self.client.judge(service.as_str(), release.as_str(), &question).await;
+        let judged = judged.map_err(|error| fault(&format!("ask the judge of {release}"), &error))?;
+        Ok(judge::verdict(&judged))
+    }
+
+    async fn account(&self, service: &ServiceName, release: &ReleaseId) -> Result<Option<Account>, Fault> {
+        let question = JudgeQuestion { epochs_from: Some(0), close: true, ..JudgeQuestion::default() };
+        match self.client.judge(service.as_str(), release.as_str(), &question).await {
+            Ok(judged) => Ok(Some(judge::account(judged))),
+            Err(error) if matches!(error.kind(), ErrorKind::UnknownService | ErrorKind::UnknownRelease) => {
+                Ok(None)
+            }
+            Err(error) => Err(fault(&format!("ask the judge of {release}"), &error)),
+        }
+    }
+
     async fn trips(&self, after: u64, wait: Duration) -> Result<Vec<Trip>, Fault> {
         let events = self
             .client
@@ -385,6 +420,7 @@ impl Router for ProxyRouter {
                     .filter(|_| matches!(event.kind, EventKind::Trip | EventKind::Lapse | EventKind::Back))
                     .map(ReleaseId::new),
                 why: event.why,
+                shared: event.shared,
             })
             .collect())
     }

@@ -2,12 +2,12 @@
 
 use std::net::SocketAddr;
 
-use cutover_core::{Lease, RevisionId, Shift, file};
+use cutover_core::{Compare, Lease, RevisionId, Shift, file};
 use cutover_ports::Target;
 use cutover_proxy::{
-    AccessFormat, AccessLog, AcmeIssuer, Balance, CandidateLease, Guard, HeaderLimit, Limits, Pace, Passing,
-    PerClient, PinKey, Retries, SEAT_COOKIE, ServiceTable, Sticky, TargetChecks, TargetProtocol, TlsRoute,
-    Track, Waiting,
+    AccessFormat, AccessLog, AcmeIssuer, Balance, CandidateLease, Guard, HeaderLimit, JudgeTerms, Limits,
+    Pace, Passing, PerClient, PinKey, Retries, SEAT_COOKIE, ServiceTable, Sticky, TargetChecks,
+    TargetProtocol, TlsRoute, Track, Waiting,
 };
 use ipnet::IpNet;
 
@@ -54,6 +54,7 @@ pub(crate) fn wanted(
         lease_ms,
         fallback: fallback(lease),
         guard: Some(guard(&lease.guard)),
+        judge: lease.compare.as_ref().map(terms),
     });
     table
 }
@@ -277,6 +278,16 @@ pub(crate) fn targets_of(revision: &RevisionId, targets: &[Target]) -> Vec<cutov
             ready: true,
         })
         .collect()
+}
+
+/// One release in a hundred is judged wrong, either way.
+fn terms(compare: &Compare) -> JudgeTerms {
+    JudgeTerms {
+        alpha_bp: 100,
+        beta_bp: 100,
+        margins_ppb: compare.margins_ppb.clone(),
+        warm_up_ms: compare.warm_up.ms(),
+    }
 }
 
 fn guard(guard: &file::Guard) -> Guard {

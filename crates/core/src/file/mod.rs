@@ -48,7 +48,7 @@ pub use reference::release_file_reference;
 pub use routing::{RouteSticky, StickyBy};
 #[cfg(feature = "schema")]
 pub use schema::release_file_schema;
-pub use strategy::{BlueGreen, Canary, Rolling, Strategy};
+pub use strategy::{BlueGreen, Canary, CanaryBake, Rolling, Strategy};
 pub use targets::{RouteBalance, RouteChecks, RouteRetries};
 pub use tls::{Redirect, RouteAcme, RouteTls};
 
@@ -296,9 +296,25 @@ pub struct Guard {
     /// How many requests must have been seen before the guard says anything.
     #[serde(default = "defaults::min_requests")]
     pub min_requests: u64,
-    /// What happens when a bake ends with fewer requests than `min_requests`.
-    #[serde(default)]
-    pub on_inconclusive: OnInconclusive,
+    /// Whether the candidate is compared with stable, request by request, while both have traffic: worse means rollback.
+    /// It needs no threshold, and failures that both share are nobody's fault. `false`: the thresholds decide alone.
+    #[serde(default = "defaults::compare", skip_serializing_if = "is_true")]
+    pub compare: bool,
+    /// How long latency is left out of the comparison after new instances took their first requests.
+    #[serde(default = "defaults::warm_up", skip_serializing_if = "is_default_warm_up")]
+    pub warm_up: Span,
+    /// What happens when a bake ends without enough evidence: fewer requests than `min_requests`, or no proof for `bake:
+    /// auto`. Without it `bake: auto` holds, and a bake of a fixed time advances: who fixed the time wants it to go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_inconclusive: Option<OnInconclusive>,
+}
+
+fn is_true(value: &bool) -> bool {
+    *value
+}
+
+fn is_default_warm_up(warm_up: &Span) -> bool {
+    *warm_up == defaults::warm_up()
 }
 
 impl Default for Guard {
@@ -308,20 +324,21 @@ impl Default for Guard {
             mean: None,
             p95: None,
             min_requests: defaults::min_requests(),
-            on_inconclusive: OnInconclusive::default(),
+            compare: defaults::compare(),
+            warm_up: defaults::warm_up(),
+            on_inconclusive: None,
         }
     }
 }
 
 /// What happens when a bake ends without enough evidence.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum OnInconclusive {
     /// Wait for a person until the release's deadline, then go back.
     Hold,
     /// Go on; the report says that nothing was proven.
-    #[default]
     Advance,
     /// Go back.
     Abort,
@@ -377,5 +394,11 @@ mod defaults {
     }
     pub(super) const fn min_requests() -> u64 {
         20
+    }
+    pub(super) const fn compare() -> bool {
+        true
+    }
+    pub(super) const fn warm_up() -> Span {
+        Span::from_secs(5)
     }
 }

@@ -1,6 +1,6 @@
 //! How traffic moves to the candidate.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::validate::Mistake;
 use crate::units::{Span, Weight};
@@ -35,9 +35,59 @@ pub struct Canary {
     /// The candidate's shares of requests one after the other: rising, the last 100%, at most 50.
     #[serde(default = "default_weights")]
     pub weights: Vec<Weight>,
-    /// How long the candidate is watched at each weight below 100%; at 100% it is the file's own `bake`.
+    /// How long the candidate is watched at each weight below 100%, or `auto`: until it is proven on live requests that it
+    /// is not worse than stable. At 100% it is the file's own `bake`.
     #[serde(default = "default_canary_bake")]
-    pub bake: Span,
+    pub bake: CanaryBake,
+    /// How long `bake: auto` waits for that proof at one weight; then it goes on as the guard's `on_inconclusive` says.
+    #[serde(default = "default_at_most", skip_serializing_if = "is_default_at_most")]
+    pub at_most: Span,
+}
+
+/// How long a canary stays at one weight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CanaryBake {
+    /// Until the judge has proven that the candidate is not worse, and 2 seconds at least.
+    Auto,
+    /// A fixed time.
+    For(Span),
+}
+
+impl Serialize for CanaryBake {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            CanaryBake::Auto => serializer.serialize_str("auto"),
+            CanaryBake::For(span) => span.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for CanaryBake {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if text == "auto" {
+            return Ok(CanaryBake::Auto);
+        }
+        text.parse().map(CanaryBake::For).map_err(|why| {
+            serde::de::Error::custom(format!(
+                "{why}, or `auto`: until the candidate is proven to be no worse"
+            ))
+        })
+    }
+}
+
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for CanaryBake {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "CanaryBake".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": "string",
+            "description": "`auto`, or a time such as 30s, 5m"
+        })
+    }
 }
 
 /// Batch by batch. Needs room for `max_surge` instances more, not for all of both revisions.
@@ -58,7 +108,7 @@ pub struct Rolling {
 
 impl Default for Canary {
     fn default() -> Self {
-        Canary { weights: default_weights(), bake: default_canary_bake() }
+        Canary { weights: default_weights(), bake: default_canary_bake(), at_most: default_at_most() }
     }
 }
 
@@ -72,8 +122,16 @@ fn default_weights() -> Vec<Weight> {
     [5, 10, 25, 50, 75, 100].map(|percent| Weight::from_bp(percent * 100)).to_vec()
 }
 
-const fn default_canary_bake() -> Span {
-    Span::from_secs(300)
+const fn default_canary_bake() -> CanaryBake {
+    CanaryBake::For(Span::from_secs(300))
+}
+
+const fn default_at_most() -> Span {
+    Span::from_secs(1200)
+}
+
+fn is_default_at_most(at_most: &Span) -> bool {
+    *at_most == default_at_most()
 }
 
 const fn default_max_surge() -> u32 {
@@ -105,7 +163,11 @@ impl Strategy {
         let bakes = |bake: Span, count: u64| Span::from_ms(bake.ms().saturating_mul(count));
         match self {
             Strategy::BlueGreen(_) => Span::default(),
-            Strategy::Canary(canary) => bakes(canary.bake, canary.weights.len().saturating_sub(1) as u64),
+            Strategy::Canary(canary) => match canary.bake {
+                // What it takes at least.
+                CanaryBake::Auto => Span::default(),
+                CanaryBake::For(bake) => bakes(bake, canary.weights.len().saturating_sub(1) as u64),
+            },
             Strategy::Rolling(rolling) => {
                 let batch = (rolling.max_surge + rolling.max_unavailable).max(1);
                 bakes(rolling.bake, u64::from(replicas.div_ceil(batch)).saturating_sub(1))
@@ -128,6 +190,10 @@ impl Canary {
         let mut say = |key: String, what: String, hint: &str| {
             found.push(Mistake { path: format!("strategy.canary.{key}"), what, hint: hint.into() });
         };
+        if self.bake == CanaryBake::Auto && self.at_most < Span::from_secs(10) {
+            let what = format!("{} is too short for any proof", self.at_most);
+            say("at_most".into(), what, "give `bake: auto` at least 10s, usually minutes");
+        }
         let example = "give rising weights that end with everything, such as [5%, 25%, 50%, 100%]";
         if self.weights.is_empty() {
             say("weights".into(), "the list of weights is empty".into(), example);

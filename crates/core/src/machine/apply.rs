@@ -23,8 +23,8 @@ impl Machine {
     pub fn apply(&mut self, event: &Event, now: Moment) -> Result<(), Illegal> {
         match (event, &self.mode) {
             // Trips are legal in every state: the router has acted already, it only tells.
-            (Event::Tripped { number, why }, _) => self.tripped(*number, why, now),
-            (Event::Counted { .. }, _) => {}
+            (Event::Tripped { number, why, shared }, _) => self.tripped(*number, why, *shared, now),
+            (Event::Counted { .. } | Event::Judged { .. }, _) => {}
             (Event::TakenOver { .. }, mode) if !matches!(mode, Mode::Ended { .. }) => self.retry_at_once(),
             (Event::Done { effect, evidence }, _) if self.wants(effect) => {
                 self.effect_done(effect, evidence, now)
@@ -101,13 +101,17 @@ impl Machine {
     }
 
     fn judged(&mut self, key: &EffectKey, verdict: &Verdict, now: Moment) {
-        let on_inconclusive = match self.step() {
-            Step::Bake { guard, .. } => guard.on_inconclusive,
-            _ => OnInconclusive::default(),
+        let (on_inconclusive, proves) = match self.step() {
+            Step::Bake { guard, prove, .. } => (guard.on_inconclusive, prove.is_some()),
+            _ => (None, false),
         };
+        // Who waits for a proof does not want to go on without it; who fixed a time wants to go on after it.
+        let otherwise = if proves { OnInconclusive::Hold } else { OnInconclusive::Advance };
+        let on_inconclusive = on_inconclusive.unwrap_or(otherwise);
         match (verdict.judgement, key.name, on_inconclusive) {
             (Judgement::Fail, ..) => self.go_back(BackReason::Verdict { verdict: verdict.clone() }, now),
-            // Before the bake is over only a failure decides.
+            // Before the bake is over only a proof decides.
+            (Judgement::Pass, EffectName::Watch, _) if proves => self.step_complete(now),
             (_, EffectName::Watch, _) => {}
             (Judgement::Pass, ..) | (Judgement::Inconclusive, _, OnInconclusive::Advance) => {
                 self.step_complete(now)
@@ -126,13 +130,13 @@ impl Machine {
         }
     }
 
-    fn tripped(&mut self, number: u64, why: &str, now: Moment) {
+    fn tripped(&mut self, number: u64, why: &str, shared: bool, now: Moment) {
         if self.trips.contains(&number) {
             return;
         }
         self.trips.push(number);
         if self.decided.is_none() && self.moved() && matches!(self.mode, Mode::Forward | Mode::Held(_)) {
-            self.go_back(BackReason::Tripped { why: why.to_string() }, now);
+            self.go_back(BackReason::Tripped { why: why.to_string(), shared }, now);
         }
     }
 

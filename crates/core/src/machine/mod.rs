@@ -117,6 +117,9 @@ pub enum BackReason {
     Tripped {
         /// Why.
         why: String,
+        /// Stable fails as well: the release is not to blame.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        shared: bool,
     },
     /// A person said so.
     Aborted {
@@ -140,7 +143,7 @@ impl std::fmt::Display for BackReason {
         match self {
             BackReason::Fault { fault } => f.write_str(&fault.what),
             BackReason::Verdict { verdict } => f.write_str(&verdict.why),
-            BackReason::Tripped { why } => write!(f, "the router took its traffic away: {why}"),
+            BackReason::Tripped { why, .. } => write!(f, "the router took its traffic away: {why}"),
             BackReason::Aborted { by } => write!(f, "aborted by {by}"),
             BackReason::Superseded { by } => write!(f, "superseded by {by}"),
             BackReason::Deadline { what } => f.write_str(what),

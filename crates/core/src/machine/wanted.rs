@@ -107,12 +107,13 @@ impl Machine {
                 vec![Effect::Steady { revision: candidate(), run }]
             }
             (Step::Shift { weight }, _) => vec![Effect::Shift(self.split(*weight))],
-            (Step::Bake { guard, .. }, _) => {
-                let (revision, guard) = (candidate(), guard.clone());
+            (Step::Bake { guard, prove, .. }, _) => {
+                let (revision, guard, prove) = (candidate(), guard.clone(), prove.clone());
                 if self.bake_elapsed && !self.complete {
-                    vec![Effect::Judge { revision, guard }]
+                    vec![Effect::Judge { revision, guard, prove }]
                 } else {
-                    vec![Effect::Watch { revision, guard }]
+                    // What was proven needs no second proof while somebody holds the release.
+                    vec![Effect::Watch { revision, guard, prove: prove.filter(|_| !self.complete) }]
                 }
             }
             (Step::Promote, _) => {
@@ -192,6 +193,7 @@ impl Machine {
             // Moving more than stable carries would break it too.
             retain: self.plan.retained_at(self.at).min(weight),
             guard: self.plan.guard.clone(),
+            compare: self.plan.compare.clone(),
         };
         Shift { weights: vec![(stable, weight.rest()), (candidate, weight)], lease: Some(lease) }
     }

@@ -1,6 +1,7 @@
 //! The plan: the steps of a release, fixed before anything moves. Strategies differ here and nowhere else.
 
 mod processes;
+mod prove;
 mod sizes;
 mod steps;
 
@@ -15,6 +16,7 @@ use crate::units::{Span, Weight};
 
 use processes::Staff;
 pub use processes::{ProcessCounts, STEADY, Track};
+pub use prove::{Compare, Expects, FLOOR, Prove};
 
 /// The steps of one release, and what they need to know.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -53,6 +55,9 @@ pub struct Plan {
     pub drain: Span,
     /// What the router may judge by itself while the candidate's weight is leased.
     pub guard: Guard,
+    /// How the router compares the candidate with stable meanwhile; none: it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compare: Option<Compare>,
     /// When the release goes back if it is not decided, counted from its beginning.
     pub deadline: Span,
     /// How long the service takes to become ready, if known.
@@ -106,6 +111,9 @@ pub enum Step {
         span: Span,
         /// What it must hold.
         guard: Guard,
+        /// What is to be proven of it before `span` is over: then it is over at once. None: the whole `span` is waited.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        prove: Option<Prove>,
     },
     /// Instances of stable leave, drained, so that instances of the candidate can take their place.
     Shrink {
@@ -218,6 +226,7 @@ impl Plan {
             process_grace,
             drain: release.file.drain,
             guard: release.file.guard.clone(),
+            compare: prove::compare(release, observed),
             deadline: release.file.deadline,
             ready_ms: observed.ready_ms,
             losses: losses(release, observed),

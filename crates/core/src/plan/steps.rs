@@ -2,7 +2,8 @@
 
 use super::Step;
 use super::processes::Staff;
-use crate::file::{ApprovalPoint, ReleaseFile, Rolling, Strategy};
+use super::prove::prove;
+use crate::file::{ApprovalPoint, CanaryBake, ReleaseFile, Rolling, Strategy};
 use crate::release::{Observed, Release, ReleaseKind};
 use crate::units::{Span, Weight};
 
@@ -11,6 +12,8 @@ pub(super) fn steps(release: &Release, observed: &Observed) -> Vec<Step> {
     let file = &release.file;
     let rollback = release.kind == ReleaseKind::Rollback;
     let mut steps = Steps {
+        release,
+        observed,
         file,
         // Without a predecessor there is nothing to compare with and nothing to go back to; a person who rolls back
         // at 3 AM wants it done.
@@ -29,7 +32,13 @@ pub(super) fn steps(release: &Release, observed: &Observed) -> Vec<Step> {
     match &file.strategy {
         // The first release of a rolling service has nothing to replace.
         Strategy::Rolling(rolling) if observed.stable.is_some() => steps.rolling(rolling),
-        Strategy::Canary(canary) if !steps.quick => steps.weights(&canary.weights, canary.bake),
+        Strategy::Canary(canary) if !steps.quick => {
+            let bake = match canary.bake {
+                CanaryBake::Auto => canary.at_most,
+                CanaryBake::For(bake) => bake,
+            };
+            steps.weights(&canary.weights, bake);
+        }
         _ => steps.weights(&[Weight::FULL], Span::default()),
     }
     if rollback {
@@ -72,6 +81,8 @@ pub(super) fn share_of(instances: u32, replicas: u32) -> Weight {
 }
 
 struct Steps<'a> {
+    release: &'a Release,
+    observed: &'a Observed,
     file: &'a ReleaseFile,
     quick: bool,
     rollback: bool,
@@ -136,7 +147,8 @@ impl Steps<'_> {
         }
         self.steps.push(Step::Shift { weight });
         if !self.quick && bake > Span::default() {
-            self.steps.push(Step::Bake { span: bake, guard: self.file.guard.clone() });
+            let prove = prove(self.release, self.observed, weight);
+            self.steps.push(Step::Bake { span: bake, guard: self.file.guard.clone(), prove });
         }
     }
 

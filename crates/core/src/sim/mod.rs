@@ -14,7 +14,7 @@ pub use run::{Finished, Run, run};
 pub use world::{LEASE_MS, World};
 
 use crate::effect::{BackStage, EffectKey, EffectName, Evidence, StepKey};
-use crate::event::{Command, Event, HoldDefault};
+use crate::event::{Account, Command, Event, HoldDefault};
 use crate::fault::Fault;
 use crate::ids::ReleaseId;
 use crate::machine::{Ending, HoldReason, Machine};
@@ -215,7 +215,10 @@ fn probe_events(machine: &Machine) -> Vec<(String, Event)> {
     events.push(("stray done".into(), Event::Done { effect: stray.clone(), evidence: Evidence::Plain }));
     events.push(("stray failed".into(), Event::Failed { effect: stray, fault: Fault::platform("x") }));
     events.push(("tick".into(), Event::Tick));
-    events.push(("tripped".into(), Event::Tripped { number: 77, why: "x".into() }));
+    events.push(("tripped".into(), Event::Tripped { number: 77, why: "x".into(), shared: false }));
+    let settings = cutover_judge::Settings::new(Vec::new());
+    let account = Box::new(Account { settings, epochs: Vec::new(), failure: None });
+    events.push(("judged".into(), Event::Judged { account }));
     events.push(("counted".into(), Event::Counted { requests: 1, failed: 0, failed_by_router: 0 }));
     events.push(("taken over".into(), Event::TakenOver { owner: "x".into() }));
     events

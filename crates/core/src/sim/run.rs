@@ -285,7 +285,10 @@ impl Run {
             };
             let endless = match key.name {
                 EffectName::KeepLease => true,
-                EffectName::Watch => !self.world.bad_traffic,
+                EffectName::Watch => {
+                    let proves = matches!(&wanted.effect, Effect::Watch { prove: Some(_), .. });
+                    !self.world.bad_traffic && (!proves || self.world.no_traffic)
+                }
                 _ => false,
             };
             let answer_at = (!endless).then(|| self.now.after_ms(lag));
@@ -311,7 +314,7 @@ impl Run {
 
     fn next_event(&mut self) {
         if let Some((number, why)) = self.world.trips.first().cloned() {
-            self.journal_and_apply(Event::Tripped { number, why });
+            self.journal_and_apply(Event::Tripped { number, why, shared: false });
             self.world.trips.remove(0);
             return;
         }

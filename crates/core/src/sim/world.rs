@@ -259,7 +259,7 @@ impl World {
             (_, true) => (Judgement::Inconclusive, "0 requests"),
             _ => (Judgement::Pass, "100 of 100 requests succeeded"),
         };
-        Verdict { judgement, why: why.into(), counts }
+        Verdict { judgement, why: why.into(), counts, epoch: None }
     }
 
     /// Returns a fault as an edge would report it.

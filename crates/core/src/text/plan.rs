@@ -2,9 +2,11 @@
 
 use std::fmt::Write;
 
+use super::count;
 use crate::effect::BackStage;
+use crate::file::Guard;
 use crate::ids::RevisionId;
-use crate::plan::{Plan, STEADY, Step, Track};
+use crate::plan::{FLOOR, Plan, Prove, STEADY, Step, Track};
 use crate::units::{Span, Weight};
 
 /// What one step says.
@@ -31,6 +33,9 @@ pub fn plan_text(plan: &Plan, lease: Option<Span>) -> String {
         let _ = writeln!(text, "{:>2}  {:<12} {:<58} {}", i + 1, step.name(), words.does, words.takes);
         if let Some(ready) = least_ready(plan, i) {
             let _ = writeln!(text, "                 ready at least: {ready}");
+        }
+        if let Some(expected) = expected(plan, i) {
+            let _ = writeln!(text, "                 needs: {expected}");
         }
         let _ = writeln!(text, "                 way back: {}", words.way_back);
         let _ = writeln!(text, "                 if cutover dies here: {}", words.dies);
@@ -224,8 +229,9 @@ fn words_until_decided(plan: &Plan, at: usize, around: &Around) -> Option<Words>
         Step::Shift { weight } => {
             (shift_words(plan, at, *weight, &stable), "at once".into(), back_to, taken_back)
         }
-        Step::Bake { span, guard } => {
-            (format!("observed: {} must succeed", guard.success), format!("{span}"), back_to, taken_back)
+        Step::Bake { span, guard, prove } => {
+            let (does, takes) = bake_words(plan, at, *span, guard, prove.as_ref());
+            (does, takes, back_to, taken_back)
         }
         Step::Shrink { count } => (
             format!("all but {} of {stable} finish what they have, then stop", instances(*count)),
@@ -236,6 +242,42 @@ fn words_until_decided(plan: &Plan, at: usize, around: &Around) -> Option<Words>
         Step::Promote | Step::Warm { .. } | Step::Drain | Step::Retire => return None,
     };
     Some(Words { does, takes, way_back, dies })
+}
+
+fn bake_words(plan: &Plan, at: usize, span: Span, guard: &Guard, prove: Option<&Prove>) -> (String, String) {
+    let Some(Prove { margin_ppb, latency, expects }) = prove else {
+        let compared = match plan.weight_at(at) {
+            _ if plan.compare.is_none() => "",
+            Some(Weight::FULL) => ", and no worse than stable was",
+            _ => ", and no worse than stable",
+        };
+        return (format!("observed: {} must succeed{compared}", guard.success), format!("{span}"));
+    };
+    let slower = if *latency { ", nor slower" } else { "" };
+    let does = format!("proven that it does not fail {} more often{slower}", points(*margin_ppb));
+    let takes = match expects.seconds {
+        Some(seconds) => format!("about {}, at most {span}", Span::from_secs(seconds.max(FLOOR.ms() / 1000))),
+        None => format!("at most {span}"),
+    };
+    (does, takes)
+}
+
+/// What a proof needs, and what it may miss.
+fn expected(plan: &Plan, at: usize) -> Option<String> {
+    let Step::Bake { prove: Some(Prove { expects, .. }), .. } = &plan.steps[at] else { return None };
+    let rate = if expects.seconds.is_some() { "at the recent rate" } else { "the recent rate is not known" };
+    Some(format!(
+        "about {} requests to {}, {rate}; a regression below {} may be missed",
+        count(expects.candidate_requests),
+        plan.candidate,
+        points(expects.finds_ppb)
+    ))
+}
+
+/// "2.5 points": of a hundred requests.
+fn points(ppb: u64) -> String {
+    let text = format!("{:.1}", ppb as f64 / 1e7);
+    format!("{} points", text.trim_end_matches('0').trim_end_matches('.'))
 }
 
 fn words_from_promote(plan: &Plan, at: usize, around: &Around) -> Option<Words> {

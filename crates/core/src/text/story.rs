@@ -118,7 +118,7 @@ impl Story {
                 line(Mark::Failed, format!("the router took the candidate's traffic away: {why}"))
             }
             Event::TakenOver { owner } => line(Mark::Says, format!("taken over by {owner}")),
-            Event::Tick | Event::Opened { .. } | Event::Counted { .. } => Vec::new(),
+            Event::Tick | Event::Opened { .. } | Event::Counted { .. } | Event::Judged { .. } => Vec::new(),
         }
     }
 }
@@ -275,6 +275,9 @@ fn mode_lines(before: &Machine, after: &Machine, at_ms: u64) -> Vec<Line> {
         }
         (Mode::Forward, Mode::Held(hold)) => line(Mark::Waits, hold_text(hold, after.opened(), at_ms)),
         (_, Mode::Forward) if after.at() != before.at() => match after.step() {
+            Step::Bake { span, prove: Some(_), .. } => {
+                line(Mark::Waits, format!("bake        compared with stable, {span} at most"))
+            }
             Step::Bake { span, .. } => line(Mark::Waits, format!("bake        observed for {span}")),
             Step::Warm { span } => line(
                 Mark::Waits,

@@ -39,7 +39,7 @@ pub(crate) struct Act {
 
 impl Act {
     /// Runs the effect. Returns what came of it, and where requests may be lost also what was counted.
-    pub(crate) async fn run(&self, key: &EffectKey, effect: &Effect) -> (Outcome, Option<Event>) {
+    pub(crate) async fn run(&self, key: &EffectKey, effect: &Effect) -> (Outcome, Vec<Event>) {
         let outcome = match self.deadline(effect) {
             Some(deadline) => match tokio::time::timeout(deadline, self.act(key, effect)).await {
                 Ok(outcome) => outcome,
@@ -53,9 +53,13 @@ impl Act {
         let settles = matches!(key.name, EffectName::Shift | EffectName::Settle)
             || key.step == StepKey::Back(BackStage::Retire)
             || key.step == StepKey::Back(BackStage::Traffic);
-        let counted =
-            if outcome.is_ok() && settles { counted(&self.shared, &self.service.name).await } else { None };
-        (outcome, counted)
+        if outcome.is_err() || !settles {
+            return (outcome, Vec::new());
+        }
+        // Once nothing more is compared, what the verdicts were computed from is kept for good.
+        let compared = key.name == EffectName::Settle || key.step == StepKey::Back(BackStage::Traffic);
+        let judged = if compared { traffic::judged(self).await } else { None };
+        (outcome, counted(&self.shared, &self.service.name).await.into_iter().chain(judged).collect())
     }
 
     fn edges(&self) -> &Edges {
@@ -131,8 +135,12 @@ impl Act {
             }
             Effect::Shift(shift) | Effect::Settle(shift) => traffic::shift(self, shift).await,
             Effect::KeepLease { release } => traffic::keep_lease(self, release).await,
-            Effect::Watch { revision, guard } => traffic::watch(self, revision, guard).await,
-            Effect::Judge { revision, guard } => traffic::judge(self, revision, guard).await,
+            Effect::Watch { revision, guard, prove } => {
+                traffic::watch(self, revision, guard, prove.as_ref()).await
+            }
+            Effect::Judge { revision, guard, prove } => {
+                traffic::judge(self, revision, guard, prove.as_ref()).await
+            }
             Effect::Drain { revision, within } => {
                 let (router, within) = (&self.edges().router, within.duration());
                 fenced(&self.service, |fence| router.drain(fence, name, revision, within)).await

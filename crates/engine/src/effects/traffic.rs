@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cutover_core::file::{Guard, Route};
-use cutover_core::{Evidence, Fault, Judgement, Outcome, ReleaseId, RevisionId, Shift, Weight, guard};
+use cutover_core::{
+    Event, Evidence, Fault, Judgement, Outcome, Prove, ReleaseId, RevisionId, Shift, Verdict, Weight, guard,
+};
 use cutover_ports::{Edges, InstanceState, ObservedRevision, Target};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -95,12 +97,15 @@ pub(super) async fn keep_lease(act: &Act, release: &ReleaseId) -> Outcome {
     }
 }
 
-/// Looks at the candidate's traffic until cancelled; ends with a failed verdict.
-pub(super) async fn watch(act: &Act, revision: &RevisionId, guard: &Guard) -> Outcome {
+/// Looks at the candidate's traffic until cancelled; ends with a failed verdict, or with the proof that was asked for.
+pub(super) async fn watch(act: &Act, revision: &RevisionId, guard: &Guard, prove: Option<&Prove>) -> Outcome {
     let mut since = Instant::now();
     loop {
-        match timeout(act.timeouts().look, judge(act, revision, guard)).await {
-            Ok(Ok(Evidence::Verdict(verdict))) if verdict.judgement == Judgement::Fail => {
+        match timeout(act.timeouts().look, judge(act, revision, guard, prove)).await {
+            Ok(Ok(Evidence::Verdict(verdict)))
+                if verdict.judgement == Judgement::Fail
+                    || (verdict.judgement == Judgement::Pass && prove.is_some()) =>
+            {
                 return Ok(Evidence::Verdict(verdict));
             }
             Ok(Ok(_)) => since = Instant::now(),
@@ -114,7 +119,31 @@ pub(super) async fn watch(act: &Act, revision: &RevisionId, guard: &Guard) -> Ou
     }
 }
 
-pub(super) async fn judge(act: &Act, revision: &RevisionId, guard: &Guard) -> Outcome {
-    let counts = act.edges().router.counts(&act.service.name, &act.release.id, revision).await?;
-    Ok(Evidence::Verdict(guard::judge(guard, counts)))
+/// Says what the candidate's traffic shows: the thresholds first, then what is to be proven.
+pub(super) async fn judge(act: &Act, revision: &RevisionId, guard: &Guard, prove: Option<&Prove>) -> Outcome {
+    let (router, service, release) = (&act.edges().router, &act.service.name, &act.release.id);
+    let counts = router.counts(service, release, revision).await?;
+    let held = guard::judge(guard, counts);
+    match prove {
+        Some(prove) if held.judgement != Judgement::Fail => {
+            let verdict = router.verdict(service, release, prove).await?;
+            Ok(Evidence::Verdict(Verdict { counts, ..verdict }))
+        }
+        _ => Ok(Evidence::Verdict(held)),
+    }
+}
+
+/// Returns all that was counted to compare the candidate; none where nothing was, or the router has forgotten it.
+pub(super) async fn judged(act: &Act) -> Option<Event> {
+    act.release.file.guard.compare.then_some(())?;
+    let asked = act.edges().router.account(&act.service.name, &act.release.id);
+    match timeout(act.timeouts().look, asked).await {
+        Ok(Ok(account)) => account.map(|account| Event::Judged { account: Box::new(account) }),
+        // The release does not depend on it: `show --verdict` says that it is not there.
+        Ok(Err(fault)) => {
+            tracing::warn!(release = %act.release.id, why = fault.what, "what was compared is not known");
+            None
+        }
+        Err(_) => None,
+    }
 }

@@ -96,6 +96,7 @@ impl<'a> Case<'a> {
             fallback: self.stable.clone(),
             retain: Weight::ZERO,
             guard: Guard::default(),
+            compare: None,
         });
         Shift { weights: vec![(self.stable.clone(), weight.rest()), (self.candidate.clone(), weight)], lease }
     }

@@ -419,8 +419,13 @@ impl State {
         let Some(table) = self.tables.get_mut(service) else { return };
         let Some((lease, until)) = table.lease.take() else { return };
         self.trip_count += 1;
-        let mut trip =
-            Trip { number: self.trip_count, service: service.clone(), release: None, why: why.to_string() };
+        let mut trip = Trip {
+            number: self.trip_count,
+            service: service.clone(),
+            release: None,
+            why: why.to_string(),
+            shared: false,
+        };
         if lease.retain == Weight::FULL {
             // Nobody can take anything: the traffic stays, and a person is told.
             table.lease = Some((lease, until + LEASE));

@@ -190,6 +190,13 @@ impl Control {
         let mut all = self.before.borrow().clone();
         threads.for_each(|thread| all.add_thread(thread));
         self.learn_slowest(&all);
+        let mut requests = BTreeMap::new();
+        for (service, arm) in &all.arms {
+            if matches!(arm.arm, Arm::Stable | Arm::Candidate) {
+                *requests.entry(service.clone()).or_insert(0) += arm.counts.claimed;
+            }
+        }
+        self.rates.note(std::time::Instant::now(), requests);
         {
             let state = self.state.borrow();
             let services = &state.stored.table.services;

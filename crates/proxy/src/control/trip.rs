@@ -79,10 +79,8 @@ impl Control {
 
     pub(super) async fn trip_if_closed(&self, name: &str) {
         let gate = self.state.borrow().live.get(name).and_then(|live| live.gate.clone());
-        if let Some(gate) = gate.filter(|gate| gate.is_closed()) {
-            if let Some(cause) = Self::cause(&gate) {
-                let _ = self.trip(name, cause).await;
-            }
+        if let Some(cause) = gate.filter(|gate| gate.is_closed()).and_then(|gate| Self::cause(&gate)) {
+            let _ = self.trip(name, cause).await;
         }
     }
 

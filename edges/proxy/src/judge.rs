@@ -1,0 +1,46 @@
+//! What the proxy's judge says, in the words of the ports.
+
+use cutover_core::{Account, Counts, Judgement, Traffic, Verdict};
+use cutover_judge::{Histogram, History, Verdict as Said};
+use cutover_proxy::{Arm, Judged, ServiceObservation};
+
+pub(crate) fn verdict(judged: &Judged) -> Verdict {
+    let (judgement, seen) = match &judged.verdict {
+        Said::Pass(passed) => (Judgement::Pass, passed.seen),
+        Said::Fail(failure) => (Judgement::Fail, failure.seen),
+        Said::Inconclusive(inconclusive) => (Judgement::Inconclusive, inconclusive.seen),
+    };
+    let said = judged.verdict.to_string();
+    // The word stands before it wherever a verdict is shown.
+    let why = said.split_once(": ").map_or(said.as_str(), |(_, why)| why).to_owned();
+    let counts =
+        Counts { requests: seen.candidate.requests, failed: seen.candidate.errors, ..Counts::default() };
+    Verdict { judgement, why, counts, epoch: judged.epoch.filter(|_| judgement == Judgement::Pass) }
+}
+
+pub(crate) fn account(judged: Judged) -> Account {
+    let failure = match judged.verdict {
+        Said::Fail(failure) => Some(failure),
+        Said::Pass(_) | Said::Inconclusive(_) => None,
+    };
+    Account { settings: judged.settings, epochs: judged.epochs, failure }
+}
+
+/// Returns what is known of the revisions that serve now.
+pub(crate) fn traffic(seen: &ServiceObservation) -> Traffic {
+    let mut history = History::default();
+    let serves = |revision: &str| seen.effective.get(revision).is_some_and(|weight| *weight > 0);
+    for arm in seen.arms.iter().filter(|arm| arm.arm == Arm::Stable && serves(&arm.revision)) {
+        let counts = &arm.counts;
+        history.requests += counts.claimed;
+        history.errors += counts.status[4] + counts.first_attempt_failed;
+        history.client_errors += counts.status[3];
+        let mut latencies = Histogram::default();
+        for (low, high, requests) in counts.latency.buckets() {
+            latencies.add_many(low.midpoint(high), requests);
+        }
+        history.latencies.merge(&latencies);
+    }
+    history.errors = history.errors.min(history.requests);
+    Traffic { history, per_hour: seen.per_hour }
+}
