@@ -341,7 +341,10 @@ fn state_text(machine: &Machine) -> String {
         Mode::Held(hold) => match &hold.why {
             HoldReason::Paused { by } => format!("{step}, paused by {by}"),
             HoldReason::Approval { point } => format!("waits for approval ({})", point.name()),
-            HoldReason::Inconclusive => format!("{step}, held: too few requests for a verdict"),
+            HoldReason::Inconclusive => {
+                let why = machine.verdicts().last().map_or("no verdict", |verdict| &verdict.why);
+                format!("{step}, held: inconclusive: {why}")
+            }
         },
         Mode::Back(back) => match &back.stuck {
             Some(fault) => format!("needs a person, its way back fails: {}", fault.what),

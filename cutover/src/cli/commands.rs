@@ -183,7 +183,8 @@ fn mode_text(mode: &Mode) -> String {
                 format!(", waits for approval ({}): cutover approve, cutover abort", point.name())
             }
             HoldReason::Inconclusive => {
-                ", held, too few requests for a verdict: cutover resume, cutover abort".into()
+                let why = machine.verdicts().last().map_or("no verdict", |verdict| &verdict.why);
+                format!(", held, inconclusive: {why}: cutover resume, cutover abort")
             }
         },
         Mode::Back(back) => match &back.stuck {

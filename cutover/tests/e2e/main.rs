@@ -15,6 +15,7 @@ mod foreign;
 mod h2c;
 mod harness;
 mod init;
+mod judged;
 mod kills;
 mod machine;
 mod owners;

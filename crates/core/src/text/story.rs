@@ -324,9 +324,7 @@ fn hold_text(hold: &Hold, opened: Moment, at_ms: u64) -> String {
             )
         }
         HoldReason::Inconclusive => {
-            format!(
-                "held        too few requests for a verdict, goes back in {left}: cutover resume, cutover abort"
-            )
+            format!("held        inconclusive, goes back in {left}: cutover resume, cutover abort")
         }
     }
 }
