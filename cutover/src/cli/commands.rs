@@ -182,10 +182,7 @@ fn mode_text(mode: &Mode) -> String {
             HoldReason::Approval { point } => {
                 format!(", waits for approval ({}): cutover approve, cutover abort", point.name())
             }
-            HoldReason::Inconclusive => {
-                let why = machine.verdicts().last().map_or("no verdict", |verdict| &verdict.why);
-                format!(", held, inconclusive: {why}: cutover resume, cutover abort")
-            }
+            HoldReason::Inconclusive => ", held without a verdict: cutover resume, cutover abort".into(),
         },
         Mode::Back(back) => match &back.stuck {
             Some(fault) => format!(", going back NEEDS A PERSON: {}", fault.what),
