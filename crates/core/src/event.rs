@@ -25,6 +25,9 @@ pub struct Account {
     /// The failure that it told, if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Box<Failure>>,
+    /// The probe after the switch, which is a judgement of its own; none if there was no alarm.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe: Option<Box<Account>>,
 }
 
 /// Something that happened to a release.

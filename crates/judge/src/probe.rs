@@ -102,6 +102,22 @@ impl Probe {
         if self.judge.due() { self.judge.next_epoch() } else { Vec::new() }
     }
 
+    /// Closes what is open, at its end, and returns it for the journal.
+    pub fn close(&mut self) -> Vec<Epoch> {
+        self.judge.close()
+    }
+
+    /// What it was asked to prove.
+    pub fn settings(&self) -> &Settings {
+        self.judge.state().settings()
+    }
+
+    /// Requests that were scored so far, of both arms.
+    pub fn requests(&self) -> u64 {
+        let seen = self.judge.seen();
+        seen.stable.requests.saturating_add(seen.candidate.requests)
+    }
+
     /// What is known so far. The candidate's guilt comes first: it may be worse in an outage, too.
     pub fn attribution(&self) -> Attribution {
         if let Some(failure) = self.judge.failure() {

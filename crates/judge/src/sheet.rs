@@ -89,6 +89,11 @@ impl Tally {
         self.counts.assigned[ticket.arm.index()] += 1;
     }
 
+    /// What was counted.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
     /// Whether nothing was counted.
     pub fn is_empty(&self) -> bool {
         self.counts == Counts::default()

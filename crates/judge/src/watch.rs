@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::baseline::{Estimates, P99, PPB, fraction};
 use crate::experts::LIST;
 use crate::math::{exp, ln};
-use crate::outcome::Outcome;
+use crate::outcome::{Arm, Class, Counts, Outcome};
 use crate::settings::Settings;
 
 /// Ticks of a watch at most; it bounds what has to be written down.
@@ -33,6 +33,16 @@ pub struct WatchState {
     ticks: u32,
     /// What came in each tick, the last being the one under way.
     counted: Vec<Tick>,
+}
+
+impl WatchState {
+    /// The same watch from its beginning, or none if its time is over.
+    pub fn begin_again(mut self) -> Option<WatchState> {
+        let left = self.ticks.saturating_sub(self.counted.len() as u32);
+        self.counted.clear();
+        self.ticks = left;
+        (left > 0).then_some(self)
+    }
 }
 
 /// Requests of one tick.
@@ -179,6 +189,22 @@ impl Tick {
             timed: u64::from(slow.is_some()),
             slow: u64::from(slow == Some(true)),
         }
+    }
+
+    /// The candidate's requests among those that were counted by terms with the same estimates.
+    pub fn of_candidate(counts: &Counts) -> Tick {
+        let mut tick = Tick {
+            requests: counts.requests(Arm::Candidate),
+            errors: counts.errors(Arm::Candidate),
+            ..Tick::default()
+        };
+        for class in Class::all() {
+            let Some(bucket) = class.bucket() else { continue };
+            let n = counts.of(Arm::Candidate, class);
+            tick.timed = tick.timed.saturating_add(n);
+            tick.slow = tick.slow.saturating_add(if bucket > P99 { n } else { 0 });
+        }
+        tick
     }
 
     /// Adds what somebody else counted; more bad outcomes than requests are as many.

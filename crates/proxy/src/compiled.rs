@@ -20,7 +20,7 @@ use crate::paths;
 use crate::retries::Retries;
 use crate::room::{ServiceRoom, TrackRoom};
 use crate::sticky::{Issuer, Sticky};
-use crate::table::{ServiceTable, Table, Target, TargetProtocol, normal_hosts};
+use crate::table::{ServiceTable, Table, Target, TargetProtocol, WHOLE, normal_hosts};
 use crate::tls::{Listeners, TlsRoute};
 use crate::trust::Balance;
 
@@ -64,6 +64,9 @@ pub(crate) struct CompiledService {
     pub(crate) weights: Vec<u16>,
     /// Weights once the gate is closed; None: nobody could take over, the gate has no effect.
     pub(crate) fallback: Option<Vec<u16>>,
+    /// Half for the candidate, while that tells its faults from those of both; None: nobody could take the other half, or
+    /// clients would have to change sides.
+    pub(crate) even: Option<Vec<u16>>,
     pub(crate) gate: Option<Arc<Gate>>,
     pub(crate) candidate: Option<usize>,
     pub(crate) release: Option<Arc<str>>,
@@ -172,10 +175,20 @@ impl CompiledService {
     }
 
     /// Counts a request that was drawn for a track, if requests are compared.
-    pub(crate) fn bet(&self, gate: &Gate, drawn: usize, seat: Option<u16>) -> Option<Bet> {
+    pub(crate) fn bet(&self, gate: &Gate, weights: &[u16], drawn: usize, seat: Option<u16>) -> Option<Bet> {
         let candidate = self.candidate?;
         let side = if drawn == candidate { Side::Candidate } else { Side::Stable };
-        gate.desk.as_ref()?.assign(side, seat, self.weights[candidate])
+        gate.desk.as_ref()?.assign(side, seat, weights[candidate])
+    }
+
+    /// Returns the weights that requests are drawn by now.
+    pub(crate) fn drawn_by(&self) -> &[u16] {
+        let other = match &self.gate {
+            Some(gate) if gate.is_closed() => self.fallback.as_deref(),
+            Some(gate) if gate.is_probing() => self.even.as_deref(),
+            _ => None,
+        };
+        other.unwrap_or(&self.weights)
     }
 
     /// Returns who gives seats to clients; none while no release is under way: then all requests go one way.
@@ -210,6 +223,7 @@ impl CompiledService {
                 })
                 .collect(),
             weights: effective(service, live.suspended),
+            even: fallback.as_deref().zip(at).filter(|_| service.sticky.is_none()).and_then(even),
             fallback,
             gate: live.gate,
             candidate: at,
@@ -230,6 +244,17 @@ impl CompiledService {
             down: live.down,
         }
     }
+}
+
+/// Splits evenly between the candidate and those who would take over from it.
+fn even((fallback, candidate): (&[u16], usize)) -> Option<Vec<u16>> {
+    if fallback[candidate] > 0 {
+        // It keeps some even then: the others could not carry half.
+        return None;
+    }
+    let mut even: Vec<u16> = fallback.iter().map(|weight| weight / 2).collect();
+    even[candidate] = WHOLE - even.iter().sum::<u16>();
+    Some(even)
 }
 
 /// The standard port, where it speaks TLS; else the first that does.

@@ -14,6 +14,8 @@ use crate::table::{Guard, WHOLE};
 #[derive(Debug)]
 pub(crate) struct Gate {
     closed: AtomicBool,
+    /// Requests are split evenly, to tell the candidate's faults from those of both.
+    probing: AtomicBool,
     pub(crate) release: String,
     guard: Option<Guard>,
     /// Exact over all threads; only first attempts at the candidate take this lock, and only under a guard.
@@ -37,6 +39,7 @@ impl Gate {
     ) -> Self {
         Self {
             closed: AtomicBool::new(false),
+            probing: AtomicBool::new(false),
             release: release.to_owned(),
             guard,
             numbers: Mutex::new(GuardNumbers::default()),
@@ -58,6 +61,14 @@ impl Gate {
 
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn is_probing(&self) -> bool {
+        self.probing.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn probe(&self, probing: bool) {
+        self.probing.store(probing, Ordering::Release);
     }
 
     pub(crate) fn close(&self) {

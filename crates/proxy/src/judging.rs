@@ -13,13 +13,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use cutover_judge::{
     Arm as Side, Block, Clusters, Epoch, Failure, History, Judge, Outcome, Question, Scraped, Settings,
-    SharedFailure, Sheet, State, Tally, Ticket, Verdict,
+    SharedFailure, Sheet, State, Tally, Tick, Ticket, Verdict,
 };
 use serde::{Deserialize, Serialize};
 
+use crate::aftermath::{Aftermath, Found, KeptAftermath, Probed};
 use crate::gate::Gate;
 use crate::store::boot_ms;
-use crate::table::JudgeTerms;
+use crate::table::{JudgeTerms, WHOLE};
 
 /// Clients that are told apart where routing is sticky; seats are fewer.
 const CLIENTS: usize = 1 << 14;
@@ -29,6 +30,8 @@ const CLIENTS: usize = 1 << 14;
 pub(crate) enum Bet {
     /// By itself.
     Request(Ticket),
+    /// By halves, after an alarm.
+    Half(Ticket),
     /// With its client, which stays where it was drawn to.
     Seat(u16, Side),
 }
@@ -69,6 +72,10 @@ struct Inner {
     /// The gate that is to be closed.
     gate: Weak<Gate>,
     step: Step,
+    watch_ms: u64,
+    after: Option<Aftermath>,
+    /// What people are to be told.
+    notices: Vec<String>,
     warm_up_ms: u64,
     warm_until_ms: u64,
     targets: BTreeSet<SocketAddr>,
@@ -100,6 +107,8 @@ pub(crate) struct Kept {
     epochs: Vec<Epoch>,
     step: Step,
     over: bool,
+    #[serde(default)]
+    after: Option<KeptAftermath>,
 }
 
 impl Kept {
@@ -127,6 +136,9 @@ pub struct Judged {
     pub settings: Settings,
     /// The closed epochs that were asked for.
     pub epochs: Vec<Epoch>,
+    /// What the probe after the switch counted, if there was one and epochs were asked for.
+    #[serde(default)]
+    pub probe: Option<Probed>,
 }
 
 /// What is asked of a judge.
@@ -146,12 +158,12 @@ pub struct JudgeQuestion {
 
 impl Judging {
     pub(crate) fn new(release: &str, terms: &JudgeTerms, known: History) -> Result<Arc<Self>, String> {
-        let JudgeTerms { alpha_bp, beta_bp, margins_ppb, warm_up_ms } = terms.clone();
+        let JudgeTerms { alpha_bp, beta_bp, margins_ppb, .. } = terms.clone();
         let judge = Judge::new(Settings { alpha_bp, beta_bp, margins_ppb }, known)?;
-        Ok(Self::with(release, judge, warm_up_ms))
+        Ok(Self::with(release, judge, terms))
     }
 
-    fn with(release: &str, judge: Judge, warm_up_ms: u64) -> Arc<Self> {
+    fn with(release: &str, judge: Judge, terms: &JudgeTerms) -> Arc<Self> {
         let inner = Inner {
             judge,
             epochs: Vec::new(),
@@ -159,7 +171,10 @@ impl Judging {
             desks: Vec::new(),
             gate: Weak::new(),
             step: Step::default(),
-            warm_up_ms,
+            watch_ms: terms.watch_ms,
+            after: None,
+            notices: Vec::new(),
+            warm_up_ms: terms.warm_up_ms,
             warm_until_ms: 0,
             targets: BTreeSet::new(),
             over: false,
@@ -168,7 +183,7 @@ impl Judging {
     }
 
     /// The judge of a release that an earlier worker wrote down; none where no judge did.
-    pub(crate) fn resume(kept: &Kept, warm_up_ms: u64) -> Option<Arc<Self>> {
+    pub(crate) fn resume(kept: &Kept, terms: &JudgeTerms) -> Option<Arc<Self>> {
         let judge = match Judge::resume(kept.state.clone()) {
             Ok(judge) => judge,
             Err(why) => {
@@ -176,10 +191,11 @@ impl Judging {
                 return None;
             }
         };
-        let judging = Self::with(&kept.release, judge, warm_up_ms);
+        let judging = Self::with(&kept.release, judge, terms);
         {
             let mut inner = judging.lock();
             (inner.epochs, inner.step, inner.over) = (kept.epochs.clone(), kept.step, kept.over);
+            inner.after = kept.after.clone().and_then(|after| Aftermath::resume(after, boot_ms()));
         }
         Some(judging)
     }
@@ -215,6 +231,12 @@ impl Judging {
             let closed = inner.judge.set_share(share_bp);
             inner.epochs.extend(closed);
         }
+        if share_bp < WHOLE {
+            inner.after = None;
+        } else if inner.after.is_none() && !inner.over {
+            let estimates = inner.judge.sheet().terms().estimates.clone();
+            inner.after = Aftermath::new(estimates, inner.watch_ms, now);
+        }
         let sheet = inner.judge.sheet().clone();
         let counting = || Mutex::new(Counting { sheet: sheet.clone(), tally: Tally::new(&sheet) });
         let desk = Arc::new(Desk {
@@ -236,7 +258,9 @@ impl Judging {
 
     /// Makes a gate the one to be closed when the candidate fails.
     pub(crate) fn attach(&self, gate: &Arc<Gate>) {
-        self.lock().gate = Arc::downgrade(gate);
+        let mut inner = self.lock();
+        inner.gate = Arc::downgrade(gate);
+        gate.probe(inner.after.as_ref().is_some_and(Aftermath::is_probing));
     }
 
     /// Adds up what all threads have counted, and closes the gate if that proves the candidate worse.
@@ -244,12 +268,24 @@ impl Judging {
         let mut inner = self.lock();
         inner.gather();
         then(&mut inner);
+        inner.look_after();
         let decided = inner.because().is_some();
-        let gate = inner.gate.upgrade().filter(|_| decided);
+        let gate = inner.gate.upgrade();
+        let probing = inner.after.as_ref().is_some_and(Aftermath::is_probing);
         drop(inner);
         if let Some(gate) = gate {
-            gate.shut();
+            if gate.is_probing() != probing {
+                gate.probe(probing);
+            }
+            if decided {
+                gate.shut();
+            }
         }
+    }
+
+    /// Returns what people are to be told, once.
+    pub(crate) fn notices(&self) -> Vec<String> {
+        std::mem::take(&mut self.lock().notices)
     }
 
     /// Looks after epochs and warm-up; called often by the control thread.
@@ -301,6 +337,8 @@ impl Judging {
         } else if matches!(verdict, Verdict::Pass(_)) && !inner.over {
             inner.next_epoch();
         }
+        let after = inner.after.as_mut();
+        let probe = after.and_then(|after| after.probed(close)).filter(|_| epochs_from.is_some());
         let wanted = |epoch: &&Epoch| epochs_from.is_some_and(|from| epoch.terms.epoch >= from);
         Judged {
             release: self.release.clone(),
@@ -310,6 +348,7 @@ impl Judging {
             epoch: inner.epochs.last().map(|epoch| epoch.terms.epoch),
             settings: inner.judge.state().settings().clone(),
             epochs: inner.epochs.iter().filter(wanted).cloned().collect(),
+            probe,
         }
     }
 
@@ -323,6 +362,7 @@ impl Judging {
             epochs: inner.epochs.clone(),
             step: inner.step,
             over: inner.over,
+            after: inner.after.as_ref().map(Aftermath::keep),
         }
     }
 
@@ -335,6 +375,7 @@ impl Judging {
         let Ok(mut judge) = Judge::new(settings, known) else { return };
         judge.set_share(share_bp);
         inner.judge = judge;
+        inner.after = None;
         inner.epochs.clear();
         inner.publish();
     }
@@ -343,8 +384,12 @@ impl Judging {
 impl Inner {
     fn because(&self) -> Option<Because> {
         let failed = self.judge.failure().map(|failure: &Failure| (failure.to_string(), false));
+        let probed = || {
+            let failure = self.after.as_ref()?.failure()?;
+            Some((format!("after the switch, by halves: {failure}"), false))
+        };
         let shared = || self.judge.shared().map(|shared: &SharedFailure| (words(shared), true));
-        failed.or_else(shared).map(|(why, shared)| Because { why, shared })
+        failed.or_else(probed).or_else(shared).map(|(why, shared)| Because { why, shared })
     }
 
     /// Adds what the threads have counted since.
@@ -354,10 +399,28 @@ impl Inner {
                 let mut counting = counting.lock().unwrap_or_else(PoisonError::into_inner);
                 if !counting.tally.is_empty() {
                     self.judge.merge(&counting.tally);
+                    if let Some(after) = self.after.as_mut().filter(|_| desk.share_bp == WHOLE) {
+                        after.add(Tick::of_candidate(counting.tally.counts()));
+                    }
                     let Counting { sheet, tally } = &mut *counting;
                     tally.reset(sheet);
                 }
             }
+        }
+    }
+
+    /// Looks whether the watch alarms, and what a probe came to.
+    fn look_after(&mut self) {
+        let Some(after) = &mut self.after else { return };
+        let now = boot_ms();
+        let judge = &self.judge;
+        if after.look(|| judge.known(), now) {
+            let why = "after the switch the candidate looks worse than stable was: half of the requests go back to stable to see \
+                       whether both fail";
+            self.notices.push(why.to_owned());
+        }
+        if let Found::Over(why) = after.found(now) {
+            self.notices.push(why);
         }
     }
 
@@ -395,7 +458,8 @@ impl Desk {
     /// Counts a request that was drawn for an arm by these weights; none where it was drawn by others.
     pub(crate) fn assign(&self, side: Side, seat: Option<u16>, share_bp: u16) -> Option<Bet> {
         if share_bp != self.share_bp {
-            return None;
+            // The even split of a probe, then; or the candidate waits for its lease.
+            return if self.share_bp == WHOLE { self.judging.half(side) } else { None };
         }
         if let Some(seat) = seat {
             return Some(Bet::Seat(seat, side));
@@ -418,6 +482,7 @@ impl Desk {
                     self.judging.decide(|_| {});
                 }
             }
+            Bet::Half(ticket) => self.judging.halved(ticket, outcome),
             Bet::Seat(seat, side) => self.judging.seated(seat, side, outcome == Outcome::Error),
         }
     }
@@ -428,6 +493,8 @@ impl Desk {
             Bet::Request(ticket) => self.judging.decide(|inner| {
                 inner.judge.spoil(ticket, scored);
             }),
+            // Its head has said all that a probe needs to know.
+            Bet::Half(_) => {}
             Bet::Seat(seat, side) => self.judging.seated(seat, side, true),
         }
     }
@@ -444,6 +511,18 @@ impl Desk {
 }
 
 impl Judging {
+    fn half(&self, side: Side) -> Option<Bet> {
+        self.lock().after.as_mut()?.assign(side).map(Bet::Half)
+    }
+
+    fn halved(&self, ticket: Ticket, outcome: Outcome) {
+        self.decide(|inner| {
+            if let Some(after) = &mut inner.after {
+                after.score(ticket, outcome);
+            }
+        });
+    }
+
     fn seated(&self, seat: u16, side: Side, failed: bool) {
         let mut inner = self.lock();
         let block = inner.clusters.score(seat.into(), side, failed, boot_ms());

@@ -12,6 +12,7 @@ mod access;
 mod access_file;
 mod acme;
 mod admin;
+mod aftermath;
 mod assets;
 mod balance;
 mod body;
@@ -86,6 +87,7 @@ mod x509;
 
 pub use access::{AccessFormat, AccessLog};
 pub use acme::{AcmeIssuer, AcmeObservation};
+pub use aftermath::Probed;
 pub use checks::TargetChecks;
 pub use client::Client;
 pub use clients::PerClient;

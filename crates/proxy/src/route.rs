@@ -269,10 +269,7 @@ impl Router {
             });
         }
         let closed = service.gate.as_ref().is_some_and(|gate| gate.is_closed());
-        let weights = match &service.fallback {
-            Some(fallback) if closed => fallback,
-            _ => &service.weights,
-        };
+        let weights = service.drawn_by();
         // What was drawn once stays drawn, as long as it has weight.
         let last = wish.last.as_ref().and_then(|last| {
             service.tracks.iter().position(|track| track.revision == *last).filter(|at| weights[*at] > 0)
@@ -295,7 +292,8 @@ impl Router {
                         let mut claim = Claim::new((target, slot), track.arm.clone(), first);
                         if let Some(gate) = service.gate.as_ref().filter(|_| first && index == drawn) {
                             let judged = service.candidate == Some(index) && !closed;
-                            let bet = (!closed).then(|| service.bet(gate, drawn, wish.seat)).flatten();
+                            let bet =
+                                (!closed).then(|| service.bet(gate, weights, drawn, wish.seat)).flatten();
                             let (arm, since) = (track.arm.clone(), claim.started);
                             claim.open = Some(self.open_requests.add(arm, gate.clone(), judged, bet, since));
                         }
@@ -307,7 +305,7 @@ impl Router {
                     Picked::Nobody if first && index == drawn && !closed => {
                         if let Some((gate, desk)) =
                             service.gate.as_ref().and_then(|gate| Some((gate, gate.desk.as_ref()?)))
-                            && let Some(bet) = service.bet(gate, drawn, wish.seat)
+                            && let Some(bet) = service.bet(gate, weights, drawn, wish.seat)
                         {
                             desk.score(bet, Outcome::Error);
                         }

@@ -184,7 +184,7 @@ pub struct CandidateLease {
 }
 
 /// What the judge of a release is to prove; the first table of the release decides.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JudgeTerms {
     /// How often a candidate that is as good as stable may be taken back, in basis points of releases.
     pub alpha_bp: u16,
@@ -194,6 +194,9 @@ pub struct JudgeTerms {
     pub margins_ppb: Vec<u64>,
     /// How long latency is left out after new targets of the candidate took their first requests.
     pub warm_up_ms: u64,
+    /// How long the candidate is watched once it has all requests.
+    #[serde(default)]
+    pub watch_ms: u64,
 }
 
 /// Limits for the first attempts at the candidate since the last `set`.

@@ -2,7 +2,7 @@
 
 use cutover_core::{Account, Counts, Judgement, Traffic, Verdict};
 use cutover_judge::{Histogram, History, Verdict as Said};
-use cutover_proxy::{Arm, Judged, ServiceObservation};
+use cutover_proxy::{Arm, Judged, Probed, ServiceObservation};
 
 pub(crate) fn verdict(judged: &Judged) -> Verdict {
     let (judgement, seen) = match &judged.verdict {
@@ -23,7 +23,11 @@ pub(crate) fn account(judged: Judged) -> Account {
         Said::Fail(failure) => Some(failure),
         Said::Pass(_) | Said::Inconclusive(_) => None,
     };
-    Account { settings: judged.settings, epochs: judged.epochs, failure }
+    let probe = judged.probe.map(|probed| {
+        let Probed { settings, epochs, failure } = probed;
+        Box::new(Account { settings, epochs, failure, probe: None })
+    });
+    Account { settings: judged.settings, epochs: judged.epochs, failure, probe }
 }
 
 /// Returns what is known of the revisions that serve now.

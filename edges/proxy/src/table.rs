@@ -287,6 +287,7 @@ fn terms(compare: &Compare) -> JudgeTerms {
         beta_bp: 100,
         margins_ppb: compare.margins_ppb.clone(),
         warm_up_ms: compare.warm_up.ms(),
+        watch_ms: compare.watch.ms(),
     }
 }
 

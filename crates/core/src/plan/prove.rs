@@ -17,6 +17,9 @@ pub struct Compare {
     pub margins_ppb: Vec<u64>,
     /// How long latency is left out after new instances took their first requests.
     pub warm_up: Span,
+    /// How long the candidate is watched once it has all requests.
+    #[serde(default)]
+    pub watch: Span,
 }
 
 /// What is to be proven at one weight before the next.
@@ -50,7 +53,7 @@ pub(super) fn compare(release: &Release, observed: &Observed) -> Option<Compare>
         steps(release, observed).into_iter().map(|step| step.margin_ppb).collect();
     margins_ppb.sort_unstable();
     margins_ppb.dedup();
-    compares.then_some(Compare { margins_ppb, warm_up: guard.warm_up })
+    compares.then_some(Compare { margins_ppb, warm_up: guard.warm_up, watch: release.file.bake })
 }
 
 /// Returns what is to be proven at a weight; none where the bake has a fixed time.

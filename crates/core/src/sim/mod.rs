@@ -217,7 +217,7 @@ fn probe_events(machine: &Machine) -> Vec<(String, Event)> {
     events.push(("tick".into(), Event::Tick));
     events.push(("tripped".into(), Event::Tripped { number: 77, why: "x".into(), shared: false }));
     let settings = cutover_judge::Settings::new(Vec::new());
-    let account = Box::new(Account { settings, epochs: Vec::new(), failure: None });
+    let account = Box::new(Account { settings, epochs: Vec::new(), failure: None, probe: None });
     events.push(("judged".into(), Event::Judged { account }));
     events.push(("counted".into(), Event::Counted { requests: 1, failed: 0, failed_by_router: 0 }));
     events.push(("taken over".into(), Event::TakenOver { owner: "x".into() }));

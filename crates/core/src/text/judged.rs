@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use cutover_judge::{Arm, Epoch, replay, replay_pass};
+use cutover_judge::{Arm, Epoch, Failure, replay, replay_pass};
 
 use super::count;
 use crate::effect::{EffectKey, Evidence, StepKey};
@@ -27,21 +27,10 @@ pub fn rejudge(records: &[Record]) -> Option<Rejudged> {
         Event::Judged { account } => Some(&**account),
         _ => None,
     })?;
-    let Account { settings, epochs, failure } = account;
-    let replayed = replay(settings, epochs, failure.as_deref());
-    let (mut text, mut differences) = (String::new(), replayed.differences);
-    let _ = writeln!(text, "judged again from {} epochs", epochs.len());
-    for (weight, requests) in by_weight(epochs) {
-        let [stable, candidate] = requests;
-        let _ = writeln!(
-            text,
-            "  at {weight}: {} of {} requests failed at the candidate, {} of {} at stable",
-            count(candidate.1),
-            count(candidate.0),
-            count(stable.1),
-            count(stable.0)
-        );
-    }
+    let (mut text, mut differences) = (String::new(), Vec::new());
+    let _ = writeln!(text, "judged again from {} epochs", account.epochs.len());
+    let failure = again(account, &mut text, &mut differences);
+    let Account { settings, epochs, .. } = account;
     for (key, verdict) in records.iter().filter_map(told) {
         let Some((prove, epoch)) = asked(plan, key).zip(verdict.epoch) else { continue };
         let again = replay_pass(settings, epochs, epoch, prove.margin_ppb, prove.latency);
@@ -51,8 +40,14 @@ pub fn rejudge(records: &[Record]) -> Option<Rejudged> {
                 .push(format!("the counts up to epoch {epoch} do not prove the pass that the journal says"));
         }
     }
-    if let Some(failure) = &replayed.failure {
+    if let Some(failure) = failure {
         let _ = writeln!(text, "{failure}");
+    }
+    if let Some(probe) = &account.probe {
+        let _ = writeln!(text, "the probe after the switch, by halves");
+        if let Some(failure) = again(probe, &mut text, &mut differences) {
+            let _ = writeln!(text, "{failure}");
+        }
     }
     for difference in &differences {
         let _ = writeln!(text, "differs: {difference}");
@@ -61,6 +56,23 @@ pub fn rejudge(records: &[Record]) -> Option<Rejudged> {
         let _ = writeln!(text, "the journal says the same");
     }
     Some(Rejudged { text, differences })
+}
+
+/// Sums an account up again; returns the failure that it proves.
+fn again(account: &Account, text: &mut String, differences: &mut Vec<String>) -> Option<Failure> {
+    let replayed = replay(&account.settings, &account.epochs, account.failure.as_deref());
+    differences.extend(replayed.differences);
+    for (weight, [stable, candidate]) in by_weight(&account.epochs) {
+        let _ = writeln!(
+            text,
+            "  at {weight}: {} of {} requests failed at the candidate, {} of {} at stable",
+            count(candidate.1),
+            count(candidate.0),
+            count(stable.1),
+            count(stable.0)
+        );
+    }
+    replayed.failure
 }
 
 fn told(record: &Record) -> Option<(&EffectKey, &Verdict)> {

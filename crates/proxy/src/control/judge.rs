@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use cutover_judge::{Histogram, History};
 
-use super::Control;
 use super::trip::Cause;
+use super::{Control, ServiceLive};
 use crate::count::Arm;
 use crate::error::{ErrorKind, ProxyError};
 use crate::gate::Gate;
@@ -91,9 +91,8 @@ impl Control {
         for (name, kept) in self.counted_before().judges {
             let service = self.state.borrow().stored.table.services.get(&name).cloned();
             let Some(service) = service else { continue };
-            let terms = service.candidate.as_ref().and_then(|candidate| candidate.judge.as_ref());
-            let warm_up_ms = terms.map_or(0, |terms| terms.warm_up_ms);
-            let Some(judging) = Judging::resume(&kept, warm_up_ms) else { continue };
+            let terms = service.candidate.as_ref().and_then(|candidate| candidate.judge.clone());
+            let Some(judging) = Judging::resume(&kept, &terms.unwrap_or_default()) else { continue };
             let judged = {
                 let mut state = self.state.borrow_mut();
                 let live = state.live.entry(name.clone()).or_default();
@@ -114,9 +113,20 @@ impl Control {
 
     /// Lets the judges look after their epochs.
     pub(super) fn tick_judges(&self) {
-        let state = self.state.borrow();
-        let desks = state.live.values().filter_map(|live| live.gate.as_ref()?.desk.clone());
-        desks.for_each(|desk| desk.judging.tick());
+        let judgings: Vec<_> = {
+            let state = self.state.borrow();
+            let judged = |(name, live): (&String, &ServiceLive)| {
+                Some((name.clone(), live.gate.as_ref()?.desk.as_ref()?.judging.clone()))
+            };
+            state.live.iter().filter_map(judged).collect()
+        };
+        for (name, judging) in judgings {
+            judging.tick();
+            for why in judging.notices() {
+                tracing::warn!(service = name, why, "the judge tells");
+                self.note(Some(&name), EventKind::Alert, why, None);
+            }
+        }
     }
 
     /// Returns why a gate closed, if it did by itself.

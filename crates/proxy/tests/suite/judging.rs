@@ -17,7 +17,13 @@ const MARGIN: u64 = 50_000_000;
 fn moved(weight: u16, v1: &Upstream, v2: &Upstream) -> ServiceTable {
     let mut service = table(vec![track("v1", 10_000 - weight, &[v1.addr]), track("v2", weight, &[v2.addr])]);
     service.candidate = candidate("r1", "v2", 60_000, None);
-    let terms = JudgeTerms { alpha_bp: 100, beta_bp: 100, margins_ppb: vec![MARGIN], warm_up_ms: 0 };
+    let terms = JudgeTerms {
+        alpha_bp: 100,
+        beta_bp: 100,
+        margins_ppb: vec![MARGIN],
+        warm_up_ms: 0,
+        watch_ms: 60_000,
+    };
     service.candidate.as_mut().unwrap().judge = Some(terms);
     service
 }
@@ -182,6 +188,71 @@ async fn a_candidate_that_hangs_is_worse_before_any_of_its_requests_ends() {
     let seen = proxy.client.observe().await.unwrap();
     let trip = seen.events.iter().find(|event| event.kind == EventKind::Trip).unwrap();
     assert!(trip.why.contains("slow"), "{}", trip.why);
+}
+
+/// All requests go to v2, after stable was known well.
+async fn switched() -> (Proxy, Upstream, Upstream) {
+    let (proxy, v1, v2) = begin(0).await;
+    let mut wire = Wire::connect(proxy.addr).await;
+    for _ in 0..600 {
+        assert_eq!(wire.get("/id").await.status, 200);
+    }
+    proxy.set(1, &moved(10_000, &v1, &v2)).await;
+    for _ in 0..100 {
+        assert_eq!(wire.get("/id").await.text(), "v2");
+    }
+    (proxy, v1, v2)
+}
+
+#[tokio::test]
+async fn a_candidate_that_breaks_after_the_switch_is_told_from_stable_by_halves() {
+    let (proxy, v1, v2) = switched().await;
+    v2.shared.status.store(500, Ordering::SeqCst);
+    let before = v1.requests();
+    let failed = until_tripped(&proxy).await.iter().filter(|status| **status == 500).count();
+    assert!(failed <= 30, "{failed}");
+    assert!(v1.requests() > before, "half of them went to stable");
+    let seen = proxy.client.observe().await.unwrap();
+    let trip = seen.events.iter().find(|event| event.kind == EventKind::Trip).unwrap();
+    assert!(trip.why.starts_with("after the switch, by halves: fail"), "{}", trip.why);
+    assert_eq!(proxy.get("/id").await.text(), "v1");
+    let probe = ask(&proxy, Some(0)).await.probe.expect("a probe");
+    assert_eq!(
+        replay(&probe.settings, &probe.epochs, probe.failure.as_deref()).differences,
+        Vec::<String>::new()
+    );
+}
+
+#[tokio::test]
+async fn an_outage_after_the_switch_rolls_nobody_back() {
+    let (proxy, v1, v2) = switched().await;
+    v1.shared.status.store(503, Ordering::SeqCst);
+    v2.shared.status.store(503, Ordering::SeqCst);
+    let mut wire = Wire::connect(proxy.addr).await;
+    let end = Instant::now() + LIMIT;
+    let told = loop {
+        for _ in 0..20 {
+            wire.get("/id").await;
+        }
+        let seen = proxy.client.observe().await.unwrap();
+        assert!(!tripped(&seen), "{:?}", seen.events);
+        let alerts = seen.events.iter().filter(|event| event.kind == EventKind::Alert);
+        let told: Vec<_> = alerts.map(|event| event.why.clone()).collect();
+        if told.len() >= 2 {
+            break told;
+        }
+        assert!(Instant::now() < end, "{told:?}");
+    };
+    assert!(told[0].contains("half of the requests go back to stable"), "{told:?}");
+    assert!(told[1].contains("the release is not to blame"), "{told:?}");
+    v1.shared.status.store(200, Ordering::SeqCst);
+    v2.shared.status.store(200, Ordering::SeqCst);
+    // The candidate has all requests again, once the last probe has seen that all is well.
+    let (end, mut in_a_row) = (Instant::now() + LIMIT, 0);
+    while in_a_row < 50 {
+        assert!(Instant::now() < end);
+        in_a_row = if wire.get("/id").await.text() == "v2" { in_a_row + 1 } else { 0 };
+    }
 }
 
 #[tokio::test]
