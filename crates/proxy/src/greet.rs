@@ -35,7 +35,7 @@ pub(crate) async fn greet(
 ) {
     // Fails when the client is gone already; the connection's own read says so next.
     let _ = stream.set_nodelay(true);
-    let router = connected.0.clone();
+    let router = connected.router.clone();
     let (config, brought, pace) = {
         let compiled = router.compiled.borrow();
         let at = &from.listener;

@@ -26,6 +26,7 @@ mod compat;
 mod compiled;
 mod control;
 mod count;
+mod crowd;
 mod descriptors;
 mod doors;
 mod drain;

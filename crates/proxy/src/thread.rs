@@ -20,6 +20,7 @@ use tokio::time::timeout;
 use crate::body::SERVING;
 use crate::compiled::Compiled;
 use crate::count::Counts;
+use crate::crowd::{Crowd, Handed, Inbox};
 use crate::drain::{Drain, Drained, What};
 use crate::exhausted;
 use crate::forward::{From, forward};
@@ -80,13 +81,13 @@ pub(crate) struct ThreadHandle {
 }
 
 /// Starts a data thread.
-pub(crate) fn start(index: usize) -> io::Result<ThreadHandle> {
+pub(crate) fn start(index: usize, crowd: Arc<Crowd>, inbox: Inbox) -> io::Result<ThreadHandle> {
     let (commands, receiver) = mpsc::channel(64);
     // Not joined: the process ends with its control thread, which waits for every thread's last word.
     std::thread::Builder::new().name(format!("proxy-{index}")).spawn(move || {
         judging::on_thread(index);
         match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
-            Ok(runtime) => runtime.block_on(obey(receiver)),
+            Ok(runtime) => runtime.block_on(obey(receiver, Place { index, crowd }, inbox)),
             // The receiver is dropped, which the control thread notices at once.
             Err(error) => tracing::error!(%error, "thread cannot start its runtime"),
         }
@@ -94,7 +95,14 @@ pub(crate) fn start(index: usize) -> io::Result<ThreadHandle> {
     Ok(ThreadHandle { commands })
 }
 
-async fn obey(mut commands: mpsc::Receiver<Command>) {
+/// Which thread this is, among how many.
+#[derive(Debug, Clone)]
+struct Place {
+    index: usize,
+    crowd: Arc<Crowd>,
+}
+
+async fn obey(mut commands: mpsc::Receiver<Command>, place: Place, mut inbox: Inbox) {
     SERVING.set(true);
     let router = Rc::new(Router::default());
     let (quit, quitting) = watch::channel(Phase::Shut);
@@ -112,6 +120,10 @@ async fn obey(mut commands: mpsc::Receiver<Command>) {
                 router.targets.borrow().values().for_each(|target| pool::sweep(target));
                 router.forget();
                 router.open_requests.look(std::time::Instant::now());
+                continue;
+            }
+            Some(handed) = inbox.recv() => {
+                take(handed, &router, &place, &quitting);
                 continue;
             }
             () = left.notified() => {
@@ -141,8 +153,9 @@ async fn obey(mut commands: mpsc::Receiver<Command>) {
             Some(Command::Listen { address, listener, done }) => {
                 let opened = tokio::net::TcpListener::from_std(listener);
                 let answer = opened.map(|listener| {
-                    let (router, quitting) = (router.clone(), quitting.clone());
-                    acceptors.push(tokio::task::spawn_local(accept(listener, address, router, quitting)));
+                    let (router, place, quitting) = (router.clone(), place.clone(), quitting.clone());
+                    acceptors
+                        .push(tokio::task::spawn_local(accept(listener, address, router, place, quitting)));
                 });
                 let _ = done.send(answer);
             }
@@ -153,6 +166,11 @@ async fn obey(mut commands: mpsc::Receiver<Command>) {
             Some(Command::Quit { grace, done }) => {
                 let (router, quit, left) = (router.clone(), quit.clone(), left.clone());
                 let acceptors = std::mem::take(&mut acceptors);
+                // Nobody hands this thread anything from here on; what is on its way still counts.
+                inbox.close();
+                while let Some(handed) = inbox.recv().await {
+                    take(handed, &router, &place, &quitting);
+                }
                 // Beside what is still to be obeyed: the table may change while the last requests are served.
                 tokio::task::spawn_local(async move {
                     leave(&router, &quit, acceptors, grace).await;
@@ -226,6 +244,7 @@ async fn accept(
     listener: tokio::net::TcpListener,
     address: SocketAddr,
     router: Rc<Router>,
+    place: Place,
     mut quitting: watch::Receiver<Phase>,
 ) {
     if quitting.wait_for(|phase| *phase != Phase::Shut).await.is_err() {
@@ -242,8 +261,11 @@ async fn accept(
         match accepted {
             Ok((stream, peer)) => {
                 let from = From { peer, listener: address, secure: false };
-                let connected = Connected::new(router.clone());
-                tokio::task::spawn_local(greet(stream, from, connected, quitting.clone()));
+                if let Some(stream) = place.crowd.share(place.index, stream, from) {
+                    place.crowd.joined(place.index);
+                    let connected = Connected::new(router.clone(), place.clone());
+                    tokio::task::spawn_local(greet(stream, from, connected, quitting.clone()));
+                }
             }
             // Out of descriptors, mostly: connections wait in the kernel's queue meanwhile.
             Err(error) if exhausted::is_exhausted(&error) => {
@@ -255,19 +277,34 @@ async fn accept(
     }
 }
 
-/// Counts a connection as long as it lives, however it ends.
-pub(crate) struct Connected(pub(crate) Rc<Router>);
+/// Serves a connection that another thread accepted.
+fn take(handed: Handed, router: &Rc<Router>, place: &Place, quitting: &watch::Receiver<Phase>) {
+    let connected = Connected::new(router.clone(), place.clone());
+    match tokio::net::TcpStream::from_std(handed.stream) {
+        Ok(stream) => {
+            tokio::task::spawn_local(greet(stream, handed.from, connected, quitting.clone()));
+        }
+        Err(error) => tracing::error!(%error, "a connection is lost between two threads"),
+    }
+}
+
+/// Counts a connection as long as it lives, however it ends; the crowd knows of it already.
+pub(crate) struct Connected {
+    pub(crate) router: Rc<Router>,
+    place: Place,
+}
 
 impl Connected {
-    fn new(router: Rc<Router>) -> Self {
+    fn new(router: Rc<Router>, place: Place) -> Self {
         router.connections.set(router.connections.get() + 1);
-        Self(router)
+        Self { router, place }
     }
 }
 
 impl Drop for Connected {
     fn drop(&mut self) {
-        self.0.connections.set(self.0.connections.get().saturating_sub(1));
+        self.router.connections.set(self.router.connections.get().saturating_sub(1));
+        self.place.crowd.left(self.place.index);
     }
 }
 

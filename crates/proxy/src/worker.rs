@@ -17,6 +17,7 @@ use tokio::time::timeout;
 use crate::access_file;
 use crate::admin;
 use crate::control::{Control, SharedControl};
+use crate::crowd::Crowd;
 use crate::error::{ErrorKind, ProxyError};
 use crate::fds;
 use crate::holder::{Ask, HOLDER_SOCKET, Held, Holdings, Sockets};
@@ -124,8 +125,12 @@ async fn prepare(
     let admin = admin_listener(&holdings)?;
     moment::reached("next-has-sockets");
     let mut threads = Vec::new();
-    for index in 0..options.threads {
-        threads.push(thread::start(index).map_err(|source| system("cannot start a thread", source))?);
+    let (crowd, inboxes) = Crowd::new(options.threads);
+    for (index, inbox) in inboxes.into_iter().enumerate() {
+        let crowd = crowd.clone();
+        threads.push(
+            thread::start(index, crowd, inbox).map_err(|source| system("cannot start a thread", source))?,
+        );
     }
     let addresses = holdings.held.iter().map(|held| held.address).collect();
     let control = Rc::new(Control::new(Store::new(&options.dir), threads, wake, addresses));
