@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, helpers included")]
 
 use cutover_core::sim::{Scenario, Schedule, run};
-use cutover_core::text::{Report, plan_text, story_text};
+use cutover_core::text::{Report, junit, plan_text, story_text};
 use cutover_core::{
     CheckKind, CheckOutcome, CheckResult, Event, Evidence, Fault, Observed, Record, Release, ReleaseFile,
     ReleaseId, ReleaseKind, RevisionId, Span,
@@ -602,17 +602,17 @@ const SMOKE: &str = "checks: {smoke: [{get: /api/products}, {post: /carts}, {run
 fn smoke_tests_are_a_step_before_anybody_approves() {
     let plan = scenario(&format!("{SMOKE}approve: [before_shift]")).plan();
     let text = plan_text(&plan, Some(Span::from_secs(10)));
-    let steps: Vec<&str> = text.lines().skip(8).take(9).collect();
+    let steps: Vec<&str> = text.lines().skip(8).take(9).map(str::trim).collect();
     expect![[r#"
-         3  provision    2 instances of r-2 run, all without traffic                under 1s
-                         way back: stop r-2; it never had traffic
-                         if cutover dies here: its instances run on without traffic; the next server goes on from the journal
-         4  check        every instance passes its checks                           about 1.2s
-                         way back: stop r-2; it never had traffic
-                         if cutover dies here: its instances run on without traffic; the next server goes on from the journal
-         5  smoke        all 3 smoke tests pass on one of its instances             as it takes
-                         way back: stop r-2; it never had traffic
-                         if cutover dies here: its instances run on without traffic; the next server goes on from the journal, and tries them again
+        3  provision    2 instances of r-2 run, all without traffic                under 1s
+        way back: stop r-2; it never had traffic
+        if cutover dies here: its instances run on without traffic; the next server goes on from the journal
+        4  check        every instance passes its checks                           about 1.2s
+        way back: stop r-2; it never had traffic
+        if cutover dies here: its instances run on without traffic; the next server goes on from the journal
+        5  smoke        all 3 smoke tests pass on one of its instances             as it takes
+        way back: stop r-2; it never had traffic
+        if cutover dies here: its instances run on without traffic; the next server goes on from the journal, and tries them again
     "#]].assert_eq(&format!("{}\n", steps.join("\n")));
 }
 
@@ -665,4 +665,37 @@ fn a_report_names_each_check_that_did_not_pass() {
             run ./smoke.sh had no answer: did not end within 1m (a1-1)
           requests 0, failed 0 (0 by the service, 0 by the router)
     "#]].assert_eq(&format!("{}{}\n", story_text(&journal), Report::of(&journal).unwrap()));
+}
+
+#[test]
+fn junit_has_a_case_for_each_test_and_its_output() {
+    let gated = Scenario { bad_smoke: true, ..scenario(&format!("{SMOKE}gate: [cargo test]")) };
+    let mut journal = run(&gated, &Schedule::default()).run.journal;
+    let mut command = result(CheckKind::Smoke, "run a<b && \"c\"", CheckOutcome::Failed, "exit status 3");
+    command.output = vec!["\u{1b}[31mred\u{1b}[0m".into(), "1 < 2 & 3".into()];
+    let late = result(CheckKind::Smoke, "GET /late", CheckOutcome::Error, "no answer within 10s");
+    with_results(&mut journal, &[command, late]);
+    expect![[r#"
+        <?xml version="1.0" encoding="UTF-8"?>
+        <testsuites name="shop-2" tests="5" failures="1" errors="1" time="0.170">
+          <testsuite name="gate" tests="1" failures="0" errors="0" time="0.010">
+            <testcase classname="shop.gate" name="cargo test" time="0.010"/>
+          </testsuite>
+          <testsuite name="health checks" tests="2" failures="0" errors="0" time="0.080">
+            <testcase classname="shop.health.a1-1" name="GET /health" time="0.040"/>
+            <testcase classname="shop.health.a1-1" name="GET /ready" time="0.040"/>
+          </testsuite>
+          <testsuite name="smoke tests" tests="2" failures="1" errors="1" time="0.080">
+            <testcase classname="shop.smoke.a1-1" name="run a&lt;b &amp;&amp; &quot;c&quot;" time="0.040">
+              <failure message="exit status 3"/>
+              <system-out>?[31mred?[0m
+        1 &lt; 2 &amp; 3</system-out>
+            </testcase>
+            <testcase classname="shop.smoke.a1-1" name="GET /late" time="0.040">
+              <error message="no answer within 10s"/>
+            </testcase>
+          </testsuite>
+        </testsuites>
+    "#]]
+    .assert_eq(&junit(&Report::of(&journal).unwrap()));
 }
