@@ -6,12 +6,12 @@ pub mod fake;
 mod platform;
 mod router;
 
-pub use check::{CheckRequest, CheckedInstance, Checker, GateRequest};
+pub use check::{CheckRequest, CheckedInstance, CheckedRoute, CheckedTls, Checker, GateRequest};
 pub use platform::{
     InstanceState, ObservedInstance, ObservedProcess, ObservedRevision, ObservedWorker, Platform,
     RevisionSpec, Secret,
 };
-pub use router::{LeaseSupport, Router, RouterView, Target, TrackView, Trip};
+pub use router::{FailingTarget, LeaseSupport, Router, RouterView, Target, TrackView, Trip};
 
 use std::sync::Arc;
 

@@ -118,6 +118,9 @@ pub(super) enum Verb {
         /// Compute its verdicts again from what the judge counted, and say if the journal differs (exit code 1)
         #[arg(long)]
         verdict: bool,
+        /// Write its gates, health checks and smoke tests as JUnit XML; `-`: to standard output, and nothing else
+        #[arg(long, value_name = "FILE", conflicts_with = "verdict")]
+        junit: Option<PathBuf>,
     },
     /// The last lines of the instances
     Logs {

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use cutover_checks::NetworkChecker;
-use cutover_core::file::{Check, Checks, TargetProtocol};
-use cutover_core::{Fault, Span};
+use cutover_core::file::{Check, Checks, SmokeTest, TargetProtocol};
+use cutover_core::{Fault, ReleaseFile, Span, check};
 use cutover_ports::{CheckRequest, CheckedInstance, Checker};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -87,16 +87,23 @@ pub(crate) async fn ask_as(
     within_ms: u64,
     health: Vec<Check>,
 ) -> Result<String, Fault> {
-    let request = CheckRequest {
+    let request = CheckRequest { protocol, ..request(base, address, within_ms, health) };
+    let results = NetworkChecker::new().check(&request).await?;
+    Ok(check::summary(&results))
+}
+
+/// What an instance at `address` is asked.
+pub(crate) fn request(base: &Path, address: SocketAddr, within_ms: u64, health: Vec<Check>) -> CheckRequest {
+    CheckRequest {
         service: "shop".into(),
         revision: "r-0123456789ab".into(),
         instance: CheckedInstance { id: "012345-1-abcd".into(), address },
-        checks: Checks { health, within: Span::from_ms(within_ms) },
+        checks: Checks { health, within: Span::from_ms(within_ms), ..Checks::default() },
         host: None,
-        protocol,
+        protocol: TargetProtocol::Http1,
+        route: None,
         base: base.to_path_buf(),
-    };
-    NetworkChecker::new().check(&request).await
+    }
 }
 
 /// Replaces what differs from run to run: the address, and the number of tries.
@@ -132,4 +139,14 @@ pub(crate) async fn server_http2(
         }
     });
     (address, requests)
+}
+
+/// Reads smoke tests as a release file has them.
+pub(crate) fn tests(text: &str) -> Vec<SmokeTest> {
+    let lines: String = text.lines().map(|line| format!("    {line}\n")).collect();
+    let file = format!(
+        "service: shop\nplatform: {{local: {{command: [./shop]}}}}\n\
+         route: [{{proxy: {{listen: '127.0.0.1:8080'}}}}]\nchecks:\n  smoke:\n{lines}"
+    );
+    ReleaseFile::read("cutover.yaml", &file).unwrap_or_else(|errors| panic!("{errors}")).checks.smoke
 }

@@ -3,3 +3,5 @@
 mod command;
 mod harness;
 mod network;
+mod servers;
+mod smoke;

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::live::LiveCheck;
+use super::smoke::SmokeTest;
 use crate::units::Span;
 
 /// The checks of a release, before traffic.
@@ -13,6 +15,15 @@ pub struct Checks {
     /// listens on its port. Without any: `[{tcp: true}]`.
     #[serde(default = "default_health")]
     pub health: Vec<Check>,
+    /// What an instance is asked for as long as it takes traffic. One that fails is stopped and started again, one at a time
+    /// of a revision. Without any only an instance that ended is. `health` says who may have traffic, `live` who must
+    /// not go on as it is: never ask here for what lies outside of the instance.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub live: Vec<LiveCheck>,
+    /// What the candidate is tried with once, on one of its instances, after all of them are healthy and before any of them
+    /// takes traffic; in order, and all of them even if one fails. One that fails refuses the release.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub smoke: Vec<SmokeTest>,
     /// How long an instance may take from its start until all checks pass; then the release is refused.
     #[serde(default = "default_within")]
     pub within: Span,
@@ -20,7 +31,7 @@ pub struct Checks {
 
 impl Default for Checks {
     fn default() -> Self {
-        Checks { health: default_health(), within: default_within() }
+        Checks { health: default_health(), live: Vec::new(), smoke: Vec::new(), within: default_within() }
     }
 }
 
@@ -32,7 +43,7 @@ const fn default_within() -> Span {
     Span::from_secs(60)
 }
 
-/// One health check: exactly one of `path` (HTTP), `tcp: true` or `run` (a command).
+/// One health check: exactly one of `path` (HTTP), `tcp: true`, `grpc` (a service's name) or `run` (a command).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -43,6 +54,10 @@ pub struct Check {
     /// `true` passes when the instance accepts a connection.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub tcp: bool,
+    /// Passes when the server says of this service, by gRPC's health protocol (`grpc.health.v1.Health/Check`, over HTTP/2 without
+    /// TLS), that it is serving; `""` asks for the server as a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grpc: Option<String>,
     /// Passes when this shell command, run in the release file's folder, exits 0; it finds `PORT`, `CUTOVER_URL` and
     /// `CUTOVER_REVISION` in its environment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -59,6 +74,21 @@ pub struct Check {
     /// What the answer to `path` must be.
     #[serde(default)]
     pub expect: Expect,
+    /// How the instance is reached.
+    #[serde(default)]
+    pub through: Through,
+}
+
+/// How a check reaches the candidate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Through {
+    /// At the instance's own address.
+    #[default]
+    Instance,
+    /// By the route's address, with the header that pins the candidate: as users will, through the router.
+    Route,
 }
 
 impl Default for Check {
@@ -66,11 +96,13 @@ impl Default for Check {
         Check {
             path: None,
             tcp: false,
+            grpc: None,
             run: None,
             timeout: default_timeout(),
             interval: default_interval(),
             successes: default_successes(),
             expect: Expect::default(),
+            through: Through::default(),
         }
     }
 }
@@ -88,12 +120,18 @@ const fn default_successes() -> u32 {
 }
 
 impl Check {
-    /// Returns what is asked, in few words: `GET /health`, `tcp`, `run ./check.sh`.
+    /// Returns what is asked, in few words: `GET /health`, `tcp`, `grpc shop.Catalog`, `run ./check.sh`.
     pub fn name(&self) -> String {
-        match (&self.path, &self.run) {
-            (Some(path), _) => format!("GET {path}"),
-            (None, Some(run)) => format!("run {run}"),
-            (None, None) => "tcp".into(),
+        let name = match (&self.path, &self.grpc, &self.run) {
+            (Some(path), ..) => format!("GET {path}"),
+            (None, Some(service), _) if service.is_empty() => "grpc".into(),
+            (None, Some(service), _) => format!("grpc {service}"),
+            (None, None, Some(run)) => format!("run {run}"),
+            (None, None, None) => "tcp".into(),
+        };
+        match self.through {
+            Through::Instance => name,
+            Through::Route => format!("{name} through the route"),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What a person sees: renderings of plan and journal. The CLI, the API and the log print these and nothing else.
 
 mod judged;
+mod junit;
 mod plan;
 mod report;
 mod story;
@@ -9,6 +10,7 @@ use crate::ids::ProcessName;
 use crate::plan::{Plan, ProcessCounts};
 
 pub use judged::{Rejudged, rejudge};
+pub use junit::junit;
 pub use plan::plan_text;
 pub use report::{GateReport, Report, ReportOutcome};
 pub use story::{Line, Mark, Story, story_text};

@@ -2,9 +2,12 @@
 
 mod check;
 pub(crate) mod gate;
+mod pinned;
 mod shrink;
+mod smoke;
 mod steady;
 mod traffic;
+mod unwell;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -92,7 +95,9 @@ impl Act {
             Effect::Retire { .. } => local.stop_grace.duration() + times.retire_beyond,
             Effect::Judge { .. } => times.look,
             // A test suite takes what it takes; the release's own deadline bounds it.
-            Effect::Gate { .. } | Effect::KeepLease { .. } | Effect::Watch { .. } => return None,
+            Effect::Gate { .. } | Effect::Smoke { .. } | Effect::KeepLease { .. } | Effect::Watch { .. } => {
+                return None;
+            }
         })
     }
 
@@ -121,6 +126,7 @@ impl Act {
                 ensured.map(|()| Evidence::Plain)
             }
             Effect::Check { revision, count } => check::check(self, revision, *count).await,
+            Effect::Smoke { revision } => smoke::smoke(self, key, revision).await,
             Effect::Processes { revision, run, .. } => {
                 let ensured =
                     fenced(&self.service, |fence| platform.ensure_processes(fence, name, revision, run))
@@ -151,6 +157,9 @@ impl Act {
                     StepKey::Back(_) => check::ended(self, revision).await,
                     StepKey::Forward(_) => String::new(),
                 };
+                if matches!(key.step, StepKey::Back(_)) {
+                    pinned::forget(self, revision).await?;
+                }
                 self.retire(revision).await.map(|()| note(ended))
             }
         }

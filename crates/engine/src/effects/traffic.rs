@@ -10,6 +10,7 @@ use cutover_core::{
 use cutover_ports::{Edges, InstanceState, ObservedRevision, Target};
 use tokio::time::{Instant, sleep, timeout};
 
+use super::unwell::Unwell;
 use super::{Act, fenced};
 use crate::service::Service;
 
@@ -100,7 +101,11 @@ pub(super) async fn keep_lease(act: &Act, release: &ReleaseId) -> Outcome {
 /// Looks at the candidate's traffic until cancelled; ends with a failed verdict, or with the proof that was asked for.
 pub(super) async fn watch(act: &Act, revision: &RevisionId, guard: &Guard, prove: Option<&Prove>) -> Outcome {
     let mut since = Instant::now();
+    let mut unwell = Unwell::new();
     loop {
+        if let Some(verdict) = unwell.verdict(act, revision).await {
+            return Ok(Evidence::Verdict(verdict));
+        }
         match timeout(act.timeouts().look, judge(act, revision, guard, prove)).await {
             Ok(Ok(Evidence::Verdict(verdict)))
                 if verdict.judgement == Judgement::Fail
