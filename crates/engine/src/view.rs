@@ -342,6 +342,7 @@ fn state_text(machine: &Machine) -> String {
             HoldReason::Paused { by } => format!("{step}, paused by {by}"),
             HoldReason::Approval { point } => format!("waits for approval ({})", point.name()),
             HoldReason::Inconclusive => format!("{step}, held: too few requests for a verdict"),
+            HoldReason::Unmeasured { what } => format!("{step}, held: not measured ({what})"),
         },
         Mode::Back(back) => match &back.stuck {
             Some(fault) => format!("needs a person, its way back fails: {}", fault.what),

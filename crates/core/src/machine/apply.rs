@@ -97,10 +97,26 @@ impl Machine {
             }
         } else if self.decided.is_none() && spent && !patient {
             self.go_back(BackReason::Fault { fault: fault.clone() }, now);
+        } else if key.name == EffectName::Judge && (spent || self.is_unmeasured()) {
+            // What a person paused stays paused; it is held when it goes on.
+            if matches!(self.mode, Mode::Forward) || self.is_unmeasured() {
+                self.mode = Mode::Held(Hold {
+                    why: HoldReason::Unmeasured { what: fault.what.clone() },
+                    until: self.opened.after_ms(self.plan.deadline.ms()),
+                    then: HoldDefault::Abort,
+                });
+            }
         }
     }
 
+    fn is_unmeasured(&self) -> bool {
+        matches!(&self.mode, Mode::Held(Hold { why: HoldReason::Unmeasured { .. }, .. }))
+    }
+
     fn judged(&mut self, key: &EffectKey, verdict: &Verdict, now: Moment) {
+        if self.is_unmeasured() {
+            self.mode = Mode::Forward;
+        }
         let on_inconclusive = match self.step() {
             Step::Bake { guard, .. } => guard.on_inconclusive,
             _ => OnInconclusive::default(),
@@ -172,6 +188,11 @@ impl Machine {
                 Mode::Held(Hold { why: HoldReason::Paused { .. } | HoldReason::Inconclusive, .. }),
             ) => {
                 self.resume(now);
+            }
+            // Who resumes what cannot be measured goes on without the measurement.
+            (Command::Resume, Mode::Held(Hold { why: HoldReason::Unmeasured { .. }, .. })) => {
+                self.mode = Mode::Forward;
+                self.step_complete(now);
             }
             (Command::Approve, Mode::Held(Hold { why: HoldReason::Approval { .. }, .. })) => {
                 self.mode = Mode::Forward;
@@ -300,5 +321,6 @@ fn hold_words(why: &HoldReason) -> String {
         HoldReason::Paused { by } => format!("paused by {by}"),
         HoldReason::Approval { point } => format!("approval {}", point.name()),
         HoldReason::Inconclusive => "inconclusive".into(),
+        HoldReason::Unmeasured { what } => format!("not measured: {what}"),
     }
 }

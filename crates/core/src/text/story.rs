@@ -325,6 +325,10 @@ fn hold_text(hold: &Hold, opened: Moment, at_ms: u64) -> String {
                 "held        too few requests for a verdict, goes back in {left}: cutover resume, cutover abort"
             )
         }
+        HoldReason::Unmeasured { what } => format!(
+            "held        not measured ({what}), goes on when it is, goes back in {left}: cutover resume goes on without it, \
+             cutover abort"
+        ),
     }
 }
 
