@@ -5,11 +5,14 @@
 mod access;
 mod access_log;
 mod checks;
+mod condition;
 mod decode;
 mod document;
 mod error;
 mod guess;
+mod json_path;
 mod limits;
+mod metrics;
 mod misfit;
 mod overlay;
 mod passing;
@@ -37,9 +40,15 @@ use serde::{Deserialize, Serialize};
 
 pub use access_log::{AccessLogFormat, RouteAccessLog};
 pub use checks::{Check, Checks, Expect, StatusRange};
+pub use condition::{Condition, ConditionError};
 pub use document::{Checked, Document};
 pub use error::{FileError, FileErrors};
+pub use json_path::{JsonPath, JsonPathError};
 pub use limits::{RouteHeaders, RouteLimits, RoutePace, RoutePerClient, RouteQueue};
+pub use metrics::{
+    CounterQueries, Counters, HttpMetric, Measure, Metric, OnOutage, Preset, PrometheusCounters,
+    PrometheusMetric, Reduce, Selection,
+};
 pub use passing::network;
 pub use processes::Process;
 pub use protocols::TargetProtocol;
@@ -296,9 +305,16 @@ pub struct Guard {
     /// How many requests must have been seen before the guard says anything.
     #[serde(default = "defaults::min_requests")]
     pub min_requests: u64,
-    /// What happens when a bake ends with fewer requests than `min_requests`.
+    /// What happens when a bake ends with fewer requests than `min_requests`, or with a metric that has no data.
     #[serde(default)]
     pub on_inconclusive: OnInconclusive,
+    /// Numbers of other systems that must hold while the candidate bakes: of Prometheus, of anything that answers JSON, of
+    /// a command.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub metrics: Vec<Metric>,
+    /// Where another router counts the requests of both revisions: the judge compares them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counters: Option<Box<Counters>>,
 }
 
 impl Default for Guard {
@@ -309,7 +325,21 @@ impl Default for Guard {
             p95: None,
             min_requests: defaults::min_requests(),
             on_inconclusive: OnInconclusive::default(),
+            metrics: Vec::new(),
+            counters: None,
         }
+    }
+}
+
+impl ReleaseFile {
+    /// Returns the names of the environment variables that hold what metrics stores want to see; each once.
+    pub fn metric_secrets(&self) -> Vec<&str> {
+        let metrics = self.guard.metrics.iter().flat_map(Metric::secrets);
+        let counters = self.guard.counters.iter().flat_map(|counters| counters.secrets());
+        let mut names: Vec<&str> = metrics.chain(counters).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
     }
 }
 
