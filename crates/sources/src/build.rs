@@ -1,4 +1,4 @@
-//! From the release file to sources.
+//! From the release file to sources. The sources of another vendor come in by another [`Sources`].
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -29,11 +29,36 @@ pub struct Setting {
     pub wall: Wall,
 }
 
-/// Makes what a metric asks.
-///
-/// # Errors
-/// What makes it impossible to ask: a secret that is not known here, say.
-pub fn metric(metric: &Metric, setting: &Setting) -> Result<Box<dyn Source>, AskError> {
+/// Makes sources.
+pub trait Sources: Send + Sync {
+    /// Makes what a metric asks.
+    ///
+    /// # Errors
+    /// What makes it impossible to ask: a secret that is not known here, say.
+    fn metric(&self, metric: &Metric, setting: &Setting) -> Result<Box<dyn Source>, AskError>;
+
+    /// Makes what asks for the counters of both arms.
+    ///
+    /// # Errors
+    /// What makes it impossible to ask.
+    fn counters(&self, counters: &Counters, setting: &Setting) -> Result<Box<dyn Source>, AskError>;
+}
+
+/// The sources of this crate.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OwnSources;
+
+impl Sources for OwnSources {
+    fn metric(&self, metric: &Metric, setting: &Setting) -> Result<Box<dyn Source>, AskError> {
+        self::metric(metric, setting)
+    }
+
+    fn counters(&self, counters: &Counters, setting: &Setting) -> Result<Box<dyn Source>, AskError> {
+        self::counters(counters, setting)
+    }
+}
+
+fn metric(metric: &Metric, setting: &Setting) -> Result<Box<dyn Source>, AskError> {
     let Setting { names, folder, wall, .. } = setting;
     match (&metric.prometheus, &metric.http, &metric.run) {
         (Some(prometheus), None, None) => {
@@ -79,11 +104,7 @@ pub fn metric(metric: &Metric, setting: &Setting) -> Result<Box<dyn Source>, Ask
     }
 }
 
-/// Makes what asks for the counters of both arms.
-///
-/// # Errors
-/// What makes it impossible to ask.
-pub fn counters(counters: &Counters, setting: &Setting) -> Result<Box<dyn Source>, AskError> {
+fn counters(counters: &Counters, setting: &Setting) -> Result<Box<dyn Source>, AskError> {
     let CountersFile { address, preset, queries, max_age, secret_headers, .. } = &counters.prometheus;
     let selection = counters.prometheus.selection();
     let (queries, sampled_at) = match (queries, preset) {

@@ -2,7 +2,7 @@
 //!
 //! A [`Source`] is asked and answers with a [`Reading`], or says in an [`AskError`] whose fault it is that it cannot.
 //! [`Analysis`] (numbers against limits) and [`Feed`] (counters into blocks of the judge) are pure: they are told readings
-//! and times. A source of another vendor implements [`Source`] and needs nothing else of this crate.
+//! and times. Another vendor's crate implements [`Source`], and [`Sources`] to make them of the release file.
 
 mod build;
 mod client;
@@ -17,7 +17,7 @@ mod threshold;
 mod tls;
 mod words;
 
-pub use build::{Setting, counters, metric};
+pub use build::{OwnSources, Setting, Sources};
 pub use counters::{ArmSample, Feed, Look};
 pub use names::Names;
 pub use source::{AskError, AskErrorKind, Found, Reading, Source, Wall};
