@@ -140,6 +140,13 @@ impl Platform {
         }
     }
 
+    /// Returns the names of the environment variables whose values instances get sealed.
+    pub fn secrets(&self) -> &[String] {
+        match self {
+            Platform::Local(local) => &local.secrets,
+        }
+    }
+
     /// Makes it another number of instances.
     pub fn set_replicas(&mut self, replicas: u32) {
         match self {
