@@ -555,3 +555,18 @@ fn a_rolling_release_that_breaks_tells_its_batches() {
     "#]],
     );
 }
+
+#[test]
+fn a_plan_says_what_is_measured_while_it_bakes() {
+    let metric = |name: &str| format!("{{name: {name}, run: ./{name}, max: 1}}");
+    let plan = scenario(&format!(
+        "guard: {{metrics: [{}, {}], counters: {{prometheus: {{address: \"http://p\", preset: envoy, stable: a, candidate: b}}}}}}",
+        metric("errors"),
+        metric("backlog")
+    ))
+    .plan();
+    let text = plan_text(&plan, None);
+    let bake = text.lines().find(|line| line.contains(" bake ")).unwrap();
+    expect![" 6  bake         observed: 95% must succeed, the metrics errors, backlog hold, counters be compared 1m"]
+        .assert_eq(bake);
+}

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use cutover_core::text::{Report, Story, plan_text};
-use cutover_core::{Machine, ReleaseFile, ReleaseId, Span, Step, file};
+use cutover_core::{Machine, ReleaseFile, ReleaseId, Span, Step};
 use cutover_ports::{Secret, TrackView};
 
 use super::args::{Deploy, Global};

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use crate::effect::BackStage;
+use crate::file::Guard;
 use crate::ids::RevisionId;
 use crate::plan::{Plan, STEADY, Step, Track};
 use crate::units::{Span, Weight};
@@ -224,9 +225,7 @@ fn words_until_decided(plan: &Plan, at: usize, around: &Around) -> Option<Words>
         Step::Shift { weight } => {
             (shift_words(plan, at, *weight, &stable), "at once".into(), back_to, taken_back)
         }
-        Step::Bake { span, guard } => {
-            (format!("observed: {} must succeed", guard.success), format!("{span}"), back_to, taken_back)
-        }
+        Step::Bake { span, guard } => (guard_words(guard), format!("{span}"), back_to, taken_back),
         Step::Shrink { count } => (
             format!("all but {} of {stable} finish what they have, then stop", instances(*count)),
             format!("at most {} and the stop grace", plan.drain),
@@ -311,6 +310,20 @@ fn short(command: &str) -> String {
     } else {
         format!("{}…", line.chars().take(39).collect::<String>())
     }
+}
+
+fn guard_words(guard: &Guard) -> String {
+    let mut words = format!("observed: {} must succeed", guard.success);
+    let names: Vec<&str> = guard.metrics.iter().map(|metric| metric.name.as_str()).collect();
+    match names[..] {
+        [] => {}
+        [name] => words += &format!(", the metric {name} hold"),
+        _ => words += &format!(", the metrics {} hold", names.join(", ")),
+    }
+    if guard.counters.is_some() {
+        words += ", counters be compared";
+    }
+    words
 }
 
 fn shift_words(plan: &Plan, at: usize, weight: Weight, stable: &str) -> String {

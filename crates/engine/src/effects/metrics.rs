@@ -24,6 +24,9 @@ use self::counting::Counting;
 use self::probe::Probe;
 use super::Act;
 
+/// A store that takes longer is asked again in the bake; preflight itself has a deadline, and must not fail by this.
+const PREFLIGHT: Duration = Duration::from_secs(10);
+
 /// What the bakes of one release measured so far. A driver that takes the release over begins anew.
 #[derive(Default)]
 pub(crate) struct Measuring(tokio::sync::Mutex<Option<Measured>>);
@@ -168,7 +171,7 @@ pub(super) async fn preflight(act: &Act) -> Result<String, Fault> {
     });
     let asked = metrics.chain(counters).map(async |(name, source, limit)| {
         let answer = match &source {
-            Ok(source) => probe::ask(&**source, limit).await,
+            Ok(source) => probe::ask(&**source, limit.min(PREFLIGHT)).await,
             Err(error) => Err(error.clone()),
         };
         (name, answer)
