@@ -784,10 +784,12 @@ fn assets_are_named_by_their_folders() {
 #[test]
 fn what_the_page_on_metrics_shows_is_good() {
     let page = include_str!("../../../docs/metrics.md");
-    let samples: Vec<&str> = page.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    let samples: Vec<&str> =
+        page.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
     assert_eq!(samples.len(), 2);
     for sample in samples {
-        ReleaseFile::read("metrics.md", &format!("{GOOD}{sample}")).unwrap_or_else(|errors| panic!("{errors}"));
+        ReleaseFile::read("metrics.md", &format!("{GOOD}{sample}"))
+            .unwrap_or_else(|errors| panic!("{errors}"));
     }
 }
 

@@ -17,6 +17,7 @@ mod harness;
 mod init;
 mod kills;
 mod machine;
+mod metrics;
 mod owners;
 mod points;
 mod processes;
