@@ -545,3 +545,103 @@ fn a_scalar_keeps_its_spelling() {
         ]
     );
 }
+
+/// The good file with a metric of Prometheus that has these keys.
+fn metric(keys: &str) -> String {
+    and(&format!("guard: {{metrics: [{{name: errors, {keys}}}]}}"))
+}
+
+fn counters(keys: &str) -> String {
+    and(&format!("guard: {{counters: {{prometheus: {{address: \"http://p:9090\", {keys}}}}}}}"))
+}
+
+#[test]
+fn metrics_and_counters() {
+    let asked = "prometheus: {address: \"http://p:9090\", query: x}";
+    let http = "http: {url: \"http://d/q\", value: a.b";
+    let queries = |errors: &str| {
+        counters(&format!(
+            "queries: {{stable_requests: a, stable_errors: {errors}, candidate_requests: c, candidate_errors: d}}"
+        ))
+    };
+    refused(
+        &[
+            case("a metric of nothing", metric("max: 1")),
+            case("a metric of two kinds", metric(&format!("run: ./n, {asked}, max: 1"))),
+            case("a metric that says nothing", metric(asked)),
+            case(
+                "a range and a condition",
+                metric(&format!("{asked}, max: 1, success_condition: result > 0")),
+            ),
+            case("a range upside down", metric(&format!("{asked}, min: 2, max: 1"))),
+            case("a limit that is a word", metric(&format!("{asked}, max: few"))),
+            case(
+                "a condition in another language",
+                metric(&format!("{asked}, success_condition: \"len(result) > 0\"")),
+            ),
+            case(
+                "a condition on a second number",
+                metric(&format!("{asked}, failure_condition: \"result[1] > 0\"")),
+            ),
+            case("no measurement", metric(&format!("{asked}, max: 1, count: 0"))),
+            case("more measurements than a bake has", metric(&format!("{asked}, max: 1, count: 9"))),
+            case("Argo's spelling", metric(&format!("{asked}, max: 1, failureLimit: 3"))),
+            case("an outage that fails", metric(&format!("{asked}, max: 1, on_outage: abort"))),
+            case("no pause", metric(&format!("{asked}, max: 1, interval: 0s"))),
+            case("an empty name", and(&format!("guard: {{metrics: [{{name: \"\", {asked}, max: 1}}]}}"))),
+            case(
+                "a name twice",
+                and(&format!(
+                    "guard:\n  metrics:\n    - {{name: a, {asked}, max: 1}}\n    - {{name: a, run: b, max: 1}}"
+                )),
+            ),
+            case(
+                "an address without a scheme",
+                metric("prometheus: {address: \"p:9090\", query: x}, max: 1"),
+            ),
+            case(
+                "a password in the address",
+                metric("prometheus: {address: \"http://a:b@p\", query: x}, max: 1"),
+            ),
+            case(
+                "a query and a preset",
+                metric("prometheus: {address: \"http://p\", query: x, preset: istio}, max: 1"),
+            ),
+            case("an unknown preset", metric("prometheus: {address: \"http://p\", preset: nginx}, max: 1")),
+            case(
+                "a preset without workloads",
+                metric("prometheus: {address: \"http://p\", preset: istio}, max: 1"),
+            ),
+            case(
+                "an unknown placeholder",
+                metric("prometheus: {address: \"http://p\", query: \"x{a=\\\"{{args.pod}}\\\"}\"}, max: 1"),
+            ),
+            case(
+                "a placeholder without its key",
+                metric("prometheus: {address: \"http://p\", query: \"x{a=\\\"{{namespace}}\\\"}\"}, max: 1"),
+            ),
+            case(
+                "a step longer than its range",
+                metric("prometheus: {address: \"http://p\", query: x, range: 5s}, max: 1"),
+            ),
+            case("a path that is none", metric("http: {url: \"http://d/q\", value: \"a[x]\"}, max: 1")),
+            case(
+                "a secret that is written out",
+                metric(&format!("{http}, secret_headers: {{DD-API-KEY: \"a-b c\"}}}}, max: 1")),
+            ),
+            case("an empty command", metric("run: \" \", max: 1")),
+            case(
+                "metrics without a bake",
+                and(&format!("bake: 0s\nguard: {{metrics: [{{name: a, {asked}, max: 1}}]}}")),
+            ),
+            case("counters of nothing", counters("namespace: a")),
+            case(
+                "counters of one workload",
+                counters("preset: linkerd, namespace: a, stable: b, candidate: b"),
+            ),
+            case("counters that are rates", queries("\"rate(x[1m])\"")),
+            case("counters without a query", queries("\"\"")),
+        ],
+        &expect_file!["corpus/metrics.txt"],
+    );
+}

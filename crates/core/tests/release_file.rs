@@ -780,3 +780,49 @@ fn assets_are_named_by_their_folders() {
         "#]],
     );
 }
+
+#[test]
+fn what_the_page_on_metrics_shows_is_good() {
+    let page = include_str!("../../../docs/metrics.md");
+    let samples: Vec<&str> =
+        page.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert_eq!(samples.len(), 2);
+    for sample in samples {
+        ReleaseFile::read("metrics.md", &format!("{GOOD}{sample}"))
+            .unwrap_or_else(|errors| panic!("{errors}"));
+    }
+}
+
+#[test]
+fn metrics_and_counters_are_read() {
+    let file = ReleaseFile::read(
+        "cutover.yaml",
+        &format!(
+            "{GOOD}{}",
+            r#"bake: 5m
+guard:
+  metrics:
+    - name: success
+      prometheus: {address: "http://p:9090", preset: istio, namespace: shop, candidate: shop-canary}
+      min: 0.99
+      failure_limit: 3
+    - name: queue
+      http: {url: "https://api.example.com/v1/query?from={{since}}&to={{now}}", value: "series[0].pointlist[-1][1]", secret_headers: {DD-API-KEY: DD_KEY}}
+      success_condition: result[0] < 100
+      failure_condition: result > 1000
+      count: 3
+    - {name: backlog, run: ./backlog.sh, max: 5, on_outage: advance, initial_delay: 0s}
+  counters:
+    prometheus: {address: "http://p:9090", preset: linkerd, namespace: shop, stable: shop, candidate: shop-canary, secret_headers: {Authorization: PROM}}
+"#
+        ),
+    )
+    .unwrap();
+    assert_eq!(file.metric_secrets(), ["DD_KEY", "PROM"]);
+    let [success, queue, backlog] = &file.guard.metrics[..] else { panic!("{:?}", file.guard) };
+    assert_eq!((success.first_after(), success.failure_limit), (success.interval, 3));
+    assert!(queue.success_condition.as_ref().is_some_and(|holds| holds.holds(99.0) && !holds.holds(100.0)));
+    assert_eq!((backlog.first_after().ms(), backlog.max), (0, Some(5.0)));
+    let written = serde_json::to_string(&file).unwrap();
+    assert_eq!(serde_json::from_str::<ReleaseFile>(&written).unwrap(), file);
+}

@@ -734,3 +734,18 @@ fn junit_has_a_case_for_each_test_and_its_output() {
     "#]]
     .assert_eq(&junit(&Report::of(&journal).unwrap()));
 }
+
+#[test]
+fn a_plan_says_what_is_measured_while_it_bakes() {
+    let metric = |name: &str| format!("{{name: {name}, run: ./{name}, max: 1}}");
+    let plan = scenario(&format!(
+        "guard: {{metrics: [{}, {}], counters: {{prometheus: {{address: \"http://p\", preset: envoy, stable: a, candidate: b}}}}}}",
+        metric("errors"),
+        metric("backlog")
+    ))
+    .plan();
+    let text = plan_text(&plan, None);
+    let bake = text.lines().find(|line| line.contains(" bake ")).unwrap();
+    expect![" 6  bake         observed: 95% must succeed, the metrics errors, backlog hold, counters be compared, and no worse than stable was 1m"]
+        .assert_eq(bake);
+}

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cutover_sources::{OwnSources, Sources};
+
 use crate::clock::{Clock, SystemClock};
 
 /// How the engine drives.
@@ -22,6 +24,8 @@ pub struct EngineOptions {
     pub gate_logs: PathBuf,
     /// The clocks.
     pub clock: Arc<dyn Clock>,
+    /// What makes the sources of metrics and counters that a release file names.
+    pub sources: Arc<dyn Sources>,
 }
 
 impl EngineOptions {
@@ -34,6 +38,7 @@ impl EngineOptions {
             timeouts: Timeouts::default(),
             gate_logs: std::env::temp_dir().join("cutover-gates"),
             clock: Arc::new(SystemClock::new()),
+            sources: Arc::new(OwnSources),
         }
     }
 }

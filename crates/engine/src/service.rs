@@ -10,6 +10,7 @@ use cutover_core::{
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::effects::Measuring;
 use crate::error::EngineError;
 use crate::util::lock;
 
@@ -61,6 +62,8 @@ pub(crate) struct Service {
     lost: watch::Sender<bool>,
     /// The service is being destroyed: no release begins.
     pub(crate) closing: AtomicBool,
+    /// What other sources of truth said of the release that bakes.
+    pub(crate) measuring: Measuring,
 }
 
 impl Service {
@@ -75,6 +78,7 @@ impl Service {
             changed: watch::Sender::new(0),
             lost: watch::Sender::new(false),
             closing: AtomicBool::new(false),
+            measuring: Measuring::default(),
         }
     }
 

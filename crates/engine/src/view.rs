@@ -345,6 +345,7 @@ fn state_text(machine: &Machine) -> String {
                 let why = machine.verdicts().last().map_or("no verdict", |verdict| &verdict.why);
                 format!("{step}, held: inconclusive: {why}")
             }
+            HoldReason::Unmeasured { what } => format!("{step}, held: not measured ({what})"),
         },
         Mode::Back(back) => match &back.stuck {
             Some(fault) => format!("needs a person, its way back fails: {}", fault.what),

@@ -19,6 +19,7 @@ use cutover_engine::{
     DeployRequest, Engine, EngineError, EngineOptions, FakeClock, Started, Store, Timeouts,
 };
 use cutover_ports::fake::World;
+use cutover_sources::{OwnSources, Sources};
 use tokio::sync::Notify;
 
 pub fn shop() -> ServiceName {
@@ -55,6 +56,8 @@ pub struct House {
     pub world: Arc<World>,
     pub clock: Arc<FakeClock>,
     pub folder: tempfile::TempDir,
+    /// What metrics and counters are made of.
+    pub sources: Arc<dyn Sources>,
 }
 
 impl House {
@@ -63,6 +66,7 @@ impl House {
             world: World::new(),
             clock: Arc::new(FakeClock::new(1_700_000_000_000, "boot-1")),
             folder: tempfile::tempdir().unwrap(),
+            sources: Arc::new(OwnSources),
         }
     }
 
@@ -71,8 +75,13 @@ impl House {
         let store = steady(Store::open(&self.folder.path().join("journal.db"))).await.unwrap();
         let cut = Arc::new(Cut::new(store.journal()));
         let timeouts = Timeouts { build: Duration::from_secs(60), ..Timeouts::default() };
-        let options =
-            EngineOptions { clock: self.clock.clone(), sole, timeouts, ..EngineOptions::new(owner) };
+        let options = EngineOptions {
+            clock: self.clock.clone(),
+            sole,
+            timeouts,
+            sources: self.sources.clone(),
+            ..EngineOptions::new(owner)
+        };
         let engine = Engine::open(Store::new(cut.clone()), self.world.edges(), options).await.unwrap();
         (engine, cut)
     }

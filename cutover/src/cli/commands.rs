@@ -185,6 +185,9 @@ fn mode_text(mode: &Mode) -> String {
                 format!(", waits for approval ({}): cutover approve, cutover abort", point.name())
             }
             HoldReason::Inconclusive => ", held without a verdict: cutover resume, cutover abort".into(),
+            HoldReason::Unmeasured { what } => {
+                format!(", held, not measured ({what}): cutover resume goes on without it, cutover abort")
+            }
         },
         Mode::Back(back) => match &back.stuck {
             Some(fault) => format!(", going back NEEDS A PERSON: {}", fault.what),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use cutover_core::text::{Report, Story, plan_text};
-use cutover_core::{Machine, ReleaseFile, ReleaseId, Span, Step, file};
+use cutover_core::{Machine, ReleaseFile, ReleaseId, Span, Step};
 use cutover_ports::{Secret, TrackView};
 
 use super::args::{Deploy, Global};
@@ -204,14 +204,13 @@ fn body(global: &Global, deploy: &Deploy) -> Result<DeployBody, Failure> {
 
 /// Takes the values of the named secrets from our environment; they travel over the socket, never as arguments.
 fn secrets(file: &ReleaseFile) -> Result<BTreeMap<String, Secret>, Failure> {
-    let file::Platform::Local(local) = &file.platform;
     let mut secrets = BTreeMap::new();
-    for name in &local.secrets {
+    for name in file.platform.secrets().iter().map(String::as_str).chain(file.metric_secrets()) {
         let value = std::env::var(name).map_err(|_| {
             Failure::new(exit::USAGE, format!("the secret {name} is not set in this environment"))
                 .hint(format!("set it for this command: {name}=… cutover deploy"))
         })?;
-        secrets.insert(name.clone(), Secret::new(value));
+        secrets.insert(name.to_string(), Secret::new(value));
     }
     Ok(secrets)
 }

@@ -19,6 +19,7 @@ mod init;
 mod judged;
 mod kills;
 mod machine;
+mod metrics;
 mod owners;
 mod points;
 mod processes;

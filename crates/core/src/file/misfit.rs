@@ -61,9 +61,11 @@ impl de::Error for Misfit {
                 NO_ADDRESS,
                 "Write an IP address and a port in quotes, such as \"127.0.0.1:8080\" or \"[::]:80\"",
             ),
-            _ => match guess::quantity(&text) {
-                Some((what, hint)) => Self::value(what, hint),
-                None => Self::value(text, ""),
+            // Conditions and paths say themselves what to write.
+            _ => match (text.rsplit_once("; write "), guess::quantity(&text)) {
+                (Some((what, instead)), _) => Self::value(what, format!("write {instead}")),
+                (None, Some((what, hint))) => Self::value(what, hint),
+                (None, None) => Self::value(text, ""),
             },
         }
     }

@@ -6,12 +6,15 @@ mod access;
 mod access_log;
 pub mod answer;
 mod checks;
+mod condition;
 mod decode;
 mod document;
 mod error;
 mod guess;
+mod json_path;
 mod limits;
 mod live;
+mod metrics;
 mod misfit;
 mod overlay;
 mod passing;
@@ -40,10 +43,16 @@ use serde::{Deserialize, Serialize};
 
 pub use access_log::{AccessLogFormat, RouteAccessLog};
 pub use checks::{Check, Checks, Expect, StatusRange, Through};
+pub use condition::{Condition, ConditionError};
 pub use document::{Checked, Document};
 pub use error::{FileError, FileErrors};
+pub use json_path::{JsonPath, JsonPathError};
 pub use limits::{RouteHeaders, RouteLimits, RoutePace, RoutePerClient, RouteQueue};
 pub use live::LiveCheck;
+pub use metrics::{
+    CounterQueries, Counters, HttpMetric, Measure, Metric, OnOutage, Preset, PrometheusCounters,
+    PrometheusMetric, Reduce, Selection,
+};
 pub use passing::network;
 pub use processes::Process;
 pub use protocols::TargetProtocol;
@@ -133,6 +142,13 @@ impl Platform {
     pub fn stop_grace(&self) -> Span {
         match self {
             Platform::Local(local) => local.stop_grace,
+        }
+    }
+
+    /// Returns the names of the environment variables whose values instances get sealed.
+    pub fn secrets(&self) -> &[String] {
+        match self {
+            Platform::Local(local) => &local.secrets,
         }
     }
 
@@ -308,10 +324,18 @@ pub struct Guard {
     /// How long latency is left out of the comparison after new instances took their first requests.
     #[serde(default = "defaults::warm_up", skip_serializing_if = "is_default_warm_up")]
     pub warm_up: Span,
-    /// What happens when a bake ends without enough evidence: fewer requests than `min_requests`, or no proof for `bake:
-    /// auto`. Without it `bake: auto` holds, and a bake of a fixed time advances: who fixed the time wants it to go on.
+    /// What happens when a bake ends without enough evidence: fewer requests than `min_requests`, no proof for `bake:
+    /// auto`, a metric that has no data. Without it the release holds with `bake: auto` or with metrics or counters, and goes on
+    /// otherwise: who fixed the time and asks for nothing else wants that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_inconclusive: Option<OnInconclusive>,
+    /// Numbers of other systems that must hold while the candidate bakes: of Prometheus, of anything that answers JSON, of
+    /// a command.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub metrics: Vec<Metric>,
+    /// Where another router counts the requests of both revisions: the judge compares them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counters: Option<Box<Counters>>,
 }
 
 fn is_true(value: &bool) -> bool {
@@ -320,6 +344,13 @@ fn is_true(value: &bool) -> bool {
 
 fn is_default_warm_up(warm_up: &Span) -> bool {
     *warm_up == defaults::warm_up()
+}
+
+impl Guard {
+    /// Tells whether other systems are asked about the candidate.
+    pub fn measures(&self) -> bool {
+        !self.metrics.is_empty() || self.counters.is_some()
+    }
 }
 
 impl Default for Guard {
@@ -332,7 +363,21 @@ impl Default for Guard {
             compare: defaults::compare(),
             warm_up: defaults::warm_up(),
             on_inconclusive: None,
+            metrics: Vec::new(),
+            counters: None,
         }
+    }
+}
+
+impl ReleaseFile {
+    /// Returns the names of the environment variables that hold what metrics stores want to see; each once.
+    pub fn metric_secrets(&self) -> Vec<&str> {
+        let metrics = self.guard.metrics.iter().flat_map(Metric::secrets);
+        let counters = self.guard.counters.iter().flat_map(|counters| counters.secrets());
+        let mut names: Vec<&str> = metrics.chain(counters).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
     }
 }
 

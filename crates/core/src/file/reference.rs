@@ -103,7 +103,7 @@ impl<'a> Page<'a> {
             Some("object") => "names with texts".into(),
             Some("string") => "text".into(),
             Some("boolean") => "`true`, `false`".into(),
-            Some("integer") => "number".into(),
+            Some("integer" | "number") => "number".into(),
             _ => "any value".into(),
         }
     }

@@ -103,6 +103,7 @@ pub(super) fn mistakes(file: &ReleaseFile) -> Vec<Mistake> {
     found.extend(super::targets::mistakes(&file.route));
     found.extend(super::limits::mistakes(&file.route));
     found.extend(super::access_log::mistakes(&file.route));
+    found.extend(super::metrics::mistakes(file));
     found.extend(super::routing::mistakes(&file.route));
     found.extend(environment_mistakes(local));
     found.extend(super::processes::mistakes(&file.processes));

@@ -97,16 +97,34 @@ impl Machine {
             }
         } else if self.decided.is_none() && spent && !patient {
             self.go_back(BackReason::Fault { fault: fault.words() }, now);
+        } else if key.name == EffectName::Judge && (spent || self.is_unmeasured()) {
+            // What a person paused stays paused; it is held when it goes on.
+            if matches!(self.mode, Mode::Forward) || self.is_unmeasured() {
+                self.mode = Mode::Held(Hold {
+                    why: HoldReason::Unmeasured { what: fault.what.clone() },
+                    until: self.opened.after_ms(self.plan.deadline.ms()),
+                    then: HoldDefault::Abort,
+                });
+            }
         }
     }
 
+    fn is_unmeasured(&self) -> bool {
+        matches!(&self.mode, Mode::Held(Hold { why: HoldReason::Unmeasured { .. }, .. }))
+    }
+
     fn judged(&mut self, key: &EffectKey, verdict: &Verdict, now: Moment) {
+        if self.is_unmeasured() {
+            self.mode = Mode::Forward;
+        }
         let (on_inconclusive, proves) = match self.step() {
             Step::Bake { guard, prove, .. } => (guard.on_inconclusive, prove.is_some()),
             _ => (None, false),
         };
-        // Who waits for a proof does not want to go on without it; who fixed a time wants to go on after it.
-        let otherwise = if proves { OnInconclusive::Hold } else { OnInconclusive::Advance };
+        let measures = matches!(self.step(), Step::Bake { guard, .. } if guard.measures());
+        // Who waits for a proof, or asks other systems, does not want to go on without an answer; who merely fixed a time
+        // wants to go on after it.
+        let otherwise = if proves || measures { OnInconclusive::Hold } else { OnInconclusive::Advance };
         let on_inconclusive = on_inconclusive.unwrap_or(otherwise);
         match (verdict.judgement, key.name, on_inconclusive) {
             (Judgement::Fail, ..) => self.go_back(BackReason::Verdict { verdict: verdict.clone() }, now),
@@ -176,6 +194,11 @@ impl Machine {
                 Mode::Held(Hold { why: HoldReason::Paused { .. } | HoldReason::Inconclusive, .. }),
             ) => {
                 self.resume(now);
+            }
+            // Who resumes what cannot be measured goes on without the measurement.
+            (Command::Resume, Mode::Held(Hold { why: HoldReason::Unmeasured { .. }, .. })) => {
+                self.mode = Mode::Forward;
+                self.step_complete(now);
             }
             (Command::Approve, Mode::Held(Hold { why: HoldReason::Approval { .. }, .. })) => {
                 self.mode = Mode::Forward;
@@ -304,5 +327,6 @@ fn hold_words(why: &HoldReason) -> String {
         HoldReason::Paused { by } => format!("paused by {by}"),
         HoldReason::Approval { point } => format!("approval {}", point.name()),
         HoldReason::Inconclusive => "inconclusive".into(),
+        HoldReason::Unmeasured { what } => format!("not measured: {what}"),
     }
 }

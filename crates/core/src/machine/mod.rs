@@ -86,6 +86,11 @@ pub enum HoldReason {
     },
     /// A bake ended without enough evidence.
     Inconclusive,
+    /// A bake ended, and what measures it does not answer. It is asked on, and its answer ends the hold.
+    Unmeasured {
+        /// What does not answer.
+        what: String,
+    },
 }
 
 /// The way back.

@@ -154,6 +154,7 @@ pub(crate) fn hold_name(why: &HoldReason) -> &'static str {
         HoldReason::Paused { .. } => "paused",
         HoldReason::Approval { .. } => "approval",
         HoldReason::Inconclusive => "inconclusive",
+        HoldReason::Unmeasured { .. } => "unmeasured",
     }
 }
 

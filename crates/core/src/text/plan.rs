@@ -260,7 +260,7 @@ fn bake_words(plan: &Plan, at: usize, span: Span, guard: &Guard, prove: Option<&
             Some(Weight::FULL) => ", and no worse than stable was",
             _ => ", and no worse than stable",
         };
-        return (format!("observed: {} must succeed{compared}", guard.success), format!("{span}"));
+        return (guard_words(guard) + compared, format!("{span}"));
     };
     let slower = if *latency { ", nor slower" } else { "" };
     let does = format!("proven that it does not fail {} more often{slower}", points(*margin_ppb));
@@ -362,6 +362,20 @@ fn short(command: &str) -> String {
     } else {
         format!("{}…", line.chars().take(39).collect::<String>())
     }
+}
+
+fn guard_words(guard: &Guard) -> String {
+    let mut words = format!("observed: {} must succeed", guard.success);
+    let names: Vec<&str> = guard.metrics.iter().map(|metric| metric.name.as_str()).collect();
+    match names[..] {
+        [] => {}
+        [name] => words += &format!(", the metric {name} hold"),
+        _ => words += &format!(", the metrics {} hold", names.join(", ")),
+    }
+    if guard.counters.is_some() {
+        words += ", counters be compared";
+    }
+    words
 }
 
 fn shift_words(plan: &Plan, at: usize, weight: Weight, stable: &str) -> String {

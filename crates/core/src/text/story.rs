@@ -329,6 +329,10 @@ fn hold_text(hold: &Hold, opened: Moment, at_ms: u64) -> String {
         HoldReason::Inconclusive => {
             format!("held        inconclusive, goes back in {left}: cutover resume, cutover abort")
         }
+        HoldReason::Unmeasured { what } => format!(
+            "held        not measured ({what}), goes on when it is, goes back in {left}: cutover resume goes on without it, \
+             cutover abort"
+        ),
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod check;
 pub(crate) mod gate;
+mod metrics;
 mod pinned;
 mod shrink;
 mod smoke;
@@ -27,6 +28,7 @@ use crate::engine::Shared;
 use crate::options::Timeouts;
 use crate::service::Service;
 
+pub(crate) use metrics::Measuring;
 pub(crate) use traffic::{running_targets, shift_now};
 
 /// How often a call is repeated with a higher fence when another call of the same engine overtook it.
@@ -93,7 +95,7 @@ impl Act {
                 within.duration() + times.shift + times.drain_beyond + stop
             }
             Effect::Retire { .. } => local.stop_grace.duration() + times.retire_beyond,
-            Effect::Judge { .. } => times.look,
+            Effect::Judge { guard, .. } => times.look + metrics::longest(guard),
             // A test suite takes what it takes; the release's own deadline bounds it.
             Effect::Gate { .. } | Effect::Smoke { .. } | Effect::KeepLease { .. } | Effect::Watch { .. } => {
                 return None;
@@ -112,7 +114,11 @@ impl Act {
                 for (name, process) in &mut spec.processes {
                     process.replicas = processes.get(name).copied().unwrap_or(0);
                 }
-                platform.preflight(&spec, candidate).await.map(note)
+                let told = platform.preflight(&spec, candidate).await?;
+                let asked = metrics::preflight(self).await?;
+                Ok(note(
+                    [told, asked].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join("; "),
+                ))
             }
             Effect::Gate { command } => gate::gate(self, key, command).await,
             Effect::Build { revision } => {
@@ -142,10 +148,12 @@ impl Act {
             Effect::Shift(shift) | Effect::Settle(shift) => traffic::shift(self, shift).await,
             Effect::KeepLease { release } => traffic::keep_lease(self, release).await,
             Effect::Watch { revision, guard, prove } => {
-                traffic::watch(self, revision, guard, prove.as_ref()).await
+                let traffic = || traffic::watch(self, revision, guard, prove.as_ref());
+                metrics::beside(self, key, guard, traffic).await
             }
             Effect::Judge { revision, guard, prove } => {
-                traffic::judge(self, revision, guard, prove.as_ref()).await
+                let traffic = traffic::judge(self, revision, guard, prove.as_ref());
+                metrics::verdict(self, key, guard, traffic).await
             }
             Effect::Drain { revision, within } => {
                 let (router, within) = (&self.edges().router, within.duration());
@@ -183,7 +191,11 @@ pub(crate) fn spec_of(release: &Release, secrets: BTreeMap<String, Secret>) -> R
         processes: release.file.processes.clone(),
         settings: settings_of(&release.file),
         base: PathBuf::from(&release.base),
-        secrets,
+        // What metrics stores want to see is none of the service's business.
+        secrets: secrets
+            .into_iter()
+            .filter(|(name, _)| release.file.platform.secrets().contains(name))
+            .collect(),
     }
 }
 

@@ -1,0 +1,102 @@
+//! One metric of a bake: what is asked, and what came of it.
+
+use std::time::Duration;
+
+use cutover_core::file::{Metric, OnOutage};
+use cutover_sources::{Analysis, AskError, AskErrorKind, Reading, Rules, Source, Standing};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::{Stand, Told, unmeasured};
+
+pub(super) struct Probe {
+    metric: Metric,
+    /// Without one nothing can be asked, and the error is the answer.
+    source: Result<Box<dyn Source>, AskError>,
+    analysis: Analysis,
+    begin: Instant,
+    /// Of the last answer that was none.
+    kind: AskErrorKind,
+    hint: String,
+}
+
+/// Asks with a deadline.
+pub(super) async fn ask(source: &dyn Source, limit: Duration) -> Result<Reading, AskError> {
+    timeout(limit, source.ask()).await.unwrap_or_else(|_| {
+        let limit = cutover_core::Span::from_ms(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
+        Err(AskError::down(format!("no answer within {limit}")))
+    })
+}
+
+impl Probe {
+    pub(super) fn new(metric: &Metric, source: Result<Box<dyn Source>, AskError>) -> Probe {
+        Probe {
+            metric: metric.clone(),
+            source,
+            analysis: Analysis::new(Rules::of(metric), 0),
+            begin: Instant::now(),
+            kind: AskErrorKind::Down,
+            hint: String::new(),
+        }
+    }
+
+    fn name(&self) -> String {
+        format!("metric {}", self.metric.name)
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.begin.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    async fn measure(&mut self) {
+        let answer = match &self.source {
+            Ok(source) => ask(&**source, self.metric.timeout.duration()).await,
+            Err(error) => Err(error.clone()),
+        };
+        if let Err(error) = &answer {
+            self.kind = error.kind;
+            self.hint.clone_from(&error.hint);
+        }
+        let now = self.now_ms();
+        self.analysis.record(&answer, now);
+    }
+
+    /// Measures whenever it is due, until there is something to tell.
+    ///
+    /// # Cancel safety
+    /// A question that is dropped was not asked; it is due again.
+    pub(super) async fn told(&mut self) -> Told {
+        loop {
+            if let Standing::Failed(why) = self.analysis.standing() {
+                return Told::Failed(format!("{}: {why}", self.name()));
+            }
+            if let Some(why) = self.analysis.outage() {
+                return Told::Outage(unmeasured(&self.name(), self.kind, &why, &self.hint));
+            }
+            match self.analysis.next_ms() {
+                Some(due) => sleep_until(self.begin + Duration::from_millis(due)).await,
+                None => std::future::pending().await,
+            }
+            self.measure().await;
+        }
+    }
+
+    /// Measures once more where nothing is concluded yet.
+    pub(super) async fn close(&mut self) {
+        if self.analysis.is_open() {
+            self.measure().await;
+        }
+    }
+
+    pub(super) fn stand(&self) -> Stand {
+        let name = self.name();
+        match self.analysis.standing() {
+            Standing::Failed(why) => Stand::Failed(format!("{name}: {why}")),
+            Standing::Inconclusive(why) => Stand::Inconclusive(format!("{name}: {why}")),
+            Standing::Passed(why) => Stand::Passed(format!("{name}: {why}")),
+            Standing::Outage(why) => Stand::Outage {
+                fault: unmeasured(&name, self.kind, &why, &self.hint),
+                hold: self.metric.on_outage == OnOutage::Hold,
+            },
+        }
+    }
+}
