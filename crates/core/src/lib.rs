@@ -24,4 +24,4 @@ pub use ids::{Fence, InstanceId, Moment, ProcessName, ReleaseId, RevisionId, Ser
 pub use machine::{Ending, Machine, Mode, Wanted};
 pub use plan::{Plan, PlanError, ProcessCounts, Step, Track};
 pub use release::{Observed, Release, ReleaseKind};
-pub use units::{Cores, Size, Span, Weight};
+pub use units::{Cores, Rate, Size, Span, Weight};

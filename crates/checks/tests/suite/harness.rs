@@ -91,7 +91,7 @@ pub(crate) async fn ask_as(
         service: "shop".into(),
         revision: "r-0123456789ab".into(),
         instance: CheckedInstance { id: "012345-1-abcd".into(), address },
-        checks: Checks { health, within: Span::from_ms(within_ms) },
+        checks: Checks { health, within: Span::from_ms(within_ms), ..Checks::default() },
         host: None,
         protocol,
         base: base.to_path_buf(),

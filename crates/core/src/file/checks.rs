@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::load::Load;
 use crate::units::Span;
 
 /// The checks of a release, before traffic.
@@ -13,6 +14,10 @@ pub struct Checks {
     /// listens on its port. Without any: `[{tcp: true}]`.
     #[serde(default = "default_health")]
     pub health: Vec<Check>,
+    /// What the candidate must carry, one test after the other, before any of its instances takes traffic. The load goes to the
+    /// instances that run then, with the route's host name. A test that is not held refuses the release.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub load: Vec<Load>,
     /// How long an instance may take from its start until all checks pass; then the release is refused.
     #[serde(default = "default_within")]
     pub within: Span,
@@ -20,7 +25,7 @@ pub struct Checks {
 
 impl Default for Checks {
     fn default() -> Self {
-        Checks { health: default_health(), within: default_within() }
+        Checks { health: default_health(), load: Vec::new(), within: default_within() }
     }
 }
 
