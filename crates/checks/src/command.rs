@@ -3,7 +3,7 @@
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use cutover_core::Fault;
+use cutover_core::{CheckOutcome, Fault};
 use cutover_ports::CheckRequest;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -49,13 +49,15 @@ pub(crate) async fn run(request: &CheckRequest, run: &str) -> Try {
         }
     };
     let status = status.map_err(|error| Miss::io(&error))?;
-    judge(status, last_lines(&output)).map_err(|miss| match miss {
+    judge(status, last_lines(&output)).map(|()| "exit status 0".into()).map_err(|miss| match miss {
         Verdict::Unable(why, lines) => Miss::CannotRun(
             Fault::configuration(format!("run check {run}: {why}"))
                 .hint(format!("Check commands run in {} by sh -c.", request.base.display()))
                 .lines(lines),
         ),
-        Verdict::Miss(why, lines) => Miss::No { why, shown: String::new(), lines },
+        Verdict::Miss(why, lines) => {
+            Miss::No { outcome: CheckOutcome::Failed, why, shown: String::new(), lines }
+        }
     })
 }
 

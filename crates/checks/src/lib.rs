@@ -1,11 +1,12 @@
-//! Health checks: questions asked of one instance over the network until it passes or its time is over.
+//! Checks: health questions asked of one instance until it passes or its time is over, and smoke tests tried once.
 
 mod checker;
 mod command;
 mod gate;
+mod grpc;
 mod http;
-mod http2;
-mod tcp;
+mod reach;
+mod smoke;
 mod tries;
 
 pub use checker::NetworkChecker;

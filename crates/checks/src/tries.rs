@@ -3,8 +3,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use cutover_core::{Fault, Span, file};
-use tokio::time::{Instant, sleep, timeout};
+use cutover_core::{CheckOutcome, Fault, Span, file};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
 
 /// The first pause after a failed try; doubled up to the check's interval, so that what starts at once is
 /// released at once.
@@ -12,14 +13,16 @@ const FIRST_PAUSE: Duration = Duration::from_millis(10);
 /// The longest pause between tries that pass.
 const PASS_PAUSE: Duration = Duration::from_millis(100);
 
-/// What came of one try.
-pub(crate) type Try = Result<(), Miss>;
+/// What came of one try: the answer in a word where it passed.
+pub(crate) type Try = Result<String, Miss>;
 
 /// A try that did not pass.
 #[derive(Debug)]
 pub(crate) enum Miss {
     /// The instance did not answer as it should; a later try may pass.
     No {
+        /// Failed where there was an answer, an error where there was none.
+        outcome: CheckOutcome,
         /// Why, as a fragment: `connection refused (errno 111)`.
         why: String,
         /// What shows it, on the same line: `; body begins: …`.
@@ -32,9 +35,9 @@ pub(crate) enum Miss {
 }
 
 impl Miss {
-    /// Makes a miss that its reason says all about.
+    /// Makes a miss without an answer, whose reason says all about it.
     pub(crate) fn no(why: impl Into<String>) -> Miss {
-        Miss::No { why: why.into(), shown: String::new(), lines: Vec::new() }
+        Miss::No { outcome: CheckOutcome::Error, why: why.into(), shown: String::new(), lines: Vec::new() }
     }
 
     /// Makes a miss of an I/O error: `connection refused (errno 111)`.
@@ -46,14 +49,41 @@ impl Miss {
     }
 }
 
+/// A check that came to its end.
+#[derive(Debug)]
+pub(crate) struct Tried {
+    pub(crate) took: Duration,
+    pub(crate) tries: u32,
+    pub(crate) end: End,
+}
+
+/// How a check came to its end.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// It passed often enough in a row; the last answer in a word.
+    Passed(String),
+    /// Its time is over.
+    Missed(Failed),
+    /// No try will pass.
+    CannotRun(Fault),
+}
+
 /// A check whose time is over: the last miss, and how often it was tried.
 #[derive(Debug)]
 pub(crate) struct Failed {
+    pub(crate) outcome: CheckOutcome,
     why: String,
     shown: String,
     within: Span,
     tries: u32,
     pub(crate) lines: Vec<String>,
+}
+
+impl Failed {
+    /// Returns the last miss alone.
+    pub(crate) fn detail(&self) -> String {
+        format!("{}{}", self.why.trim_end_matches(','), self.shown)
+    }
 }
 
 impl fmt::Display for Failed {
@@ -63,36 +93,35 @@ impl fmt::Display for Failed {
     }
 }
 
-/// Tries until the check passed; returns how long that took. The outer error is a check that cannot run.
+/// Tries until the check passed, its time is over, or `cut` says that nobody waits for more than one try.
 pub(crate) async fn until_passed<F: Future<Output = Try>>(
     check: &file::Check,
     within: Duration,
+    mut cut: watch::Receiver<bool>,
     mut ask: impl FnMut() -> F,
-) -> Result<Result<Duration, Failed>, Fault> {
+) -> Tried {
     let (begin, limit, interval) = (Instant::now(), check.timeout.duration(), check.interval.duration());
     let (mut in_a_row, mut tries, mut pause) = (0, 0, FIRST_PAUSE);
-    let mut last: Option<(String, String, Vec<String>)> = None;
+    let mut last: Option<(CheckOutcome, String, String, Vec<String>)> = None;
     loop {
         let left = within.saturating_sub(begin.elapsed());
         tries += 1;
+        let ended = |end| Tried { took: begin.elapsed(), tries, end };
         let rest = match timeout(limit.min(left), ask()).await {
-            Ok(Ok(())) => {
+            Ok(Ok(answer)) => {
                 in_a_row += 1;
                 if in_a_row >= check.successes {
-                    return Ok(Ok(begin.elapsed()));
+                    return ended(End::Passed(answer));
                 }
                 pause = FIRST_PAUSE;
-                last = Some((
-                    format!("passed {in_a_row} times in a row, {} wanted,", check.successes),
-                    String::new(),
-                    Vec::new(),
-                ));
+                let why = format!("passed {in_a_row} times in a row, {} wanted,", check.successes);
+                last = Some((CheckOutcome::Failed, why, String::new(), Vec::new()));
                 interval.min(PASS_PAUSE)
             }
-            Ok(Err(Miss::CannotRun(fault))) => return Err(fault),
-            Ok(Err(Miss::No { why, shown, lines })) => {
+            Ok(Err(Miss::CannotRun(fault))) => return ended(End::CannotRun(fault)),
+            Ok(Err(Miss::No { outcome, why, shown, lines })) => {
                 in_a_row = 0;
-                last = Some((why, shown, lines));
+                last = Some((outcome, why, shown, lines));
                 grown(&mut pause, interval)
             }
             Err(_) => {
@@ -101,17 +130,20 @@ pub(crate) async fn until_passed<F: Future<Output = Try>>(
                 if left > limit || last.is_none() {
                     let cut = span(limit.min(left));
                     let verb = if check.run.is_some() { "did not finish" } else { "no answer" };
-                    last = Some((format!("{verb} within {cut}"), String::new(), Vec::new()));
+                    let why = format!("{verb} within {cut}");
+                    last = Some((CheckOutcome::Error, why, String::new(), Vec::new()));
                 }
                 grown(&mut pause, interval)
             }
         };
         let left = within.saturating_sub(begin.elapsed());
-        if left <= rest {
-            let (why, shown, lines) = last.unwrap_or_default();
-            return Ok(Err(Failed { why, shown, within: span(within), tries, lines }));
+        let over = left <= rest || *cut.borrow();
+        if over || timeout(rest, cut.wait_for(|cut| *cut)).await.is_ok_and(|cut| cut.is_ok()) {
+            let (outcome, why, shown, lines) =
+                last.expect("each try that did not end it left what it came to");
+            let within = if left <= rest { within } else { begin.elapsed() };
+            return ended(End::Missed(Failed { outcome, why, shown, within: span(within), tries, lines }));
         }
-        sleep(rest).await;
     }
 }
 
@@ -148,12 +180,18 @@ mod tests {
     /// the time in ms.
     async fn run(check: &file::Check, within_ms: u64, tries: &[bool]) -> (String, usize, u128) {
         let (mut asked, begin) = (0, Instant::now());
-        let outcome = until_passed(check, Duration::from_millis(within_ms), || {
+        let (_cut, uncut) = watch::channel(false);
+        let outcome = until_passed(check, Duration::from_millis(within_ms), uncut, || {
             let passes = *tries.get(asked).or(tries.last()).unwrap();
             asked += 1;
-            async move { if passes { Ok(()) } else { Err(Miss::no("refused")) } }
+            async move { if passes { Ok("200".into()) } else { Err(Miss::no("refused")) } }
         });
-        let text = outcome.await.unwrap().map_or_else(|failed| failed.to_string(), seconds);
+        let tried = outcome.await;
+        let text = match tried.end {
+            End::Passed(_) => seconds(tried.took),
+            End::Missed(failed) => failed.to_string(),
+            End::CannotRun(fault) => fault.to_string(),
+        };
         (text, asked, begin.elapsed().as_millis())
     }
 
@@ -184,7 +222,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn silence_is_cut_by_the_timeout_of_a_try() {
         let silent = check(2000, 1000, 1);
-        let outcome = until_passed(&silent, Duration::from_secs(10), std::future::pending).await.unwrap();
-        assert_eq!(outcome.unwrap_err().to_string(), "no answer within 2s for 10s, 5 tries");
+        let (cut, uncut) = watch::channel(false);
+        let tried = until_passed(&silent, Duration::from_secs(10), uncut.clone(), std::future::pending).await;
+        let End::Missed(failed) = tried.end else { panic!("{tried:?}") };
+        assert_eq!(failed.to_string(), "no answer within 2s for 10s, 5 tries");
+        assert_eq!((failed.detail().as_str(), failed.outcome), ("no answer within 2s", CheckOutcome::Error));
+        // Where another check cannot run, nobody waits for the rest of the time.
+        cut.send(true).unwrap();
+        let tried = until_passed(&silent, Duration::from_secs(10), uncut, std::future::pending).await;
+        assert_eq!((tried.tries, tried.took), (1, Duration::from_secs(2)));
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::check::CheckResult;
 use crate::fault::Fault;
 use crate::file::Guard;
 use crate::guard::Verdict;
@@ -81,6 +82,7 @@ pub enum EffectName {
     Build,
     Provision,
     Check,
+    Smoke,
     Processes,
     Steady,
     Shift,
@@ -101,6 +103,7 @@ impl fmt::Display for EffectName {
             EffectName::Build => "build",
             EffectName::Provision => "provision",
             EffectName::Check => "check",
+            EffectName::Smoke => "smoke",
             EffectName::Processes => "processes",
             EffectName::Steady => "steady",
             EffectName::Shift => "shift",
@@ -151,6 +154,11 @@ pub enum Effect {
         revision: RevisionId,
         /// How many instances there must be.
         count: u32,
+    },
+    /// One instance passes the smoke tests, all of which are tried; repeated after a crash.
+    Smoke {
+        /// The revision to try.
+        revision: RevisionId,
     },
     /// Exactly these processes of the revision run beside its routed one. Done when what is too much has ended: what
     /// comes next may rely on it.
@@ -272,6 +280,7 @@ impl Effect {
             Effect::Build { .. } => EffectName::Build,
             Effect::Provision { .. } => EffectName::Provision,
             Effect::Check { .. } => EffectName::Check,
+            Effect::Smoke { .. } => EffectName::Smoke,
             Effect::Processes { .. } => EffectName::Processes,
             Effect::Steady { .. } => EffectName::Steady,
             Effect::Shift(_) | Effect::Lower(_) => EffectName::Shift,
@@ -299,6 +308,7 @@ impl Effect {
             Effect::Preflight { .. }
             | Effect::Gate { .. }
             | Effect::Check { .. }
+            | Effect::Smoke { .. }
             | Effect::Steady { .. }
             | Effect::KeepLease { .. }
             | Effect::Watch { .. }
@@ -343,6 +353,11 @@ pub enum Evidence {
         cut: u64,
         /// WebSockets closed with a close frame.
         closed: u64,
+    },
+    /// What was asked of instances, and what they said.
+    Checked {
+        /// One result for each question and instance, in the order of the release file.
+        results: Vec<CheckResult>,
     },
     /// What the candidate's traffic shows.
     Verdict(Verdict),

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::check::CheckResult;
+
 /// Whose fault a failure is. Only the candidate's own fault fails a verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -58,12 +60,16 @@ pub struct Fault {
     /// Lines that show it: the last output of an instance, the answer of a check.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lines: Vec<String>,
+    /// What was asked of instances where that failed, those that passed included. In the journal's record of the failure
+    /// alone: who carries the fault further carries its words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub results: Vec<CheckResult>,
 }
 
 impl Fault {
     /// Makes a fault without hint or lines.
     pub fn new(blame: Blame, after: After, what: impl Into<String>) -> Self {
-        Self { blame, after, what: what.into(), hint: String::new(), lines: Vec::new() }
+        Self { blame, after, what: what.into(), hint: String::new(), lines: Vec::new(), results: Vec::new() }
     }
 
     /// The candidate's own, final fault.
@@ -108,6 +114,19 @@ impl Fault {
     pub fn lines(mut self, lines: impl IntoIterator<Item = String>) -> Self {
         self.lines.extend(lines);
         self
+    }
+
+    /// Adds what was asked of instances.
+    #[must_use]
+    pub fn results(mut self, results: Vec<CheckResult>) -> Self {
+        self.results = results;
+        self
+    }
+
+    /// Returns the fault in words alone.
+    #[must_use]
+    pub fn words(&self) -> Fault {
+        Fault { results: Vec::new(), ..self.clone() }
     }
 
     /// Makes it final: trying again gives the same.

@@ -2,6 +2,7 @@
 //!
 //! Pure: no async, clock, randomness, file, socket or environment. Time is an argument, facts are values.
 
+pub mod check;
 pub mod effect;
 pub mod event;
 pub mod fault;
@@ -15,6 +16,7 @@ pub mod sim;
 pub mod text;
 pub mod units;
 
+pub use check::{CheckKind, CheckOutcome, CheckResult};
 pub use effect::{Effect, EffectKey, EffectName, Evidence, Lease, Outcome, Shift, StepKey};
 pub use event::{Command, Event, HoldDefault, Record};
 pub use fault::{After, Blame, Fault};

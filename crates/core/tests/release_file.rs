@@ -76,11 +76,11 @@ fn unknown_keys_point_at_the_nearest() {
     check(
         &format!("{GOOD}checks: {{health: [{{path: /health, expct: {{status: 200}}}}]}}\n"),
         &expect![[r#"
-        cutover.yaml:6:35: unknown key `expct`
-          6 | checks: {health: [{path: /health, expct: {status: 200}}]}
-            |                                   ^
-          hint: did you mean `expect`? Expected one of: `path`, `tcp`, `run`, `timeout`, `interval`, `successes`, `expect`
-    "#]],
+            cutover.yaml:6:35: unknown key `expct`
+              6 | checks: {health: [{path: /health, expct: {status: 200}}]}
+                |                                   ^
+              hint: did you mean `expect`? Expected one of: `path`, `tcp`, `grpc`, `run`, `timeout`, `interval`, `successes`, `expect`, `through`
+        "#]],
     );
     check(
         &format!("{GOOD}banana: 1\n"),
@@ -265,7 +265,7 @@ fn what_cannot_be_together_is_named_all_at_once() {
               6 | bake: 3h
                 |       ^
               hint: give the whole release longer than its bakes
-            cutover.yaml:7:19: a health check is exactly one of `path`, `tcp: true` and `run`
+            cutover.yaml:7:19: a health check is exactly one of `path`, `tcp: true`, `grpc` and `run`
               7 | checks: {health: [{path: /health, tcp: true}, {path: health}, {}]}
                 |                   ^
               hint: such as `- path: /health`
@@ -273,7 +273,7 @@ fn what_cannot_be_together_is_named_all_at_once() {
               7 | checks: {health: [{path: /health, tcp: true}, {path: health}, {}]}
                 |                                                      ^
               hint: such as `path: /health`
-            cutover.yaml:7:63: a health check is exactly one of `path`, `tcp: true` and `run`
+            cutover.yaml:7:63: a health check is exactly one of `path`, `tcp: true`, `grpc` and `run`
               7 | checks: {health: [{path: /health, tcp: true}, {path: health}, {}]}
                 |                                                               ^
               hint: such as `- path: /health`

@@ -13,6 +13,7 @@ service: shop
 platform: {local: {command: [./shop], replicas: 2}}
 route: [{proxy: {listen: "127.0.0.1:8080"}}]
 "#;
+const SMOKE: &str = "checks: {smoke: [{get: /api}, {run: ./smoke.sh}]}";
 const TIMES: &str = "bake: 5s\nkeep_warm: 20s\ndeadline: 10m\n";
 
 fn scenario(name: &'static str, more: &str) -> Scenario {
@@ -32,6 +33,7 @@ fn scenario(name: &'static str, more: &str) -> Scenario {
         observed: Observed { stable: Some(RevisionId::new("r-1")), ..Observed::default() },
         bad_gate: false,
         bad_checks: false,
+        bad_smoke: false,
         bad_processes: false,
         bad_traffic: false,
         no_traffic: false,
@@ -78,7 +80,10 @@ fn with_replicas(mut scenario: Scenario, replicas: u32) -> Scenario {
 fn short_scenarios() -> Vec<Scenario> {
     let short = |name, more: &str| scenario(name, &format!("bake: 5s\nkeep_warm: 0s\ndeadline: 10m\n{more}"));
     let mut all = scenarios();
-    all.retain(|scenario| scenario.release.file.strategy.name() == "blue_green" && scenario.name != "gated");
+    all.retain(|scenario| {
+        scenario.release.file.strategy.name() == "blue_green"
+            && !["gated", "bad smoke"].contains(&scenario.name)
+    });
     // With the one process that matters most, and without a bake: a pair costs the square of the release's length.
     let mut clock = with_processes(scenario("clock", "bake: 0s\nkeep_warm: 0s\ndeadline: 10m\n"));
     for processes in [&mut clock.release.file.processes, &mut clock.observed.stable_processes] {
@@ -121,6 +126,8 @@ fn scenarios() -> Vec<Scenario> {
         first,
         rollback,
         Scenario { bad_checks: true, ..scenario("bad checks", "") },
+        scenario("smoke", SMOKE),
+        Scenario { bad_smoke: true, ..scenario("bad smoke", SMOKE) },
         Scenario { bad_traffic: true, ..scenario("bad traffic", "") },
         Scenario { no_traffic: true, ..scenario("no traffic, hold", "guard: {on_inconclusive: hold}") },
         Scenario { no_traffic: true, ..scenario("no traffic, abort", "guard: {on_inconclusive: abort}") },
@@ -189,9 +196,10 @@ fn planted_faults_are_caught() {
     let turned =
         |at: usize| Schedule { injections: vec![(at, Injection::TrafficTurnsBad)], ..Schedule::default() };
     let staffed = with_processes(scenario("processes", ""));
+    let smoke = scenario("smoke", SMOKE);
     let bad_staffed = Scenario { bad_traffic: true, ..staffed.clone() };
     let one_staff = "in the end the processes of one revision run, and of one alone";
-    let cases: [(Sabotage, &Scenario, Schedule, &str); 22] = [
+    let cases: [(Sabotage, &Scenario, Schedule, &str); 23] = [
         (
             Sabotage::RunTwoClocks,
             &staffed,
@@ -209,6 +217,12 @@ fn planted_faults_are_caught() {
             &staffed,
             calm(),
             "a candidate's processes have stayed up before it takes traffic",
+        ),
+        (
+            Sabotage::SkipSmoke,
+            &smoke,
+            calm(),
+            "a candidate has passed its smoke tests before it takes traffic",
         ),
         (Sabotage::ForgetProcesses, &bad_staffed, calm(), one_staff),
         (Sabotage::KeepOldProcesses, &staffed, calm(), one_staff),

@@ -4,7 +4,10 @@
 
 use cutover_core::sim::{Scenario, Schedule, run};
 use cutover_core::text::{Report, plan_text, story_text};
-use cutover_core::{Observed, Release, ReleaseFile, ReleaseId, ReleaseKind, RevisionId, Span};
+use cutover_core::{
+    CheckKind, CheckOutcome, CheckResult, Event, Evidence, Fault, Observed, Record, Release, ReleaseFile,
+    ReleaseId, ReleaseKind, RevisionId, Span,
+};
 use expect_test::{Expect, expect};
 
 const FILE: &str = r#"
@@ -33,6 +36,7 @@ fn scenario(more: &str) -> Scenario {
         },
         bad_gate: false,
         bad_checks: false,
+        bad_smoke: false,
         bad_processes: false,
         bad_traffic: false,
         no_traffic: false,
@@ -554,4 +558,111 @@ fn a_rolling_release_that_breaks_tells_its_batches() {
           requests 0, failed 0 (0 by the service, 0 by the router)
     "#]],
     );
+}
+
+fn result(kind: CheckKind, check: &str, outcome: CheckOutcome, detail: &str) -> CheckResult {
+    CheckResult {
+        kind,
+        check: check.into(),
+        instance: "a1-1".into(),
+        outcome,
+        blame: None,
+        duration_us: 40_000,
+        tries: 1,
+        detail: detail.into(),
+        output: Vec::new(),
+    }
+}
+
+/// Puts results where the simulated edges have nothing to show.
+fn with_results(journal: &mut [Record], smoke: &[CheckResult]) {
+    let health = |check: &str| result(CheckKind::Health, check, CheckOutcome::Passed, "200");
+    for record in journal {
+        match &mut record.event {
+            Event::Done { effect, evidence } if effect.name.to_string() == "check" => {
+                let results = vec![health("GET /health"), health("GET /ready")];
+                *evidence = Evidence::Checked { results };
+            }
+            Event::Done { effect, evidence } if effect.name.to_string() == "smoke" => {
+                *evidence = Evidence::Checked { results: smoke.to_vec() };
+            }
+            Event::Failed { effect, fault } if effect.name.to_string() == "smoke" => {
+                *fault = Fault::candidate("smoke test POST /carts failed: answered 500, expected 201")
+                    .results(smoke.to_vec());
+            }
+            _ => {}
+        }
+    }
+}
+
+const SMOKE: &str = "checks: {smoke: [{get: /api/products}, {post: /carts}, {run: ./smoke.sh}]}\n\
+                     keep_warm: 0s\nbake: 0s\n";
+
+#[test]
+fn smoke_tests_are_a_step_before_anybody_approves() {
+    let plan = scenario(&format!("{SMOKE}approve: [before_shift]")).plan();
+    let text = plan_text(&plan, Some(Span::from_secs(10)));
+    let steps: Vec<&str> = text.lines().skip(8).take(9).collect();
+    expect![[r#"
+         3  provision    2 instances of r-2 run, all without traffic                under 1s
+                         way back: stop r-2; it never had traffic
+                         if cutover dies here: its instances run on without traffic; the next server goes on from the journal
+         4  check        every instance passes its checks                           about 1.2s
+                         way back: stop r-2; it never had traffic
+                         if cutover dies here: its instances run on without traffic; the next server goes on from the journal
+         5  smoke        all 3 smoke tests pass on one of its instances             as it takes
+                         way back: stop r-2; it never had traffic
+                         if cutover dies here: its instances run on without traffic; the next server goes on from the journal, and tries them again
+    "#]].assert_eq(&format!("{}\n", steps.join("\n")));
+}
+
+#[test]
+fn a_report_names_each_check_that_did_not_pass() {
+    let passed = |check: &str| result(CheckKind::Smoke, check, CheckOutcome::Passed, "200");
+    let mut good = run(&scenario(SMOKE), &Schedule::default()).run.journal;
+    with_results(&mut good, &[passed("GET /api/products"), passed("POST /carts")]);
+    expect![[r#"
+           +0.0s  · shop-2 opened by ann: r-1 → r-2
+           +0.0s  ✔ preflight  0.0s
+           +0.0s  ✔ build  0.0s
+           +0.0s  ✔ provision   2 × r-2  0.0s
+           +0.0s  ✔ check       GET /health passed in 40ms; GET /ready passed in 40ms  0.0s
+           +0.0s  ✔ smoke       2 of 2 smoke tests passed on instance a1-1  0.0s
+           +0.0s  ✔ shift       all traffic is on r-2, every worker acknowledged in 0.10 ms  0.0s
+           +0.0s  ✔ promote     r-2 is stable, every worker acknowledged in 0.10 ms  0.0s
+           +0.0s  ✔ drain       r-1 is empty, nothing was cut  0.0s
+           +0.0s  ✔ retire      r-1 is stopped  0.0s
+           +0.0s  ✔ shop-2 is complete
+        shop-2: shop runs r-2, released in 0.0s
+          2 of 2 health checks passed
+          2 of 2 smoke tests passed
+          requests 0, failed 0 (0 by the service, 0 by the router)
+    "#]]
+    .assert_eq(&format!("{}{}\n", story_text(&good), Report::of(&good).unwrap()));
+    let refused = Scenario { bad_smoke: true, ..scenario(SMOKE) };
+    let mut journal = run(&refused, &Schedule::default()).run.journal;
+    let failed = [
+        passed("GET /api/products"),
+        result(CheckKind::Smoke, "POST /carts", CheckOutcome::Failed, "answered 500, expected 201"),
+        result(CheckKind::Smoke, "run ./smoke.sh", CheckOutcome::Error, "did not end within 1m"),
+    ];
+    with_results(&mut journal, &failed);
+    expect![[r#"
+           +0.0s  · shop-2 opened by ann: r-1 → r-2
+           +0.0s  ✔ preflight  0.0s
+           +0.0s  ✔ build  0.0s
+           +0.0s  ✔ provision   2 × r-2  0.0s
+           +0.0s  ✔ check       GET /health passed in 40ms; GET /ready passed in 40ms  0.0s
+           +0.0s  ✘ failed to pass the smoke tests: smoke test POST /carts failed: answered 500, expected 201
+           +0.0s  ✘ goes back: no traffic had moved; r-2 is stopped
+           +0.0s  ✔ retire      r-2 is stopped  0.0s
+           +0.0s  ✘ shop-2 was refused before any traffic moved: smoke test POST /carts failed: answered 500, expected 201
+        shop-2: refused after 0.0s, before any traffic moved; shop runs r-1 as before
+          because smoke test POST /carts failed: answered 500, expected 201
+          2 of 2 health checks passed
+          1 of 3 smoke tests passed
+            POST /carts failed: answered 500, expected 201 (a1-1)
+            run ./smoke.sh had no answer: did not end within 1m (a1-1)
+          requests 0, failed 0 (0 by the service, 0 by the router)
+    "#]].assert_eq(&format!("{}{}\n", story_text(&journal), Report::of(&journal).unwrap()));
 }

@@ -1,12 +1,12 @@
 //! Checks: questions asked of instances over the network before they take traffic.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
-use cutover_core::{Fault, InstanceId, ReleaseId, RevisionId, ServiceName, file};
+use cutover_core::{CheckResult, Fault, InstanceId, ReleaseId, RevisionId, ServiceName, file};
 
-/// The instances to ask, and what.
+/// The instance to ask, and what.
 #[derive(Clone, Debug)]
 pub struct CheckRequest {
     /// The service.
@@ -21,6 +21,8 @@ pub struct CheckRequest {
     pub host: Option<String>,
     /// What the instance speaks.
     pub protocol: file::TargetProtocol,
+    /// How the revision is reached through the router; none where no check wants that.
+    pub route: Option<CheckedRoute>,
     /// Where check commands run.
     pub base: PathBuf,
 }
@@ -32,6 +34,24 @@ pub struct CheckedInstance {
     pub id: InstanceId,
     /// Its address.
     pub address: SocketAddr,
+}
+
+/// The way to a revision that users will take, before they do.
+#[derive(Clone, Debug)]
+pub struct CheckedRoute {
+    /// Where the router listens.
+    pub address: SocketAddr,
+    /// The header that pins the revision.
+    pub pin: (String, String),
+    /// The route speaks TLS.
+    pub tls: Option<CheckedTls>,
+}
+
+/// What makes the certificate of a route a good one, beside what this machine trusts.
+#[derive(Clone, Debug, Default)]
+pub struct CheckedTls {
+    /// Files of certificates in PEM.
+    pub trust: Vec<PathBuf>,
 }
 
 /// One of the user's own tests, run before anything moves.
@@ -55,11 +75,18 @@ pub struct GateRequest {
 #[async_trait]
 pub trait Checker: Send + Sync {
     /// Asks the instance all its health checks until each has passed often enough in a row, or `checks.within` is
-    /// over. Returns a line for people: what passed, after how long.
+    /// over. Returns what each of them said, in order.
     ///
-    /// A fault says the cause of the last failure of each check that did not pass: errno, status, timeout or body;
-    /// the blame is the candidate's, except where the check itself could not run.
-    async fn check(&self, request: &CheckRequest) -> Result<String, Fault>;
+    /// A fault has the results of all of them, and says the cause of the last failure of each check that did not pass:
+    /// errno, status, timeout or body; the blame is the candidate's, except where a check itself could not run.
+    async fn check(&self, request: &CheckRequest) -> Result<Vec<CheckResult>, Fault>;
+
+    /// Tries all of `checks.smoke` once, in order, also after one that fails. Output of commands goes to `log`; one that a
+    /// dead driver left running for the same log is ended first, so that repeating it is harmless. Returns what each
+    /// of them said, in order.
+    ///
+    /// A fault is final, has the results of all of them, and is the candidate's where at least one said no.
+    async fn smoke(&self, request: &CheckRequest, log: &Path) -> Result<Vec<CheckResult>, Fault>;
 
     /// Runs the command until it ends; it must exit 0. One that a dead driver left running for the same log is ended
     /// first, so that repeating it is harmless. Returns a line for people.

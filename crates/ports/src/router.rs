@@ -103,6 +103,23 @@ pub trait Router: Send + Sync {
         targets: &[Target],
     ) -> Result<Evidence, Fault>;
 
+    /// Ensures that these targets of one revision can be reached by whoever sends the header that is returned, name and
+    /// value, while nobody else is sent there: weights, lease and everything else stay as they are. A drain of the
+    /// revision takes it back.
+    async fn pin(
+        &self,
+        _fence: Fence,
+        _service: &ServiceName,
+        _routes: &[file::Route],
+        revision: &RevisionId,
+        _targets: &[Target],
+    ) -> Result<(String, String), Fault> {
+        Err(Fault::configuration(format!(
+            "reach {revision} through the route: this router cannot pin a revision"
+        ))
+        .hint("ask the instances themselves: leave `through: route` out"))
+    }
+
     /// Replaces the targets of the tracks, keeping weights, lease and everything else: an instance came back on
     /// another port, say.
     async fn set_targets(&self, fence: Fence, service: &ServiceName, targets: &[Target])

@@ -106,8 +106,10 @@ async fn follow(client: &Client, release: &ReleaseId, view: &mut View) -> Result
     let mut lost = 0;
     let mut gate = GateTail::default();
     loop {
-        // A gate writes no records while it runs: its output is what there is to show.
-        let gated = story.machine().is_some_and(|machine| matches!(machine.step(), Step::Gate { .. }));
+        // A gate, or a smoke test, writes no records while it runs: its output is what there is to show.
+        let gated = story
+            .machine()
+            .is_some_and(|machine| matches!(machine.step(), Step::Gate { .. } | Step::Smoke { .. }));
         let wait_ms = if gated { view.patience_ms().min(500) } else { view.patience_ms() };
         let path = format!("/v1/releases/{release}/records?from={}&wait_ms={wait_ms}", records.len());
         let answer: RecordsAnswer = match client.get(&path).await {
@@ -163,7 +165,7 @@ struct GateTail {
 impl GateTail {
     /// Shows what the gate that runs has written since the last look. Not shown is not lost: it stays in its file.
     async fn follow(&mut self, client: &Client, release: &ReleaseId, machine: &Machine, view: &mut View) {
-        if !view.is_text() || !matches!(machine.step(), Step::Gate { .. }) {
+        if !view.is_text() || !matches!(machine.step(), Step::Gate { .. } | Step::Smoke { .. }) {
             return;
         }
         if self.step != machine.at() {

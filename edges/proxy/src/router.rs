@@ -223,6 +223,54 @@ impl Router for ProxyRouter {
         self.swap(fence, service, seen.as_ref(), &table).await
     }
 
+    async fn pin(
+        &self,
+        fence: Fence,
+        service: &ServiceName,
+        routes: &[file::Route],
+        revision: &RevisionId,
+        targets: &[Target],
+    ) -> Result<(String, String), Fault> {
+        let signed = cutover_proxy::sign_pin(&self.pin_key, service.as_str(), revision.as_str());
+        let header = (cutover_proxy::PIN_HEADER.to_string(), signed);
+        let seen = self.service(service).await?;
+        let own = targets_of(revision, targets);
+        let track = seen.as_ref().and_then(|seen| seen.table.track(revision.as_str()));
+        let known = |target: &cutover_proxy::Target, all: &[cutover_proxy::Target]| {
+            all.iter().any(|one| (&one.instance, one.address) == (&target.instance, target.address))
+        };
+        if track.is_some_and(|track| {
+            track.targets.len() == own.len() && own.iter().all(|target| known(target, &track.targets))
+        }) {
+            return Ok(header);
+        }
+        let before = seen.as_ref().map(|seen| &seen.table);
+        // Of a service that is there only this track changes: its routes change when traffic moves.
+        let bound = if seen.is_none() { self.open(routes).await? } else { Vec::new() };
+        let nothing = Shift { weights: Vec::new(), lease: None };
+        let fresh = wanted(before, &bound, &nothing, targets, LEASE_MS, &self.pin_key);
+        let mut table = match before {
+            Some(before) => ServiceTable { pin_key: fresh.pin_key.clone(), ..before.clone() },
+            None => fresh.clone(),
+        };
+        let protocol = match file::TargetProtocol::of(routes) {
+            file::TargetProtocol::Http1 => cutover_proxy::TargetProtocol::Http1,
+            file::TargetProtocol::H2c => cutover_proxy::TargetProtocol::H2c,
+        };
+        table.tracks.retain(|track| track.revision != revision.as_str());
+        let mine = fresh.tracks.into_iter().filter(|track| track.revision == revision.as_str());
+        let weight_bp =
+            before.and_then(|before| before.track(revision.as_str())).map_or(0, |track| track.weight_bp);
+        table.tracks.extend(mine.map(|track| Track { protocol, weight_bp, ..track }));
+        table.tracks.sort_by(|one, other| one.revision.cmp(&other.revision));
+        if seen.is_none() {
+            (table.tls, table.redirect) = https(&bound, routes);
+            (table.paths, table.passing) = (paths(routes), passing(&bound, routes));
+        }
+        self.swap(fence, service, seen.as_ref(), &table).await?;
+        Ok(header)
+    }
+
     async fn set_targets(
         &self,
         fence: Fence,

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use cutover_checks::NetworkChecker;
 use cutover_core::file::{Check, Checks, TargetProtocol};
-use cutover_core::{Fault, Span};
+use cutover_core::{Fault, Span, check};
 use cutover_ports::{CheckRequest, CheckedInstance, Checker};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -87,16 +87,23 @@ pub(crate) async fn ask_as(
     within_ms: u64,
     health: Vec<Check>,
 ) -> Result<String, Fault> {
-    let request = CheckRequest {
+    let request = CheckRequest { protocol, ..request(base, address, within_ms, health) };
+    let results = NetworkChecker::new().check(&request).await?;
+    Ok(check::summary(&results))
+}
+
+/// What an instance at `address` is asked.
+pub(crate) fn request(base: &Path, address: SocketAddr, within_ms: u64, health: Vec<Check>) -> CheckRequest {
+    CheckRequest {
         service: "shop".into(),
         revision: "r-0123456789ab".into(),
         instance: CheckedInstance { id: "012345-1-abcd".into(), address },
         checks: Checks { health, within: Span::from_ms(within_ms), ..Checks::default() },
         host: None,
-        protocol,
+        protocol: TargetProtocol::Http1,
+        route: None,
         base: base.to_path_buf(),
-    };
-    NetworkChecker::new().check(&request).await
+    }
 }
 
 /// Replaces what differs from run to run: the address, and the number of tries.

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::load::Load;
+use super::smoke::SmokeTest;
 use crate::units::Span;
 
 /// The checks of a release, before traffic.
@@ -14,6 +15,10 @@ pub struct Checks {
     /// listens on its port. Without any: `[{tcp: true}]`.
     #[serde(default = "default_health")]
     pub health: Vec<Check>,
+    /// What the candidate is tried with once, on one of its instances, after all of them are healthy and before any of them
+    /// takes traffic; in order, and all of them even if one fails. One that fails refuses the release.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub smoke: Vec<SmokeTest>,
     /// What the candidate must carry, one test after the other, before any of its instances takes traffic. The load goes to the
     /// instances that run then, with the route's host name. A test that is not held refuses the release.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -25,7 +30,7 @@ pub struct Checks {
 
 impl Default for Checks {
     fn default() -> Self {
-        Checks { health: default_health(), load: Vec::new(), within: default_within() }
+        Checks { health: default_health(), smoke: Vec::new(), load: Vec::new(), within: default_within() }
     }
 }
 
@@ -37,7 +42,7 @@ const fn default_within() -> Span {
     Span::from_secs(60)
 }
 
-/// One health check: exactly one of `path` (HTTP), `tcp: true` or `run` (a command).
+/// One health check: exactly one of `path` (HTTP), `tcp: true`, `grpc` (a service's name) or `run` (a command).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -48,6 +53,10 @@ pub struct Check {
     /// `true` passes when the instance accepts a connection.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub tcp: bool,
+    /// Passes when the server says of this service, by gRPC's health protocol (`grpc.health.v1.Health/Check`, over HTTP/2 without
+    /// TLS), that it is serving; `""` asks for the server as a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grpc: Option<String>,
     /// Passes when this shell command, run in the release file's folder, exits 0; it finds `PORT`, `CUTOVER_URL` and
     /// `CUTOVER_REVISION` in its environment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -64,6 +73,28 @@ pub struct Check {
     /// What the answer to `path` must be.
     #[serde(default)]
     pub expect: Expect,
+    /// How the instance is reached.
+    #[serde(default, skip_serializing_if = "Through::is_default")]
+    pub through: Through,
+}
+
+/// How a check reaches the candidate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Through {
+    /// At the instance's own address.
+    #[default]
+    Instance,
+    /// By the route's address, with the header that pins the candidate: as users will, through the router.
+    Route,
+}
+
+impl Through {
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+    pub(super) fn is_default(&self) -> bool {
+        *self == Through::default()
+    }
 }
 
 impl Default for Check {
@@ -71,11 +102,13 @@ impl Default for Check {
         Check {
             path: None,
             tcp: false,
+            grpc: None,
             run: None,
             timeout: default_timeout(),
             interval: default_interval(),
             successes: default_successes(),
             expect: Expect::default(),
+            through: Through::default(),
         }
     }
 }
@@ -93,12 +126,18 @@ const fn default_successes() -> u32 {
 }
 
 impl Check {
-    /// Returns what is asked, in few words: `GET /health`, `tcp`, `run ./check.sh`.
+    /// Returns what is asked, in few words: `GET /health`, `tcp`, `grpc shop.Catalog`, `run ./check.sh`.
     pub fn name(&self) -> String {
-        match (&self.path, &self.run) {
-            (Some(path), _) => format!("GET {path}"),
-            (None, Some(run)) => format!("run {run}"),
-            (None, None) => "tcp".into(),
+        let name = match (&self.path, &self.grpc, &self.run) {
+            (Some(path), ..) => format!("GET {path}"),
+            (None, Some(service), _) if service.is_empty() => "grpc".into(),
+            (None, Some(service), _) => format!("grpc {service}"),
+            (None, None, Some(run)) => format!("run {run}"),
+            (None, None, None) => "tcp".into(),
+        };
+        match self.through {
+            Through::Instance => name,
+            Through::Route => format!("{name} through the route"),
         }
     }
 }

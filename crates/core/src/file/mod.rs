@@ -4,6 +4,7 @@
 
 mod access;
 mod access_log;
+pub mod answer;
 mod checks;
 mod decode;
 mod document;
@@ -22,6 +23,7 @@ mod reference;
 mod routing;
 #[cfg(feature = "schema")]
 mod schema;
+mod smoke;
 mod source;
 mod strategy;
 mod syntax;
@@ -37,7 +39,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 pub use access_log::{AccessLogFormat, RouteAccessLog};
-pub use checks::{Check, Checks, Expect, StatusRange};
+pub use checks::{Check, Checks, Expect, StatusRange, Through};
 pub use document::{Checked, Document};
 pub use error::{FileError, FileErrors};
 pub use limits::{RouteHeaders, RouteLimits, RoutePace, RoutePerClient, RouteQueue};
@@ -50,6 +52,7 @@ pub use reference::release_file_reference;
 pub use routing::{RouteSticky, StickyBy};
 #[cfg(feature = "schema")]
 pub use schema::release_file_schema;
+pub use smoke::{SMOKE_TIMEOUT, SmokeExpect, SmokeTest};
 pub use strategy::{BlueGreen, Canary, Rolling, Strategy};
 pub use targets::{RouteBalance, RouteChecks, RouteRetries};
 pub use tls::{Redirect, RouteAcme, RouteTls};

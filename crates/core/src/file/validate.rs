@@ -1,7 +1,7 @@
 //! What must hold between the keys of a release file beyond their types.
 
 use super::tree::short;
-use super::{Check, LocalPlatform, Platform, ProxyRoute, ReleaseFile, Route};
+use super::{Check, LocalPlatform, Platform, ProxyRoute, ReleaseFile, Route, Through};
 use crate::units::{Span, Weight};
 
 /// A mistake and the path of the key it is about.
@@ -116,6 +116,7 @@ pub(super) fn mistakes(file: &ReleaseFile) -> Vec<Mistake> {
     found.extend(super::processes::mistakes(&file.processes));
     found.extend(super::load::mistakes(&file.checks.load));
     found.extend(file.checks.health.iter().enumerate().flat_map(|(i, check)| check_mistakes(i, check)));
+    found.extend(super::smoke::mistakes(&file.checks.smoke));
     found
 }
 
@@ -226,11 +227,12 @@ fn check_mistakes(i: usize, check: &Check) -> Vec<Mistake> {
     let mut say = |key: &str, what: String, hint: &str| {
         found.push(Mistake { path: format!("checks.health[{i}]{key}"), what, hint: hint.into() });
     };
-    let kinds = usize::from(check.path.is_some()) + usize::from(check.tcp) + usize::from(check.run.is_some());
+    let kinds = [check.path.is_some(), check.tcp, check.grpc.is_some(), check.run.is_some()];
+    let kinds = kinds.into_iter().filter(|kind| *kind).count();
     if kinds != 1 {
         say(
             "",
-            "a health check is exactly one of `path`, `tcp: true` and `run`".into(),
+            "a health check is exactly one of `path`, `tcp: true`, `grpc` and `run`".into(),
             "such as `- path: /health`",
         );
     }
@@ -243,6 +245,24 @@ fn check_mistakes(i: usize, check: &Check) -> Vec<Mistake> {
             ".expect",
             "only a check with `path` has an answer to expect".into(),
             "remove `expect`, or use `path`",
+        );
+    }
+    if check
+        .grpc
+        .as_deref()
+        .is_some_and(|name| name.len() > 200 || name.contains(|c: char| !c.is_ascii_graphic()))
+    {
+        say(
+            ".grpc",
+            "this cannot name a service of gRPC".into(),
+            "such as `grpc: shop.Catalog`, or `grpc: \"\"`",
+        );
+    }
+    if check.through == Through::Route && (check.tcp || check.run.is_some()) {
+        say(
+            ".through",
+            "only requests go through the route".into(),
+            "use `path` or `grpc`, or ask the instance itself",
         );
     }
     if check.successes == 0 || check.successes > 1000 {

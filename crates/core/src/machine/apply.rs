@@ -93,10 +93,10 @@ impl Machine {
         let patient = matches!(key.name, EffectName::KeepLease | EffectName::Watch | EffectName::Judge);
         if let Mode::Back(back) = &mut self.mode {
             if failed >= ATTEMPTS_BACK || (fault.after == After::Final && failed >= 2) {
-                back.stuck = Some(fault.clone());
+                back.stuck = Some(fault.words());
             }
         } else if self.decided.is_none() && spent && !patient {
-            self.go_back(BackReason::Fault { fault: fault.clone() }, now);
+            self.go_back(BackReason::Fault { fault: fault.words() }, now);
         }
     }
 

@@ -88,6 +88,7 @@ impl Machine {
             (Step::Check, _) => {
                 vec![Effect::Check { revision: candidate(), count: self.plan.candidate_at(self.at) }]
             }
+            (Step::Smoke { .. }, _) => vec![Effect::Smoke { revision: candidate() }],
             (Step::Processes { of: Track::Candidate, run }, _) => {
                 vec![Effect::Processes {
                     revision: candidate(),

@@ -81,6 +81,11 @@ pub enum Step {
     },
     /// The candidate's instances pass their checks.
     Check,
+    /// The candidate passes its smoke tests.
+    Smoke {
+        /// How many.
+        tests: usize,
+    },
     /// Exactly these processes of a revision run beside its routed one; what is not named has stopped.
     Processes {
         /// Whose.
@@ -134,6 +139,7 @@ impl Step {
             Step::Build => "build".into(),
             Step::Provision { .. } => "provision".into(),
             Step::Check => "check".into(),
+            Step::Smoke { .. } => "smoke".into(),
             Step::Processes { .. } => "processes".into(),
             Step::Steady => "steady".into(),
             Step::Approve { .. } => "approve".into(),

@@ -129,6 +129,11 @@ impl Steps<'_> {
     fn shift(&mut self, weight: Weight, bake: Span) {
         if !self.approved {
             self.approved = true;
+            // Who approves has the evidence. A predecessor that comes back is not tried again: it has served already.
+            let tests = self.file.checks.smoke.len();
+            if !self.rollback && tests > 0 {
+                self.steps.push(Step::Smoke { tests });
+            }
             self.approve(ApprovalPoint::BeforeShift);
             if !self.rollback {
                 self.steps.extend(self.staff.arrive(false));

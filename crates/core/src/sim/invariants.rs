@@ -17,7 +17,7 @@ pub struct Invariant {
 }
 
 /// All invariants.
-pub const INVARIANTS: [Invariant; 17] = [
+pub const INVARIANTS: [Invariant; 18] = [
     Invariant {
         promise: "stable keeps the instances of its plan until the release is decided",
         broken: stable_kept,
@@ -45,6 +45,10 @@ pub const INVARIANTS: [Invariant; 17] = [
     Invariant {
         promise: "what need not make room of stable's processes runs until the release is decided",
         broken: processes_kept,
+    },
+    Invariant {
+        promise: "a candidate has passed its smoke tests before it takes traffic",
+        broken: smoke_before_traffic,
     },
     Invariant {
         promise: "a candidate's processes have stayed up before it takes traffic",
@@ -175,6 +179,13 @@ fn steady_before_traffic(run: &Run) -> Option<String> {
     let asked = plan.steps.contains(&Step::Steady);
     let early = asked && run.world.weight(&plan.candidate) > Weight::ZERO && !run.world.steady;
     // A way back stops them after it took the traffic away; what is left then has no weight.
+    early.then(|| format!("{} has weight", plan.candidate))
+}
+
+fn smoke_before_traffic(run: &Run) -> Option<String> {
+    let plan = run.machine.plan();
+    let asked = plan.steps.iter().any(|step| matches!(step, Step::Smoke { .. }));
+    let early = asked && run.world.weight(&plan.candidate) > Weight::ZERO && !run.world.smoked;
     early.then(|| format!("{} has weight", plan.candidate))
 }
 

@@ -35,6 +35,8 @@ pub struct Scenario {
     pub bad_gate: bool,
     /// The candidate fails its checks.
     pub bad_checks: bool,
+    /// The candidate fails its smoke tests.
+    pub bad_smoke: bool,
     /// The candidate's processes do not stay up.
     pub bad_processes: bool,
     /// The candidate's traffic fails its guard.
@@ -52,6 +54,7 @@ impl Scenario {
             observed,
             bad_gate: false,
             bad_checks: false,
+            bad_smoke: false,
             bad_processes: false,
             bad_traffic: false,
             no_traffic: false,
@@ -138,6 +141,7 @@ pub enum Sabotage {
     BlameOutage,
     RunTwoClocks,
     StopWorkersEarly,
+    SkipSmoke,
     SkipSteady,
     ForgetProcesses,
     KeepOldProcesses,

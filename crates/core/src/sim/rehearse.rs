@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::{Fate, Injection, Scenario, Schedule, run};
 use crate::event::{Command, HoldDefault};
 use crate::machine::{Ending, Machine, Mode};
+use crate::plan::Step;
 use crate::text::{count, elapsed};
 use crate::units::{Span, Weight};
 
@@ -15,6 +16,7 @@ use crate::units::{Span, Weight};
 struct Kind {
     what: &'static str,
     bad_checks: bool,
+    bad_smoke: bool,
     /// At every boundary.
     injections: Vec<Injection>,
     /// To every effect.
@@ -55,7 +57,12 @@ pub struct Case {
 pub fn rehearse(scenario: &Scenario) -> Rehearsal {
     let mut rehearsal = Rehearsal::default();
     for kind in kinds() {
-        let scenario = Scenario { bad_checks: kind.bad_checks, ..scenario.clone() };
+        let smoked = scenario.plan().steps.iter().any(|step| matches!(step, Step::Smoke { .. }));
+        if kind.bad_smoke && !smoked {
+            continue;
+        }
+        let scenario =
+            Scenario { bad_checks: kind.bad_checks, bad_smoke: kind.bad_smoke, ..scenario.clone() };
         let calm = run(&scenario, &Schedule::default());
         let mut case = Case { what: kind.what, ..Case::default() };
         let mut schedules: Vec<Schedule> = Vec::new();
@@ -88,7 +95,8 @@ pub fn rehearse(scenario: &Scenario) -> Rehearsal {
 }
 
 fn kinds() -> Vec<Kind> {
-    let none = || Kind { what: "", bad_checks: false, injections: Vec::new(), fates: Vec::new() };
+    let none =
+        || Kind { what: "", bad_checks: false, bad_smoke: false, injections: Vec::new(), fates: Vec::new() };
     let crash = |down_ms| {
         [Fate::Fine, Fate::AppliedLost, Fate::LateApplied]
             .map(|in_flight| Injection::Crash { down_ms, in_flight })
@@ -99,6 +107,7 @@ fn kinds() -> Vec<Kind> {
     vec![
         Kind { what: "nothing goes wrong", ..none() },
         Kind { what: "the candidate fails its checks", bad_checks: true, ..none() },
+        Kind { what: "the candidate fails its smoke tests", bad_smoke: true, ..none() },
         Kind {
             what: "the candidate breaks under traffic",
             injections: vec![Injection::TrafficTurnsBad],

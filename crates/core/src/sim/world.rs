@@ -25,6 +25,8 @@ pub struct World {
     pub processes: BTreeMap<RevisionId, ProcessCounts>,
     /// The candidate's processes have stayed up for a while.
     pub steady: bool,
+    /// The candidate's smoke tests have passed.
+    pub smoked: bool,
     /// Revisions in the store.
     pub stored: Vec<RevisionId>,
     /// The weights in force.
@@ -43,6 +45,8 @@ pub struct World {
     pub bad_gate: bool,
     /// The candidate fails its checks.
     pub bad_checks: bool,
+    /// The candidate fails its smoke tests.
+    pub bad_smoke: bool,
     /// The candidate's processes do not stay up.
     pub bad_processes: bool,
     /// The candidate's live traffic fails its guard.
@@ -65,6 +69,7 @@ impl World {
             checked: all.iter().map(|revision| (revision.clone(), plan.replicas)).collect(),
             processes: all.iter().map(|revision| (revision.clone(), plan.stable_processes.clone())).collect(),
             steady: false,
+            smoked: false,
             stored: all.clone(),
             weights: all.iter().map(|revision| (revision.clone(), Weight::FULL)).collect(),
             in_flight: all,
@@ -74,6 +79,7 @@ impl World {
             violations: Vec::new(),
             bad_gate: false,
             bad_checks: false,
+            bad_smoke: false,
             bad_processes: false,
             bad_traffic: false,
             no_traffic: false,
@@ -146,6 +152,7 @@ impl World {
                 self.running.insert(revision.clone(), *count);
             }
             Effect::Check { revision, count } => return self.check(revision, *count),
+            Effect::Smoke { revision } => return self.smoke(revision),
             Effect::Processes { revision, run, .. } => {
                 if !run.is_empty() && !self.stored.contains(revision) {
                     return Err(Fault::platform("the revision is not in the store"));
@@ -196,6 +203,17 @@ impl World {
             return Err(Fault::candidate("GET /health answered 500, expected 200-399"));
         }
         self.checked.insert(revision.clone(), runs);
+        Ok(Evidence::Plain)
+    }
+
+    fn smoke(&mut self, revision: &RevisionId) -> Outcome {
+        if self.count(revision) == 0 {
+            return Err(Fault::platform("no instance runs"));
+        }
+        if self.bad_smoke {
+            return Err(Fault::candidate("smoke test GET /api answered 500, expected 200-399"));
+        }
+        self.smoked = true;
         Ok(Evidence::Plain)
     }
 

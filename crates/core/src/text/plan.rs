@@ -211,6 +211,15 @@ fn words_until_decided(plan: &Plan, at: usize, around: &Around) -> Option<Words>
             )
         }
         Step::Check => ("every instance passes its checks".into(), ready, back, untouched),
+        Step::Smoke { tests } => (
+            match tests {
+                1 => "1 smoke test passes on one of its instances".into(),
+                tests => format!("all {tests} smoke tests pass on one of its instances"),
+            },
+            "as it takes".into(),
+            back,
+            format!("{untouched}, and tries them again"),
+        ),
         Step::Processes { .. } => process_words(plan, at, back, untouched),
         Step::Steady => {
             (format!("each of them runs for {STEADY} without ending"), format!("{STEADY}"), back, untouched)

@@ -5,7 +5,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{count, elapsed};
-use crate::effect::{BackStage, EffectName, StepKey};
+use crate::check::{self, CheckKind, CheckResult};
+use crate::effect::{BackStage, EffectName, Evidence, StepKey};
 use crate::event::{Event, Record};
 use crate::guard::Verdict;
 use crate::ids::{ReleaseId, RevisionId, ServiceName};
@@ -41,6 +42,9 @@ pub struct Report {
     /// The user's own tests, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gate: Vec<GateReport>,
+    /// What was asked of instances: health checks and smoke tests, each with the last that it said.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<CheckResult>,
     /// What was judged.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub verdicts: Vec<Verdict>,
@@ -78,6 +82,15 @@ impl GateReport {
     }
 }
 
+/// Returns what an event says of checks.
+fn checked(event: &Event) -> &[CheckResult] {
+    match event {
+        Event::Done { evidence: Evidence::Checked { results }, .. } => results,
+        Event::Failed { fault, .. } => &fault.results,
+        _ => &[],
+    }
+}
+
 /// How a release ended, in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -98,9 +111,10 @@ impl Report {
         let mut turned = None;
         let mut returned = None;
         let mut end = records[0].at;
-        let mut gate = Vec::new();
+        let (mut gate, mut checks) = (Vec::new(), Vec::new());
         for record in &records[1..] {
             gate.extend(GateReport::of(&machine, record));
+            check::merge(&mut checks, checked(&record.event));
             let _ = machine.apply(&record.event, record.at);
             let back = matches!(machine.mode(), Mode::Back(_));
             if back && turned.is_none() {
@@ -129,6 +143,7 @@ impl Report {
             took_ms: machine.decided().unwrap_or(end).ms_since(machine.opened()),
             rollback_ms: turned.zip(returned).map(|(turned, returned)| returned.ms_since(turned)),
             gate,
+            checks,
             verdicts: machine.verdicts().to_vec(),
             requests,
             failed,
@@ -205,6 +220,18 @@ impl fmt::Display for Report {
             let passed = self.gate.iter().filter(|gate| gate.passed).count();
             let took = elapsed(self.gate.iter().map(|gate| gate.took_ms).sum());
             writeln!(f, "  gate {passed} of {} passed in {took}", self.gate.len())?;
+        }
+        for kind in [CheckKind::Health, CheckKind::Smoke] {
+            let results: Vec<&CheckResult> =
+                self.checks.iter().filter(|result| result.kind == kind).collect();
+            let failed: Vec<&&CheckResult> = results.iter().filter(|result| !result.passed()).collect();
+            if !results.is_empty() {
+                let (passed, all) = (results.len() - failed.len(), results.len());
+                writeln!(f, "  {passed} of {all} {} passed", kind.words(all != 1))?;
+            }
+            for result in failed {
+                writeln!(f, "    {} ({})", result.line(), result.instance)?;
+            }
         }
         if let Some(verdict) = self.verdicts.last() {
             writeln!(f, "  verdict {verdict}")?;

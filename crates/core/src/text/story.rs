@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use crate::check;
 use crate::effect::{BackStage, EffectName, Evidence, StepKey};
 use crate::event::{Command, Event, Record};
 use crate::guard::Judgement;
@@ -173,6 +174,7 @@ fn note_text(evidence: &Evidence) -> String {
         }
         Evidence::Drained { cut: 0, closed: 0 } => "nothing was cut".into(),
         Evidence::Drained { cut, closed } => format!("{cut} cut at the deadline, {closed} WebSockets closed"),
+        Evidence::Checked { results } => check::summary(results),
         Evidence::Verdict(verdict) => verdict.to_string(),
         Evidence::Plain => String::new(),
     }
@@ -228,6 +230,7 @@ fn effect_text(before: &Machine, name: EffectName) -> Option<String> {
             _ => "provision ".into(),
         },
         EffectName::Check => "check     ".into(),
+        EffectName::Smoke => "smoke     ".into(),
         EffectName::Processes => match before.step() {
             Step::Processes { of: Track::Candidate, run } => {
                 format!("processes   {} of {} run", super::processes(run), plan.candidate)
@@ -358,6 +361,7 @@ fn verb(name: EffectName) -> &'static str {
         EffectName::Build => "store the revision",
         EffectName::Provision => "start the instances",
         EffectName::Check => "pass the checks",
+        EffectName::Smoke => "pass the smoke tests",
         EffectName::Processes => "hand the processes over",
         EffectName::Steady => "keep the processes up",
         EffectName::Shift => "move traffic",

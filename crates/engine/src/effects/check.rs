@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cutover_core::file::{Route, TargetProtocol};
-use cutover_core::{After, Evidence, Fault, InstanceId, Outcome, Release, RevisionId};
-use cutover_ports::{CheckRequest, CheckedInstance, InstanceState, ObservedInstance};
+use cutover_core::{After, CheckResult, Evidence, Fault, InstanceId, Outcome, Release, RevisionId};
+use cutover_ports::{CheckRequest, CheckedInstance, CheckedRoute, InstanceState, ObservedInstance};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::Act;
+use super::{Act, pinned};
 use crate::store::{StoreError, opened};
 
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -29,28 +29,52 @@ pub(super) async fn check(act: &Act, revision: &RevisionId, count: u32) -> Outco
     let release = &*checks_of(act, revision).await?;
     let instances = appeared(act, release, revision, count as usize).await?;
     let restarts: BTreeMap<InstanceId, u32> = instances.iter().map(|i| (i.id.clone(), i.restarts)).collect();
+    let route = &pinned::route(act, release, revision, &instances).await?;
     let mut asked: FuturesUnordered<_> = instances
         .iter()
-        .map(|instance| async move { (&instance.id, pass(act, release, revision, instance).await) })
+        .map(|instance| async move { (instance, pass(act, release, revision, instance, route).await) })
         .collect();
     let fallen = fallen(act, revision, &restarts);
     tokio::pin!(fallen);
-    let mut said = String::new();
+    let mut said: BTreeMap<InstanceId, Vec<CheckResult>> = BTreeMap::new();
+    let mut failed: Option<Fault> = None;
     loop {
-        tokio::select! {
-            fault = &mut fallen => return Err(fault),
+        let fault = tokio::select! {
+            fault = &mut fallen => fault,
             answer = asked.next() => match answer {
-                Some((_, Ok(line))) => said = line,
-                Some((id, Err(fault))) => return Err(with_log(act, revision, id, fault).await),
-                None => break,
+                Some((instance, Ok(results))) => {
+                    said.insert(instance.id.clone(), results);
+                    continue;
+                }
+                Some((instance, Err(mut fault))) => {
+                    let results = std::mem::take(&mut fault.results);
+                    // Where the checks said no the others are heard to their end: the report has all of them.
+                    let wait = !results.is_empty();
+                    said.insert(instance.id.clone(), results);
+                    let fault = with_log(act, revision, &instance.id, fault).await;
+                    let first = failed.take().unwrap_or(fault);
+                    if wait {
+                        failed = Some(first);
+                        continue;
+                    }
+                    first
+                }
+                None => match failed.take() {
+                    Some(fault) => fault,
+                    None => return Ok(Evidence::Checked { results: in_order(&instances, said) }),
+                },
             },
-        }
+        };
+        // An instance that fell over is the better reason than a check that heard nothing.
+        return Err(fault.results(in_order(&instances, said)));
     }
-    let text = match instances.len() {
-        1 => said,
-        count => format!("{count} instances, the last: {said}"),
-    };
-    Ok(Evidence::Note { text })
+}
+
+fn in_order(
+    instances: &[ObservedInstance],
+    mut said: BTreeMap<InstanceId, Vec<CheckResult>>,
+) -> Vec<CheckResult> {
+    instances.iter().flat_map(|instance| said.remove(&instance.id).unwrap_or_default()).collect()
 }
 
 /// Returns the release whose checks a revision must pass: the predecessor that comes back never promised what today's
@@ -66,6 +90,13 @@ async fn checks_of(act: &Act, revision: &RevisionId) -> Result<Arc<Release>, Fau
     let Some(releaser) = releaser else { return Ok(act.release.clone()) };
     let records = act.shared.store.records(&releaser.id, 0, 1).await.map_err(unread)?;
     Ok(opened(&records).map_or_else(|| act.release.clone(), |(release, _)| Arc::new(release.clone())))
+}
+
+/// Returns why an instance is not what it was when it was last looked at; none where it still runs.
+pub(super) async fn fell(act: &Act, revision: &RevisionId, before: &ObservedInstance) -> Option<Fault> {
+    let instances = look(act, revision).await.ok()?;
+    let now = instances.iter().find(|instance| instance.id == before.id)?;
+    fall(now, before.restarts)
 }
 
 /// Waits until as many instances as the plan wants are there.
@@ -105,7 +136,7 @@ async fn appeared(
     }
 }
 
-async fn look(act: &Act, revision: &RevisionId) -> Result<Vec<ObservedInstance>, Fault> {
+pub(super) async fn look(act: &Act, revision: &RevisionId) -> Result<Vec<ObservedInstance>, Fault> {
     let observe = act.edges().platform.observe(&act.service.name);
     let seen = timeout(act.timeouts().look, observe).await;
     let seen =
@@ -166,24 +197,36 @@ fn tail(log: &[String]) -> Vec<String> {
     log.iter().skip(log.len().saturating_sub(LOG_LINES)).cloned().collect()
 }
 
+/// Returns how an instance is asked.
+pub(super) fn request(
+    act: &Act,
+    release: &Release,
+    revision: &RevisionId,
+    instance: &ObservedInstance,
+    route: Option<CheckedRoute>,
+) -> CheckRequest {
+    CheckRequest {
+        service: act.service.name.clone(),
+        revision: revision.clone(),
+        instance: CheckedInstance { id: instance.id.clone(), address: instance.address },
+        checks: release.file.checks.clone(),
+        host: release.file.route.iter().find_map(|Route::Proxy(route)| route.host.clone()),
+        protocol: TargetProtocol::of(&release.file.route),
+        route,
+        base: PathBuf::from(&release.base),
+    }
+}
+
 /// Returns when the instance passed its checks as itself.
 async fn pass(
     act: &Act,
     release: &Release,
     revision: &RevisionId,
     instance: &ObservedInstance,
-) -> Result<String, Fault> {
-    let host = release.file.route.iter().find_map(|Route::Proxy(route)| route.host.clone());
-    let request = CheckRequest {
-        service: act.service.name.clone(),
-        revision: revision.clone(),
-        instance: CheckedInstance { id: instance.id.clone(), address: instance.address },
-        checks: release.file.checks.clone(),
-        host,
-        protocol: TargetProtocol::of(&release.file.route),
-        base: PathBuf::from(&release.base),
-    };
-    let line = tokio::select! {
+    route: &Option<CheckedRoute>,
+) -> Result<Vec<CheckResult>, Fault> {
+    let request = request(act, release, revision, instance, route.clone());
+    let results = tokio::select! {
         answer = act.edges().checker.check(&request) => answer?,
         fault = misplaced(act, &instance.id) => return Err(fault),
     };
@@ -191,7 +234,7 @@ async fn pass(
     let mut tries = 0;
     loop {
         match vouch(act, &instance.id).await {
-            Ok(()) => return Ok(line),
+            Ok(()) => return Ok(results),
             Err(fault) if fault.after == After::Final || tries >= 3 => return Err(fault),
             Err(_) => tries += 1,
         }

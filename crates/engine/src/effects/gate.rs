@@ -18,20 +18,25 @@ pub(super) async fn gate(act: &Act, key: &EffectKey, command: &str) -> Outcome {
     let StepKey::Forward(step) = key.step else {
         return Err(Fault::cutover("a way back has no gate").fatal());
     };
-    let folder = act.shared.options.gate_logs.clone();
-    prepare(&folder).map_err(|error| Fault::cutover(format!("make {}: {error}", folder.display())))?;
     let request = GateRequest {
         service: act.service.name.clone(),
         release: act.release.id.clone(),
         revision: act.release.candidate.clone(),
         command: command.to_string(),
         base: PathBuf::from(&act.release.base),
-        log: log_of(&folder, act.release.id.as_str(), step),
+        log: log_for(act, step)?,
     };
     act.edges().checker.gate(&request).await.map(|text| Evidence::Note { text })
 }
 
-/// Returns where the output of a release's gate goes.
+/// Makes room for the output of a step's command; returns where it goes.
+pub(super) fn log_for(act: &Act, step: usize) -> Result<PathBuf, Fault> {
+    let folder = &act.shared.options.gate_logs;
+    prepare(folder).map_err(|error| Fault::cutover(format!("make {}: {error}", folder.display())))?;
+    Ok(log_of(folder, act.release.id.as_str(), step))
+}
+
+/// Returns where the output of a release's gate, or of its smoke tests, goes.
 pub(crate) fn log_of(folder: &Path, release: &str, step: usize) -> PathBuf {
     folder.join(format!("{release}-{}.log", step + 1))
 }

@@ -2,7 +2,9 @@
 
 mod check;
 pub(crate) mod gate;
+mod pinned;
 mod shrink;
+mod smoke;
 mod steady;
 mod traffic;
 
@@ -88,7 +90,9 @@ impl Act {
             Effect::Retire { .. } => local.stop_grace.duration() + times.retire_beyond,
             Effect::Judge { .. } => times.look,
             // A test suite takes what it takes; the release's own deadline bounds it.
-            Effect::Gate { .. } | Effect::KeepLease { .. } | Effect::Watch { .. } => return None,
+            Effect::Gate { .. } | Effect::Smoke { .. } | Effect::KeepLease { .. } | Effect::Watch { .. } => {
+                return None;
+            }
         })
     }
 
@@ -117,6 +121,7 @@ impl Act {
                 ensured.map(|()| Evidence::Plain)
             }
             Effect::Check { revision, count } => check::check(self, revision, *count).await,
+            Effect::Smoke { revision } => smoke::smoke(self, key, revision).await,
             Effect::Processes { revision, run, .. } => {
                 let ensured =
                     fenced(&self.service, |fence| platform.ensure_processes(fence, name, revision, run))
@@ -143,6 +148,9 @@ impl Act {
                     StepKey::Back(_) => check::ended(self, revision).await,
                     StepKey::Forward(_) => String::new(),
                 };
+                if matches!(key.step, StepKey::Back(_)) {
+                    pinned::forget(self, revision).await?;
+                }
                 self.retire(revision).await.map(|()| note(ended))
             }
         }

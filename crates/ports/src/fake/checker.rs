@@ -1,10 +1,11 @@
 //! The fake checker: asks the world how a revision behaves.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cutover_core::Fault;
+use cutover_core::{Blame, CheckKind, CheckOutcome, CheckResult, Fault, file};
 use tokio::time::{Instant, sleep};
 
 use super::world::{About, Call, World};
@@ -15,23 +16,52 @@ pub struct FakeChecker(pub Arc<World>);
 
 #[async_trait]
 impl Checker for FakeChecker {
-    async fn check(&self, request: &CheckRequest) -> Result<String, Fault> {
+    async fn check(&self, request: &CheckRequest) -> Result<Vec<CheckResult>, Fault> {
         let about = About::new(Call::Check, &request.service, &request.instance.id, None);
-        self.0.call(about, "passed".to_string(), |_| Ok(String::new())).await?;
+        self.0.call(about, (), |_| Ok(())).await?;
+        let result =
+            |outcome, detail: &str| result(request, CheckKind::Health, "GET /health", (outcome, detail));
         let end = Instant::now() + request.checks.within.duration();
         loop {
             let behavior = self.0.state().behavior(&request.revision);
             let listens = self.0.state().vouch(&request.service, &request.instance.id).is_ok();
             let why = match behavior.unhealthy {
                 Some(why) => why,
-                None if listens && behavior.exits.is_none() => return Ok("GET /health passed".to_string()),
+                None if listens && behavior.exits.is_none() => {
+                    return Ok(vec![result(CheckOutcome::Passed, "200")]);
+                }
                 None => "connection refused".to_string(),
             };
             if Instant::now() >= end {
-                return Err(Fault::candidate(format!("GET /health: {why} for {}", request.checks.within)));
+                let results = vec![result(CheckOutcome::Failed, &why)];
+                let what = format!("GET /health: {why} for {}", request.checks.within);
+                return Err(Fault::candidate(what).results(results));
             }
             sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    async fn smoke(&self, request: &CheckRequest, _log: &Path) -> Result<Vec<CheckResult>, Fault> {
+        let about = About::new(Call::Smoke, &request.service, &request.instance.id, None);
+        let asked = request.clone();
+        self.0
+            .call(about, Vec::new(), move |_| {
+                let tried = |test: &file::SmokeTest| {
+                    let fails = test.title().contains("false");
+                    let said = if fails {
+                        (CheckOutcome::Failed, "exit status 1")
+                    } else {
+                        (CheckOutcome::Passed, "")
+                    };
+                    result(&asked, CheckKind::Smoke, &test.title(), said)
+                };
+                let results: Vec<CheckResult> = asked.checks.smoke.iter().map(tried).collect();
+                match results.iter().all(CheckResult::passed) {
+                    true => Ok(results),
+                    false => Err(Fault::candidate("a smoke test failed").results(results)),
+                }
+            })
+            .await
     }
 
     async fn gate(&self, request: &GateRequest) -> Result<String, Fault> {
@@ -46,5 +76,24 @@ impl Checker for FakeChecker {
                 }
             })
             .await
+    }
+}
+
+fn result(
+    request: &CheckRequest,
+    kind: CheckKind,
+    check: &str,
+    (outcome, detail): (CheckOutcome, &str),
+) -> CheckResult {
+    CheckResult {
+        kind,
+        check: check.into(),
+        instance: request.instance.id.clone(),
+        outcome,
+        blame: (outcome != CheckOutcome::Passed).then_some(Blame::Candidate),
+        duration_us: 1000,
+        tries: 1,
+        detail: detail.into(),
+        output: Vec::new(),
     }
 }

@@ -46,6 +46,21 @@ impl Router for FakeRouter {
         self.0.call(about, Evidence::Shifted { generation: 0, acknowledged_us: 0 }, act).await
     }
 
+    async fn pin(
+        &self,
+        fence: Fence,
+        service: &ServiceName,
+        _routes: &[file::Route],
+        revision: &RevisionId,
+        _targets: &[Target],
+    ) -> Result<(String, String), Fault> {
+        let about = About::new(Call::Pin, service, revision, Some(fence));
+        let (service, header) = (service.clone(), ("pin".to_string(), revision.to_string()));
+        let lost = header.clone();
+        let act = move |state: &mut State| state.fence(&service, true, fence).map(|()| header.clone());
+        self.0.call(about, lost, act).await
+    }
+
     async fn set_targets(
         &self,
         fence: Fence,
