@@ -16,6 +16,7 @@ mod h2c;
 mod harness;
 mod init;
 mod kills;
+mod loads;
 mod machine;
 mod owners;
 mod points;

@@ -2,4 +2,5 @@
 
 mod command;
 mod harness;
+mod load;
 mod network;

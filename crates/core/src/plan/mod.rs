@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::file::{ApprovalPoint, Guard, Strategy};
+use crate::file::{ApprovalPoint, Guard, Load, Strategy};
 use crate::ids::{ProcessName, ReleaseId, RevisionId, ServiceName};
 use crate::release::{Observed, Release, ReleaseKind};
 use crate::units::{Span, Weight};
@@ -86,6 +86,11 @@ pub enum Step {
         /// How many.
         tests: usize,
     },
+    /// The candidate's instances hold a load test.
+    Load {
+        /// What is sent, and what must be held.
+        test: Box<Load>,
+    },
     /// Exactly these processes of a revision run beside its routed one; what is not named has stopped.
     Processes {
         /// Whose.
@@ -140,6 +145,7 @@ impl Step {
             Step::Provision { .. } => "provision".into(),
             Step::Check => "check".into(),
             Step::Smoke { .. } => "smoke".into(),
+            Step::Load { .. } => "load".into(),
             Step::Processes { .. } => "processes".into(),
             Step::Steady => "steady".into(),
             Step::Approve { .. } => "approve".into(),

@@ -64,6 +64,7 @@ pub enum Call {
     Logs,
     Check,
     Smoke,
+    Load,
     Gate,
     Set,
     SetTargets,
