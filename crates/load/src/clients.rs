@@ -37,6 +37,10 @@ async fn in_batches(course: &Rc<Course>, count: usize, pause: Duration) {
     while course.now() < course.spec.span {
         let now = course.now();
         join_all(clients.iter_mut().map(|client| course.send(client, now))).await;
+        // No batch comes after the last one.
+        if course.now() + pause >= course.spec.span {
+            return;
+        }
         tokio::time::sleep(pause).await;
     }
 }

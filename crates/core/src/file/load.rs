@@ -216,7 +216,7 @@ fn test_mistakes(place: &str, test: &Load) -> Vec<Mistake> {
     let mut say = |key: &str, what: String, hint: &str| {
         found.push(Mistake { path: format!("{place}{key}"), what, hint: hint.into() });
     };
-    if test.path.is_some() == !test.scenarios.is_empty() {
+    if test.path.is_some() != test.scenarios.is_empty() {
         say(
             "",
             "a load test has either a `path` or `scenarios`".into(),
