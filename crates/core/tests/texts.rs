@@ -714,7 +714,7 @@ fn with_loads(journal: &mut [Record], loads: &[LoadResult]) {
 fn load_tests_are_steps_after_the_smoke_tests() {
     let plan = scenario(&format!("{LOAD}approve: [before_shift]")).plan();
     let steps =
-        |text: String| text.lines().skip(17).take(6).map(|line| format!("{line}\n")).collect::<String>();
+        |text: String| text.lines().skip(17).take(6).map(|line| format!("{}\n", line.trim())).collect::<String>();
     expect![[r#"
          6  load         its instances hold GET /api/products, 20 clients for 30s   30s
                          way back: stop r-2; it never had traffic
