@@ -19,6 +19,9 @@ use crate::tries::{Miss, Try};
 
 /// No more of a body is read by a health check.
 const BODY_BYTES: usize = 64 << 10;
+/// Headers by which cutover's proxy says that an answer is its own: who is to blame, and why.
+const BLAME: &str = "x-cutover-blame";
+const REASON: &str = "x-cutover-reason";
 /// No more of a body is shown.
 const BODY_SHOWN: usize = 200;
 
@@ -66,13 +69,29 @@ pub(crate) async fn exchange<T>(
         let spawner = Spawner(Arc::downgrade(&tasks));
         let (mut sender, connection) =
             http2::handshake(spawner, stream).await.map_err(|error| broken(&error))?;
-        let exchange =
-            async { judge(sender.send_request(request).await.map_err(|error| broken(&error))?).await };
+        let exchange = async {
+            judge(own(ask, sender.send_request(request).await.map_err(|error| broken(&error))?)?).await
+        };
         return beside(exchange, connection).await;
     }
     let (mut sender, connection) = http1::handshake(stream).await.map_err(|error| broken(&error))?;
-    let exchange = async { judge(sender.send_request(request).await.map_err(|error| broken(&error))?).await };
+    let exchange =
+        async { judge(own(ask, sender.send_request(request).await.map_err(|error| broken(&error))?)?).await };
     beside(exchange, connection).await
+}
+
+/// Returns the answer, unless the router gave it by itself for a reason that is not the candidate's.
+fn own(ask: &Ask<'_>, response: Response<Incoming>) -> Result<Response<Incoming>, Miss> {
+    let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
+    match header(BLAME) {
+        Some(blame) if ask.through == Through::Route && blame != "target" => {
+            let (status, reason) = (response.status().as_u16(), header(REASON).unwrap_or_default());
+            let what =
+                format!("ask {} through the route: the proxy itself answered {status} ({reason})", ask.path);
+            Err(Miss::CannotRun(Fault::platform(what).fatal()))
+        }
+        _ => Ok(response),
+    }
 }
 
 async fn beside<T>(

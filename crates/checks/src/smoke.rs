@@ -1,11 +1,10 @@
 //! Smoke tests: all of them once, in order, each with what the ones before it captured.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use cutover_core::file::answer::{Capture, JsonPath, JsonWish, filled, filled_json};
+use cutover_core::file::answer::{Capture, Captured, JsonPath, JsonWish, filled, filled_json, plain};
 use cutover_core::file::{SmokeExpect, SmokeTest, Through};
 use cutover_core::{Blame, CheckKind, CheckOutcome, CheckResult, Fault, check};
 use cutover_ports::CheckRequest;
@@ -21,8 +20,6 @@ use crate::tries::Miss;
 
 /// A longer body is not read: its assertions fail.
 const BODY_BYTES: usize = 4 << 20;
-
-type Captured = BTreeMap<String, String>;
 
 /// What a test came to: what it says where it passed, with what it captured.
 type Tried = Result<(String, Captured), Miss>;
@@ -213,12 +210,11 @@ fn capture(test: &SmokeTest, answer: &Answer) -> Result<Captured, Miss> {
             Capture::parse(source).map_err(|what| Miss::CannotRun(Fault::configuration(what)))?;
         let value = match source_read {
             Capture::Header(header) => {
-                answer.headers.get(header).and_then(|value| value.to_str().ok()).map(str::to_string)
+                answer.headers.get(header).and_then(|value| value.to_str().ok()).map(Value::from)
             }
             Capture::Json(path) => match path.find(&document(answer)?) {
                 None | Some(Value::Null) => None,
-                Some(Value::String(text)) => Some(text.clone()),
-                Some(other) => Some(other.to_string()),
+                Some(value) => Some(value.clone()),
             },
         };
         match value {
@@ -252,7 +248,7 @@ async fn command(
         }
     }
     env.extend(request.host.iter().map(|host| ("CUTOVER_HOST", host.clone())));
-    env.extend(captured.iter().map(|(name, value)| (name.as_str(), value.clone())));
+    env.extend(captured.iter().map(|(name, value)| (name.as_str(), plain(value))));
     let limit = test.limit().map(|limit| limit.duration());
     let cannot = |why: String| Miss::CannotRun(Fault::configuration(format!("run {run}: {why}")));
     let ran = logged(&Logged { command: run, base: &request.base, log, env, limit }).await.map_err(cannot)?;

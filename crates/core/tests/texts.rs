@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, helpers included")]
 
 use cutover_core::sim::{Scenario, Schedule, run};
-use cutover_core::text::{Report, plan_text, story_text};
+use cutover_core::text::{Report, junit, plan_text, story_text};
 use cutover_core::{
     CheckKind, CheckOutcome, CheckResult, Event, Evidence, Fault, LoadOutcome, LoadReason, LoadResult,
     LoadShare, Observed, Record, Release, ReleaseFile, ReleaseId, ReleaseKind, RevisionId, Span, Track,
@@ -603,17 +603,17 @@ const SMOKE: &str = "checks: {smoke: [{get: /api/products}, {post: /carts}, {run
 fn smoke_tests_are_a_step_before_anybody_approves() {
     let plan = scenario(&format!("{SMOKE}approve: [before_shift]")).plan();
     let text = plan_text(&plan, Some(Span::from_secs(10)));
-    let steps: Vec<&str> = text.lines().skip(8).take(9).collect();
+    let steps: Vec<&str> = text.lines().skip(8).take(9).map(str::trim).collect();
     expect![[r#"
-         3  provision    2 instances of r-2 run, all without traffic                under 1s
-                         way back: stop r-2; it never had traffic
-                         if cutover dies here: its instances run on without traffic; the next server goes on from the journal
-         4  check        every instance passes its checks                           about 1.2s
-                         way back: stop r-2; it never had traffic
-                         if cutover dies here: its instances run on without traffic; the next server goes on from the journal
-         5  smoke        all 3 smoke tests pass on one of its instances             as it takes
-                         way back: stop r-2; it never had traffic
-                         if cutover dies here: its instances run on without traffic; the next server goes on from the journal, and tries them again
+        3  provision    2 instances of r-2 run, all without traffic                under 1s
+        way back: stop r-2; it never had traffic
+        if cutover dies here: its instances run on without traffic; the next server goes on from the journal
+        4  check        every instance passes its checks                           about 1.2s
+        way back: stop r-2; it never had traffic
+        if cutover dies here: its instances run on without traffic; the next server goes on from the journal
+        5  smoke        all 3 smoke tests pass on one of its instances             as it takes
+        way back: stop r-2; it never had traffic
+        if cutover dies here: its instances run on without traffic; the next server goes on from the journal, and tries them again
     "#]].assert_eq(&format!("{}\n", steps.join("\n")));
 }
 
@@ -713,15 +713,16 @@ fn with_loads(journal: &mut [Record], loads: &[LoadResult]) {
 #[test]
 fn load_tests_are_steps_after_the_smoke_tests() {
     let plan = scenario(&format!("{LOAD}approve: [before_shift]")).plan();
-    let steps =
-        |text: String| text.lines().skip(17).take(6).map(|line| format!("{}\n", line.trim())).collect::<String>();
+    let steps = |text: String| {
+        text.lines().skip(17).take(6).map(|line| format!("{}\n", line.trim())).collect::<String>()
+    };
     expect![[r#"
-         6  load         its instances hold GET /api/products, 20 clients for 30s   30s
-                         way back: stop r-2; it never had traffic
-                         if cutover dies here: its instances run on without traffic; the next server goes on from the journal, and sends it again
-         7  load         its instances hold 2 scenarios, 200/s for 1m, stable beside 1m
-                         way back: stop r-2; it never had traffic
-                         if cutover dies here: its instances run on without traffic; the next server goes on from the journal, and sends it again
+        6  load         its instances hold GET /api/products, 20 clients for 30s   30s
+        way back: stop r-2; it never had traffic
+        if cutover dies here: its instances run on without traffic; the next server goes on from the journal, and sends it again
+        7  load         its instances hold 2 scenarios, 200/s for 1m, stable beside 1m
+        way back: stop r-2; it never had traffic
+        if cutover dies here: its instances run on without traffic; the next server goes on from the journal, and sends it again
     "#]].assert_eq(&steps(plan_text(&plan, Some(Span::from_secs(10)))));
     let mut first = scenario(LOAD);
     first.observed.stable = None;
@@ -808,6 +809,50 @@ fn a_report_has_the_numbers_of_load_tests() {
             480 requests, 0 failed, mean 2100 ms, p50 2100 ms, p95 4200 ms, p99 6300 ms
           requests 0, failed 0 (0 by the service, 0 by the router)
     "#]].assert_eq(&format!("{}{report}\n", story_text(&journal)));
+    expect![[r#"
+        <?xml version="1.0" encoding="UTF-8"?>
+        <testsuites name="shop-2" tests="1" failures="1" errors="0" time="1.000">
+          <testsuite name="load tests" tests="1" failures="1" errors="0" time="1.000">
+            <testcase classname="shop.load" name="GET /api/products, 20 clients for 30s" time="1.000">
+              <failure message="mean 2100 ms, 2000 ms allowed"/>
+            </testcase>
+          </testsuite>
+        </testsuites>
+    "#]]
+    .assert_eq(&junit(&report));
     // Whoever reads the report as JSON has all of it.
     assert_eq!(report.loads[0].shares[0].histogram, "HIST");
+}
+
+#[test]
+fn junit_has_a_case_for_each_test_and_its_output() {
+    let gated = Scenario { bad_smoke: true, ..scenario(&format!("{SMOKE}gate: [cargo test]")) };
+    let mut journal = run(&gated, &Schedule::default()).run.journal;
+    let mut command = result(CheckKind::Smoke, "run a<b && \"c\"", CheckOutcome::Failed, "exit status 3");
+    command.output = vec!["\u{1b}[31mred\u{1b}[0m".into(), "1 < 2 & 3".into()];
+    let late = result(CheckKind::Smoke, "GET /late", CheckOutcome::Error, "no answer within 10s");
+    with_results(&mut journal, &[command, late]);
+    expect![[r#"
+        <?xml version="1.0" encoding="UTF-8"?>
+        <testsuites name="shop-2" tests="5" failures="1" errors="1" time="0.170">
+          <testsuite name="gate" tests="1" failures="0" errors="0" time="0.010">
+            <testcase classname="shop.gate" name="cargo test" time="0.010"/>
+          </testsuite>
+          <testsuite name="health checks" tests="2" failures="0" errors="0" time="0.080">
+            <testcase classname="shop.health.a1-1" name="GET /health" time="0.040"/>
+            <testcase classname="shop.health.a1-1" name="GET /ready" time="0.040"/>
+          </testsuite>
+          <testsuite name="smoke tests" tests="2" failures="1" errors="1" time="0.080">
+            <testcase classname="shop.smoke.a1-1" name="run a&lt;b &amp;&amp; &quot;c&quot;" time="0.040">
+              <failure message="exit status 3"/>
+              <system-out>?[31mred?[0m
+        1 &lt; 2 &amp; 3</system-out>
+            </testcase>
+            <testcase classname="shop.smoke.a1-1" name="GET /late" time="0.040">
+              <error message="no answer within 10s"/>
+            </testcase>
+          </testsuite>
+        </testsuites>
+    "#]]
+    .assert_eq(&junit(&Report::of(&journal).unwrap()));
 }

@@ -21,7 +21,7 @@ use crate::store::{
     Append, Claimed, ReleaseRow, ServiceRow, Store, StoreError, StoreErrorKind, Stored, Tenant, opened,
 };
 use crate::util::lock;
-use crate::{lease, revisions, sync, trips};
+use crate::{lease, live, revisions, sync, trips};
 
 /// How long a stopping engine waits for its tasks.
 const STOP: Duration = Duration::from_secs(10);
@@ -149,6 +149,7 @@ impl Shared {
             self.spawn(again("trips", self.clone(), trips::follow));
             self.spawn(again("leases", self.clone(), lease::renew));
             self.spawn(again("targets", self.clone(), sync::follow));
+            self.spawn(again("liveness", self.clone(), live::follow));
             self.spawn(again("revisions", self.clone(), revisions::follow));
         });
     }

@@ -8,6 +8,7 @@ mod effects;
 mod engine;
 mod error;
 mod lease;
+mod live;
 mod options;
 mod pointers;
 mod revisions;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cutover_core::{Command, Ending, RevisionId, Weight};
+use cutover_core::{CheckKind, Command, Ending, RevisionId, Weight};
 use cutover_engine::{EngineErrorKind, Started};
 use cutover_ports::fake::{Behavior, Call};
 
@@ -339,4 +339,85 @@ async fn old_revisions_are_thrown_away_but_never_what_is_needed() {
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     assert_eq!(platform.stored(&shop()).await.unwrap(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failing_smoke_test_refuses_before_any_traffic() {
+    let house = House::new();
+    let (engine, _) = house.with_stable().await;
+    let smoke = "checks: {smoke: [{get: /api}, {run: 'false'}, {get: /late}]}";
+    let id = started(engine.deploy(request("r-2", smoke)).await);
+    assert_eq!(ended(&engine, &id).await.exit_code(), Some(3), "{}", story(&engine, &id).await);
+    house.settled(&["r-1"]);
+    let report = cutover_core::text::Report::of(&engine.records(&id, 0).await.unwrap()).unwrap();
+    let smoke: Vec<(&str, bool)> = report
+        .checks
+        .iter()
+        .filter(|result| result.kind == CheckKind::Smoke)
+        .map(|result| (result.check.as_str(), result.passed()))
+        .collect();
+    assert_eq!(smoke, [("GET /api", true), ("run false", false), ("GET /late", true)]);
+    assert_eq!(report.checks.len(), 5, "two instances passed their health checks: {report:?}");
+    // What a release carries on of its fault are the words: the results stand in the journal once.
+    let journal = serde_json::to_string(&engine.machine(&id).await.unwrap().ending()).unwrap();
+    assert!(!journal.contains("results"), "{journal}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_check_through_the_route_pins_the_candidate_and_takes_it_back() {
+    let house = House::new();
+    let (engine, _) = house.with_stable().await;
+    let through = "checks: {health: [{path: /, through: route}], smoke: [{run: 'false'}]}";
+    let id = started(engine.deploy(request("r-2", through)).await);
+    assert_eq!(ended(&engine, &id).await.exit_code(), Some(3), "{}", story(&engine, &id).await);
+    assert!(house.world.asked(Call::Pin) > 0);
+    house.settled(&["r-1"]);
+    let tracks = house.world.view("shop").tracks;
+    assert_eq!(tracks.len(), 1, "the router has forgotten the candidate: {tracks:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn instances_that_fail_their_checks_during_a_bake_are_a_verdict() {
+    let house = House::new();
+    let (engine, _) = house.with_stable().await;
+    let id = started(engine.deploy(request("r-2", "bake: 5m")).await);
+    at_step(&engine, &id, "bake").await;
+    let unhealthy = Some("answered 500".to_string());
+    house.world.behave("r-2", Behavior { unhealthy, ..Behavior::default() });
+    let machine = ended(&engine, &id).await;
+    assert_eq!(machine.exit_code(), Some(4), "{}", story(&engine, &id).await);
+    let why = format!("{:?}", machine.ending());
+    assert!(why.contains("2 of 2 instances fail their checks"), "{why}");
+    house.settled(&["r-1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_fails_everywhere_during_a_bake_is_no_verdict() {
+    let house = House::new();
+    let (engine, _) = house.with_stable().await;
+    let id = started(engine.deploy(request("r-2", "bake: 1m")).await);
+    at_step(&engine, &id, "bake").await;
+    for revision in ["r-1", "r-2"] {
+        let unhealthy = Some("the database is away".to_string());
+        house.world.behave(revision, Behavior { unhealthy, ..Behavior::default() });
+    }
+    assert_eq!(decided(&engine, &id).await.exit_code(), Some(0), "{}", story(&engine, &id).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_lives_no_more_is_started_again_one_at_a_time() {
+    let house = House::new();
+    let live = "checks: {live: [{path: /live, interval: 5s, fall: 3}]}";
+    let (_engine, _) = house.with_stable_of(live).await;
+    // It lives: nobody is started again.
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(house.world.asked(Call::Restart), 0);
+    let unhealthy = Some("no answer".to_string());
+    house.world.behave("r-1", Behavior { unhealthy, ..Behavior::default() });
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(house.world.asked(Call::Restart), 1, "the other waits until the first lives, or had its time");
+    house.world.behave("r-1", Behavior::default());
+    let before = house.world.asked(Call::Restart);
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert_eq!(house.world.asked(Call::Restart), before, "who lives again is left alone");
 }

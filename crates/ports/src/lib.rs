@@ -11,7 +11,7 @@ pub use platform::{
     InstanceState, ObservedInstance, ObservedProcess, ObservedRevision, ObservedWorker, Platform,
     RevisionSpec, Secret,
 };
-pub use router::{LeaseSupport, Router, RouterView, Target, TrackView, Trip};
+pub use router::{FailingTarget, LeaseSupport, Router, RouterView, Target, TrackView, Trip};
 
 use std::sync::Arc;
 

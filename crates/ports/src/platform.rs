@@ -180,6 +180,18 @@ pub trait Platform: Send + Sync {
     /// without a hint means that nothing listens yet.
     async fn vouch(&self, service: &ServiceName, instance: &InstanceId) -> Result<(), Fault>;
 
+    /// Ends the instance as a stop would, and lets it be started again as one that ended by itself: the caller found that it
+    /// lives no more, and why. Returns once that is under way.
+    async fn restart(
+        &self,
+        _fence: Fence,
+        _service: &ServiceName,
+        instance: &InstanceId,
+        _why: &str,
+    ) -> Result<(), Fault> {
+        Err(Fault::configuration(format!("start {instance} again: this platform does that by itself")))
+    }
+
     /// Stops all instances of the revision, and all of its processes: stop signal, grace, kill. Returns when none is left.
     /// The caller has drained it. The stored revision stays, for rollback.
     async fn retire(&self, fence: Fence, service: &ServiceName, revision: &RevisionId) -> Result<(), Fault>;

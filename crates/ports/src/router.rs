@@ -58,12 +58,26 @@ pub struct TrackView {
     pub weight: Weight,
     /// Its targets.
     pub targets: Vec<Target>,
+    /// Those of them that fail the checks which the router asks all the time.
+    #[serde(default)]
+    pub failing: Vec<FailingTarget>,
     /// Requests and connections in flight.
     pub in_flight: u64,
     /// Requests sent to it since it is in the table.
     pub requests: u64,
     /// Of these, failed: 5xx, cut, or not answered.
     pub failed: u64,
+}
+
+/// A target that fails its checks, and gets no requests as long as another one of its revision can take them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailingTarget {
+    /// The instance.
+    pub instance: InstanceId,
+    /// What it is asked: `GET /health`, `connect`.
+    pub check: String,
+    /// What came of it the last time.
+    pub why: String,
 }
 
 /// The router took a candidate's traffic away by itself, or has something else to tell.

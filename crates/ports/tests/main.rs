@@ -84,13 +84,13 @@ impl RouterFixture for Fake {
 #[tokio::test(start_paused = true)]
 async fn the_fake_platform_conforms() {
     let passed = platform_cases(&Fake(World::new())).await.unwrap();
-    assert_eq!(passed.len(), 17, "{passed:?}");
+    assert_eq!(passed.len(), 18, "{passed:?}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_fake_router_conforms() {
     let world = World::new();
     let passed = router_cases(&Fake(world.clone())).await.unwrap();
-    assert_eq!(passed.len(), 17, "{passed:?}");
+    assert_eq!(passed.len(), 18, "{passed:?}");
     assert_eq!(world.violations(), Vec::<String>::new());
 }

@@ -115,6 +115,9 @@ pub(super) enum Verb {
     Show {
         /// The release, such as shop-7
         release: String,
+        /// Write its gates, health checks and smoke tests as JUnit XML; `-`: to standard output, and nothing else
+        #[arg(long, value_name = "FILE")]
+        junit: Option<PathBuf>,
     },
     /// The last lines of the instances
     Logs {

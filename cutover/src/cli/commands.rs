@@ -1,8 +1,10 @@
 //! The verbs that ask or say one thing.
 
+use std::path::Path;
+
 use clap::CommandFactory;
 use cutover_core::machine::HoldReason;
-use cutover_core::text::{elapsed, story_text};
+use cutover_core::text::{Report, elapsed, story_text};
 use cutover_core::{Command, HoldDefault, InstanceId, Mode, ReleaseId, Span};
 use cutover_ports::{InstanceState, ObservedInstance, ObservedWorker};
 
@@ -223,9 +225,19 @@ pub(super) async fn history(global: &Global, service: Option<String>, limit: u32
 }
 
 /// `cutover show`.
-pub(super) async fn show(global: &Global, release: &str) -> Result<u8, Failure> {
+pub(super) async fn show(global: &Global, release: &str, junit: Option<&Path>) -> Result<u8, Failure> {
     let client = connect(global).await?;
     let answer: RecordsAnswer = client.get(&format!("/v1/releases/{release}/records")).await?;
+    let report = Report::of(&answer.records);
+    if let (Some(path), Some(report)) = (junit, &report) {
+        let text = cutover_core::text::junit(report);
+        if path == Path::new("-") {
+            print(text.trim_end());
+            return Ok(exit::OK);
+        }
+        std::fs::write(path, text)
+            .map_err(|error| Failure::new(exit::USAGE, format!("write {}: {error}", path.display())))?;
+    }
     if global.json() {
         for record in &answer.records {
             print(&serde_json::json!(record).to_string());
@@ -236,7 +248,7 @@ pub(super) async fn show(global: &Global, release: &str) -> Result<u8, Failure> 
         print(&format!("{release}, begun {}", utc(first.wall_ms)));
     }
     print(story_text(&answer.records).trim_end());
-    if let Some(report) = cutover_core::text::Report::of(&answer.records) {
+    if let Some(report) = report {
         print(&report.to_string());
     }
     Ok(exit::OK)

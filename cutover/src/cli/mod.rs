@@ -75,7 +75,7 @@ async fn run_async(verb: Verb, global: &args::Global) -> Result<u8, Failure> {
         Verb::Rollback { service, detach } => deploy::rollback(global, service, detach).await,
         Verb::Status { service } => commands::status(global, service).await,
         Verb::History { service, limit } => commands::history(global, service, limit).await,
-        Verb::Show { release } => commands::show(global, &release).await,
+        Verb::Show { release, junit } => commands::show(global, &release, junit.as_deref()).await,
         Verb::Logs { service, revision, lines } => commands::logs(global, service, revision, lines).await,
         Verb::Pause { service, span, then } => commands::pause(global, service, &span, then).await,
         Verb::Resume { service } => commands::say(global, service, cutover_core::Command::Resume).await,

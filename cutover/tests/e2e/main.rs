@@ -4,6 +4,7 @@
 
 mod assets;
 mod candidates;
+mod checks;
 mod cli;
 mod clients;
 mod clock;

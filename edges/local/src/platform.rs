@@ -334,6 +334,21 @@ impl Platform for LocalPlatform {
         blocking(move || vouch::vouch(&id, &leader, port)).await
     }
 
+    async fn restart(
+        &self,
+        fence: Fence,
+        service: &ServiceName,
+        instance: &InstanceId,
+        why: &str,
+    ) -> Result<(), Fault> {
+        let mut services = self.services.lock().await;
+        let entry = services.entry(service.clone()).or_default();
+        self.admit(fence, service, entry, |_| {}).await?;
+        // One that is gone meanwhile needs no end.
+        entry.instances.iter().filter(|handle| handle.id == *instance).for_each(|handle| handle.restart(why));
+        Ok(())
+    }
+
     async fn retire(&self, fence: Fence, service: &ServiceName, revision: &RevisionId) -> Result<(), Fault> {
         let mut services = self.services.lock().await;
         let entry = services.entry(service.clone()).or_default();

@@ -48,6 +48,8 @@ pub(crate) struct Handle {
     pub(crate) log: PathBuf,
     pub(crate) status: watch::Receiver<Status>,
     stop: watch::Sender<bool>,
+    /// Why it shall be started again.
+    again: watch::Sender<String>,
     task: JoinHandle<()>,
 }
 
@@ -92,6 +94,7 @@ impl Handle {
             Status { port, process, state, restarts, why, ended, tried, start_fault: None, gone: false };
         let (report, status) = watch::channel(status);
         let (stop, asked) = watch::channel(record.stopping);
+        let (again, restarted) = watch::channel(String::new());
         let log = shared.records.log(&record);
         let (id, revision, slot) = (record.id.clone(), record.revision.clone(), record.slot);
         let watched = shared.upkeep.watch(log.clone());
@@ -112,18 +115,34 @@ impl Handle {
             record,
             report,
             asked,
+            restarted,
             closing,
             exits: VecDeque::new(),
             backoff: shared.options.restart_first,
             log_size: 0,
             fresh,
         };
-        Handle { id, revision, beside, slot, log, status, stop, task: tokio::spawn(supervisor.run(leader)) }
+        Handle {
+            id,
+            revision,
+            beside,
+            slot,
+            log,
+            status,
+            stop,
+            again,
+            task: tokio::spawn(supervisor.run(leader)),
+        }
     }
 
     /// Asks for the end state "stopped"; asking again changes nothing.
     pub(crate) fn stop(&self) {
         self.stop.send_replace(true);
+    }
+
+    /// Lets its process end, and another one start; nothing where none runs.
+    pub(crate) fn restart(&self, why: &str) {
+        self.again.send_replace(why.into());
     }
 
     /// Tells whether the instance was asked to stop.
@@ -155,6 +174,7 @@ struct Supervisor {
     watched: Arc<Watched>,
     report: watch::Sender<Status>,
     asked: watch::Receiver<bool>,
+    restarted: watch::Receiver<String>,
     closing: watch::Receiver<bool>,
     exits: VecDeque<Instant>,
     backoff: Duration,
@@ -165,6 +185,7 @@ struct Supervisor {
 
 enum Next {
     Ended,
+    Again,
     Due,
     Stop,
     Close,
@@ -183,6 +204,19 @@ impl Supervisor {
                     match self.wait(Some(&running), None).await {
                         Next::Close => return,
                         Next::Stop => return self.stop(Some(running)).await,
+                        Next::Again => {
+                            let why = self.restarted.borrow_and_update().clone();
+                            self.report.send_modify(|status| status.state = InstanceState::Restarting);
+                            let Some(how) = self.end(Some(running)).await else { return };
+                            self.note(format!("{why}; {how}")).await;
+                            match self.pause(why).await {
+                                Next::Close => return,
+                                Next::Stop => return self.stop(None).await,
+                                Next::Ended | Next::Again | Next::Due => {}
+                            }
+                            self.record.restarts = self.record.restarts.saturating_add(1);
+                            continue;
+                        }
                         Next::Ended | Next::Due => {}
                     }
                     // Before its exit status is taken: until then its number, and with it its session, cannot
@@ -215,7 +249,7 @@ impl Supervisor {
             match self.pause(why).await {
                 Next::Close => return,
                 Next::Stop => return self.stop(None).await,
-                Next::Ended | Next::Due => {}
+                Next::Ended | Next::Again | Next::Due => {}
             }
             self.record.restarts = self.record.restarts.saturating_add(1);
         }
@@ -223,6 +257,8 @@ impl Supervisor {
 
     /// Starts the process, on another port if a stranger took the instance's own meanwhile.
     async fn start(&mut self) -> Result<Leader, Fault> {
+        // Whoever said so meant the process that ended.
+        self.restarted.mark_unchanged();
         let fresh = std::mem::replace(&mut self.fresh, false);
         let (shared, mut record, log) = (self.shared.clone(), self.record.clone(), self.log.clone());
         // One closure, so that nothing can come between the start and its record but the death of the server.
@@ -310,6 +346,7 @@ impl Supervisor {
                 // A platform that is dropped lets go of its handles: that is no wish to stop.
                 stop = told(self.asked.clone()) => return if stop { Next::Stop } else { Next::Close },
                 () = ended(leader) => return Next::Ended,
+                Ok(()) = self.restarted.changed(), if leader.is_some() => return Next::Again,
                 () = until(due) => return Next::Due,
                 () = self.watched.due() => {}
                 () = until(again) => {}
@@ -327,18 +364,7 @@ impl Supervisor {
             let (shared, record) = (self.shared.clone(), self.record.clone());
             let _ = spawn_blocking(move || shared.records.write(&record)).await;
         }
-        let (signal, grace) = match self.shared.store.stored(&self.record.revision) {
-            Ok(manifest) => {
-                let grace = manifest.stop_grace(self.record.beside.as_ref());
-                (launch::stop_signal(&manifest), grace.duration())
-            }
-            Err(_) => (rustix::process::Signal::TERM, Duration::from_secs(30)),
-        };
-        let stopped = tokio::select! {
-            biased;
-            _ = told(self.closing.clone()) => return,
-            stopped = stop::stop(&self.record.id, leader, self.group.as_ref(), signal, grace) => stopped,
-        };
+        let Some(stopped) = self.end(leader).await else { return };
         self.note(stopped).await;
         let (shared, record, group) = (self.shared.clone(), self.record.clone(), self.group.take());
         let _ = spawn_blocking(move || {
@@ -353,6 +379,22 @@ impl Supervisor {
             status.process = None;
             status.gone = true;
         });
+    }
+
+    /// Ends its processes: stop signal, grace, kill. Returns how that went; none where the platform closes meanwhile.
+    async fn end(&mut self, leader: Option<Leader>) -> Option<String> {
+        let (signal, grace) = match self.shared.store.stored(&self.record.revision) {
+            Ok(manifest) => {
+                let grace = manifest.stop_grace(self.record.beside.as_ref());
+                (launch::stop_signal(&manifest), grace.duration())
+            }
+            Err(_) => (rustix::process::Signal::TERM, Duration::from_secs(30)),
+        };
+        tokio::select! {
+            biased;
+            _ = told(self.closing.clone()) => None,
+            stopped = stop::stop(&self.record.id, leader, self.group.as_ref(), signal, grace) => Some(stopped),
+        }
     }
 
     /// Looks after what the instance takes: the size of its log, and whether a process of it was killed for memory.

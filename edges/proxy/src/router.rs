@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use cutover_core::{
     Counts, Evidence, Fault, Fence, InstanceId, ReleaseId, RevisionId, ServiceName, Shift, Weight, file,
 };
-use cutover_ports::{LeaseSupport, Router, RouterView, Target, TrackView, Trip};
+use cutover_ports::{FailingTarget, LeaseSupport, Router, RouterView, Target, TrackView, Trip};
 use cutover_proxy::{
     Arm, CertificateObservation, Client, DrainReply, ErrorKind, EventKind, ProxyError, ServiceObservation,
     ServiceTable, TargetObservation, TlsRoute, Track, Traffic,
@@ -531,6 +531,16 @@ fn drained(doing: &str, reply: DrainReply) -> Result<Evidence, Fault> {
     Ok(Evidence::Drained { cut: reply.cut, closed: reply.websockets_closed })
 }
 
+fn failing(seen: &ServiceObservation, revision: &str) -> Vec<FailingTarget> {
+    let down = seen.targets.iter().filter(|target| !target.up && target.revision == revision);
+    down.map(|target| FailingTarget {
+        instance: InstanceId::new(&*target.instance),
+        check: target.check.clone(),
+        why: target.why.clone().unwrap_or_else(|| "it passes again, but not often enough yet".into()),
+    })
+    .collect()
+}
+
 fn track_view(seen: &ServiceObservation, track: &Track) -> TrackView {
     let revision = RevisionId::new(&*track.revision);
     let held = seen.revisions.get(&track.revision).copied().unwrap_or_default();
@@ -550,6 +560,7 @@ fn track_view(seen: &ServiceObservation, track: &Track) -> TrackView {
                 address: target.address,
             })
             .collect(),
+        failing: failing(seen, &track.revision),
         in_flight: held.in_flight,
         requests: sums.requests,
         failed: sums.failed + sums.failed_by_router,

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use cutover_checks::NetworkChecker;
-use cutover_core::file::{Check, Checks, TargetProtocol};
-use cutover_core::{Fault, Span, check};
+use cutover_core::file::{Check, Checks, SmokeTest, TargetProtocol};
+use cutover_core::{Fault, ReleaseFile, Span, check};
 use cutover_ports::{CheckRequest, CheckedInstance, Checker};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -139,4 +139,14 @@ pub(crate) async fn server_http2(
         }
     });
     (address, requests)
+}
+
+/// Reads smoke tests as a release file has them.
+pub(crate) fn tests(text: &str) -> Vec<SmokeTest> {
+    let lines: String = text.lines().map(|line| format!("    {line}\n")).collect();
+    let file = format!(
+        "service: shop\nplatform: {{local: {{command: [./shop]}}}}\n\
+         route: [{{proxy: {{listen: '127.0.0.1:8080'}}}}]\nchecks:\n  smoke:\n{lines}"
+    );
+    ReleaseFile::read("cutover.yaml", &file).unwrap_or_else(|errors| panic!("{errors}")).checks.smoke
 }

@@ -4,3 +4,5 @@ mod command;
 mod harness;
 mod load;
 mod network;
+mod servers;
+mod smoke;

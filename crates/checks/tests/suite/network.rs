@@ -1,9 +1,11 @@
 //! HTTP and TCP checks.
 
-use cutover_core::file::{Check, Expect, StatusRange, TargetProtocol};
-use cutover_core::{After, Blame, Span};
+use cutover_checks::NetworkChecker;
+use cutover_core::file::{Check, Expect, StatusRange, TargetProtocol, Through};
+use cutover_core::{After, Blame, CheckOutcome, Fault, Span};
+use cutover_ports::{CheckedRoute, Checker};
 
-use super::harness::{answer, ask, ask_as, nowhere, path, server, server_http2, tcp, told};
+use super::harness::{answer, ask, ask_as, nowhere, path, request, run, server, server_http2, tcp, told};
 
 async fn failure(answers: &[&str], check: Check) -> String {
     let (address, _requests) = server(answers).await;
@@ -142,5 +144,49 @@ async fn a_check_that_cannot_be_asked_is_the_files_fault() {
     for bad in ["health", "/a b", ""] {
         let fault = ask(address, 60_000, vec![path(bad)]).await.unwrap_err();
         assert_eq!(fault.blame, Blame::Configuration, "{bad}: {fault}");
+    }
+}
+
+#[tokio::test]
+async fn failed_is_told_apart_from_no_answer() {
+    let results = |fault: &Fault| -> Vec<(String, CheckOutcome, Option<Blame>)> {
+        fault.results.iter().map(|result| (result.check.clone(), result.outcome, result.blame)).collect()
+    };
+    let (address, _requests) = server(&[&answer("500 Oops", "")]).await;
+    let own = Some(Blame::Candidate);
+    let fault = ask(address, 200, vec![path("/a"), tcp()]).await.unwrap_err();
+    let wanted = [("GET /a".into(), CheckOutcome::Failed, own), ("tcp".into(), CheckOutcome::Passed, None)];
+    assert_eq!(results(&fault), wanted);
+    let fault = ask(nowhere().await, 200, vec![path("/a")]).await.unwrap_err();
+    assert_eq!(results(&fault), [("GET /a".into(), CheckOutcome::Error, own)]);
+}
+
+/// A check that cannot run ends the others after the try that they are at; the report has all of them.
+#[tokio::test]
+async fn a_check_that_cannot_run_does_not_hide_the_others() {
+    let (address, _requests) = server(&[&answer("200 OK", "")]).await;
+    let never = run("./missing.sh");
+    let fault = ask(address, 60_000, vec![never, path("/a"), path("/b")]).await.unwrap_err();
+    assert_eq!(fault.blame, Blame::Configuration, "{fault}");
+    let passed: Vec<bool> = fault.results.iter().map(cutover_core::CheckResult::passed).collect();
+    assert_eq!(passed, [false, true, true]);
+}
+
+/// What the router answers by itself is the candidate's fault only where it could not be reached.
+#[tokio::test]
+async fn an_answer_of_the_router_is_not_the_candidates() {
+    let own = |blame: &str| {
+        let head = format!("X-Cutover-Blame: {blame}\r\nX-Cutover-Reason: no-route\r\nContent-Length: 0");
+        format!("HTTP/1.1 404 Not Found\r\n{head}\r\n\r\n")
+    };
+    for (said, blame) in [("client", Blame::Platform), ("target", Blame::Candidate)] {
+        let (address, mut requests) = server(&[&own(said)]).await;
+        let check = Check { through: Through::Route, ..path("/") };
+        let mut asked = request("/".as_ref(), nowhere().await, 200, vec![check]);
+        let pin = ("x-pin".to_string(), "r-1:abc".to_string());
+        asked.route = Some(CheckedRoute { address, pin, tls: None });
+        let fault = NetworkChecker::new().check(&asked).await.unwrap_err();
+        assert_eq!(fault.blame, blame, "{fault}");
+        assert!(requests.recv().await.unwrap().contains("x-pin: r-1:abc\r\n"));
     }
 }

@@ -229,26 +229,37 @@ pub(super) fn names(text: &str) -> Vec<&str> {
     pieces(text).into_iter().filter_map(Result::err).collect()
 }
 
+/// What was captured, by name.
+pub type Captured = BTreeMap<String, Value>;
+
 /// Puts captured values in their places.
 ///
 /// # Errors
 /// The name of one that is missing.
-pub fn filled(text: &str, captured: &BTreeMap<String, String>) -> Result<String, String> {
+pub fn filled(text: &str, captured: &Captured) -> Result<String, String> {
     let piece = |piece: Result<&str, &str>| match piece {
         Ok(text) => Ok(text.to_string()),
-        Err(name) => captured.get(name).cloned().ok_or_else(|| name.to_string()),
+        Err(name) => captured.get(name).map(plain).ok_or_else(|| name.to_string()),
     };
     pieces(text).into_iter().map(piece).collect()
 }
 
-/// The same in the texts of a JSON value. A text that is nothing but one captured number, `true` or `false` stays a text:
-/// compare with `equals` of what it is.
+/// Returns a captured value as it stands in a text.
+pub fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_string)
+}
+
+/// The same in the texts of a JSON value. A text that is nothing but one captured value becomes that value: a number that was
+/// captured is compared, and sent, as a number.
 ///
 /// # Errors
 /// The name of one that is missing.
-pub fn filled_json(value: &Value, captured: &BTreeMap<String, String>) -> Result<Value, String> {
+pub fn filled_json(value: &Value, captured: &Captured) -> Result<Value, String> {
     Ok(match value {
-        Value::String(text) => Value::String(filled(text, captured)?),
+        Value::String(text) => match pieces(text).as_slice() {
+            [Ok(""), Err(name), Ok("")] => captured.get(*name).cloned().ok_or_else(|| (*name).to_string())?,
+            _ => Value::String(filled(text, captured)?),
+        },
         Value::Array(items) => {
             Value::Array(items.iter().map(|item| filled_json(item, captured)).collect::<Result<_, _>>()?)
         }
@@ -316,12 +327,14 @@ mod tests {
 
     #[test]
     fn captured_values_take_their_places() {
-        let captured = BTreeMap::from([("id".to_string(), "7".to_string())]);
+        let captured = Captured::from([("id".to_string(), json!(7)), ("of".to_string(), json!("7"))]);
         assert_eq!(filled("/items/${id}/x", &captured), Ok("/items/7/x".into()));
         assert_eq!(filled("$${id} costs $5", &captured), Ok("${id} costs $5".into()));
         assert_eq!(filled("${id", &captured), Ok("${id".into()));
         assert_eq!(filled("/${token}", &captured), Err("token".into()));
-        assert_eq!(filled_json(&json!({"a": ["${id}", 1]}), &captured), Ok(json!({"a": ["7", 1]})));
+        let text = json!({"a": ["${id}", 1, "${of}", "no ${id}"]});
+        assert_eq!(filled_json(&text, &captured), Ok(json!({"a": [7, 1, "7", "no 7"]})));
+        assert_eq!(filled_json(&json!(["${token}"]), &captured), Err("token".into()));
         assert_eq!(names("/${a}/${b}/$${c}"), ["a", "b"]);
     }
 }

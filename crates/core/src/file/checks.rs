@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::live::LiveCheck;
 use super::load::Load;
 use super::smoke::SmokeTest;
 use crate::units::Span;
@@ -15,6 +16,11 @@ pub struct Checks {
     /// listens on its port. Without any: `[{tcp: true}]`.
     #[serde(default = "default_health")]
     pub health: Vec<Check>,
+    /// What an instance is asked for as long as it takes traffic. One that fails is stopped and started again, one at a time
+    /// of a revision. Without any only an instance that ended is. `health` says who may have traffic, `live` who must
+    /// not go on as it is: never ask here for what lies outside of the instance.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub live: Vec<LiveCheck>,
     /// What the candidate is tried with once, on one of its instances, after all of them are healthy and before any of them
     /// takes traffic; in order, and all of them even if one fails. One that fails refuses the release.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -30,7 +36,13 @@ pub struct Checks {
 
 impl Default for Checks {
     fn default() -> Self {
-        Checks { health: default_health(), smoke: Vec::new(), load: Vec::new(), within: default_within() }
+        Checks {
+            health: default_health(),
+            live: Vec::new(),
+            smoke: Vec::new(),
+            load: Vec::new(),
+            within: default_within(),
+        }
     }
 }
 
@@ -74,7 +86,7 @@ pub struct Check {
     #[serde(default)]
     pub expect: Expect,
     /// How the instance is reached.
-    #[serde(default, skip_serializing_if = "Through::is_default")]
+    #[serde(default)]
     pub through: Through,
 }
 
@@ -88,13 +100,6 @@ pub enum Through {
     Instance,
     /// By the route's address, with the header that pins the candidate: as users will, through the router.
     Route,
-}
-
-impl Through {
-    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-    pub(super) fn is_default(&self) -> bool {
-        *self == Through::default()
-    }
 }
 
 impl Default for Check {

@@ -99,11 +99,12 @@ impl<'a> Page<'a> {
         }
         match schema["type"].as_str().or_else(|| schema["type"][0].as_str()) {
             Some("array") => format!("list of {}", self.kind(&schema["items"], path, below)),
+            Some("object") if schema["additionalProperties"] == true => "names with values".into(),
             Some("object") => "names with texts".into(),
             Some("string") => "text".into(),
             Some("boolean") => "`true`, `false`".into(),
             Some("integer") => "number".into(),
-            _ => String::new(),
+            _ => "any value".into(),
         }
     }
 

@@ -57,7 +57,7 @@ pub struct SmokeTest {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub capture: BTreeMap<String, String>,
     /// How the candidate is reached.
-    #[serde(default, skip_serializing_if = "Through::is_default")]
+    #[serde(default)]
     pub through: Through,
     /// How long it may take. A request without it: 10s; a command: as long as the release may.
     #[serde(default, skip_serializing_if = "Option::is_none")]

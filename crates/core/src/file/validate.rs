@@ -116,6 +116,7 @@ pub(super) fn mistakes(file: &ReleaseFile) -> Vec<Mistake> {
     found.extend(super::processes::mistakes(&file.processes));
     found.extend(super::load::mistakes(&file.checks.load));
     found.extend(file.checks.health.iter().enumerate().flat_map(|(i, check)| check_mistakes(i, check)));
+    found.extend(super::live::mistakes(&file.checks.live));
     found.extend(super::smoke::mistakes(&file.checks.smoke));
     found
 }

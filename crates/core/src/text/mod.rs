@@ -1,5 +1,6 @@
 //! What a person sees: renderings of plan and journal. The CLI, the API and the log print these and nothing else.
 
+mod junit;
 mod plan;
 mod report;
 mod story;
@@ -7,6 +8,7 @@ mod story;
 use crate::ids::ProcessName;
 use crate::plan::{Plan, ProcessCounts};
 
+pub use junit::junit;
 pub use plan::plan_text;
 pub use report::{GateReport, Report, ReportOutcome};
 pub use story::{Line, Mark, Story, story_text};

@@ -8,6 +8,7 @@ mod shrink;
 mod smoke;
 mod steady;
 mod traffic;
+mod unwell;
 
 use std::collections::BTreeMap;
 use std::future::Future;

@@ -8,6 +8,7 @@ use cutover_core::{Evidence, Fault, Judgement, Outcome, ReleaseId, RevisionId, S
 use cutover_ports::{Edges, InstanceState, ObservedRevision, Target};
 use tokio::time::{Instant, sleep, timeout};
 
+use super::unwell::Unwell;
 use super::{Act, fenced};
 use crate::service::Service;
 
@@ -98,7 +99,11 @@ pub(super) async fn keep_lease(act: &Act, release: &ReleaseId) -> Outcome {
 /// Looks at the candidate's traffic until cancelled; ends with a failed verdict.
 pub(super) async fn watch(act: &Act, revision: &RevisionId, guard: &Guard) -> Outcome {
     let mut since = Instant::now();
+    let mut unwell = Unwell::new();
     loop {
+        if let Some(verdict) = unwell.verdict(act, revision).await {
+            return Ok(Evidence::Verdict(verdict));
+        }
         match timeout(act.timeouts().look, judge(act, revision, guard)).await {
             Ok(Ok(Evidence::Verdict(verdict))) if verdict.judgement == Judgement::Fail => {
                 return Ok(Evidence::Verdict(verdict));

@@ -52,6 +52,7 @@ pub async fn router_cases(fixture: &dyn RouterFixture) -> Result<Vec<&'static st
     case!(wrong_sums_are_refused);
     case!(nobody_can_have_all_traffic);
     case!(targets_change_alone);
+    case!(a_pin_reaches_without_weight);
     case!(drain_needs_weight_zero);
     case!(targets_drain_one_by_one);
     case!(leases_are_renewed_by_their_release);
@@ -186,6 +187,34 @@ impl<'a> Case<'a> {
             check(edited != set, "somebody else's edit is another stamp")?;
         }
         Ok(())
+    }
+
+    async fn a_pin_reaches_without_weight(&mut self) -> Result<(), String> {
+        let routes = self.fixture.routes(&self.service);
+        let (router, service) = (self.router.clone(), self.service.clone());
+        let of = |revision: &RevisionId| -> Vec<Target> {
+            self.targets.iter().filter(|target| &target.revision == revision).cloned().collect()
+        };
+        let (stable, candidate) = (of(&self.stable), of(&self.candidate));
+        let all = Shift { weights: vec![(self.stable.clone(), Weight::FULL)], lease: None };
+        let set = router.set(self.fences.next(), &service, &routes, &all, &stable).await;
+        fine(set, "set")?;
+        let mut headers = Vec::new();
+        for _ in 0..2 {
+            let fence = self.fences.next();
+            let pinned = router.pin(fence, &service, &routes, &self.candidate, &candidate).await;
+            headers.push(fine(pinned, "pin")?);
+            self.in_force(Weight::FULL, Weight::ZERO).await?;
+        }
+        check(headers[0] == headers[1] && !headers[0].1.is_empty(), "the same header reaches it again")?;
+        let there = |view: &RouterView| view.tracks.iter().any(|track| track.revision == self.candidate);
+        check(there(&self.view().await?), "a pinned revision is in the table")?;
+        let drain = router.drain(self.fences.next(), &service, &self.candidate, Duration::from_secs(1));
+        fine(drain.await, "drain what was pinned")?;
+        check(!there(&self.view().await?), "a drain takes it back")?;
+        let old = router.pin(Fences::old(), &service, &routes, &self.candidate, &candidate).await;
+        fenced(old, "pin")?;
+        self.in_force(Weight::FULL, Weight::ZERO).await
     }
 
     async fn wrong_sums_are_refused(&mut self) -> Result<(), String> {

@@ -105,6 +105,23 @@ impl Platform for FakePlatform {
         self.0.call(about, (), move |state| state.vouch(&service, &instance)).await
     }
 
+    async fn restart(
+        &self,
+        fence: Fence,
+        service: &ServiceName,
+        instance: &InstanceId,
+        _why: &str,
+    ) -> Result<(), Fault> {
+        let about = About::new(Call::Restart, service, instance, Some(fence));
+        let (service, instance) = (service.clone(), instance.clone());
+        let act = move |state: &mut super::state::State| {
+            state.fence(&service, false, fence)?;
+            state.restart(&service, &instance);
+            Ok(())
+        };
+        self.0.call(about, (), act).await
+    }
+
     async fn retire(&self, fence: Fence, service: &ServiceName, revision: &RevisionId) -> Result<(), Fault> {
         let about = About::new(Call::Retire, service, revision, Some(fence));
         let (service, revision) = (service.clone(), revision.clone());

@@ -52,12 +52,16 @@ impl Router for FakeRouter {
         service: &ServiceName,
         _routes: &[file::Route],
         revision: &RevisionId,
-        _targets: &[Target],
+        targets: &[Target],
     ) -> Result<(String, String), Fault> {
         let about = About::new(Call::Pin, service, revision, Some(fence));
         let (service, header) = (service.clone(), ("pin".to_string(), revision.to_string()));
-        let lost = header.clone();
-        let act = move |state: &mut State| state.fence(&service, true, fence).map(|()| header.clone());
+        let (lost, revision, targets) = (header.clone(), revision.clone(), targets.to_vec());
+        let act = move |state: &mut State| {
+            state.fence(&service, true, fence)?;
+            state.pin(&service, &revision, &targets);
+            Ok(header.clone())
+        };
         self.0.call(about, lost, act).await
     }
 

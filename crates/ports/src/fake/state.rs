@@ -10,7 +10,9 @@ use tokio::time::Instant;
 
 use super::staff::Staff;
 use super::world::{Behavior, Called, LEASE};
-use crate::{InstanceState, ObservedInstance, ObservedRevision, RouterView, Target, TrackView, Trip};
+use crate::{
+    FailingTarget, InstanceState, ObservedInstance, ObservedRevision, RouterView, Target, TrackView, Trip,
+};
 
 /// Requests per second that each service gets.
 const RATE: u64 = 100;
@@ -433,6 +435,16 @@ impl State {
         self.trips.push(trip);
     }
 
+    pub(super) fn restart(&mut self, service: &ServiceName, id: &InstanceId) {
+        let now = self.now;
+        let sets = self.sets.iter_mut().filter(|((of, _), _)| of == service);
+        let found = sets.flat_map(|(_, set)| &mut set.instances).find(|instance| &instance.id == id);
+        if let Some(instance) = found {
+            instance.restarts += 1;
+            instance.started = now;
+        }
+    }
+
     pub(super) fn move_instance(&mut self, service: &ServiceName, revision: &RevisionId) {
         self.port += 1;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
@@ -445,12 +457,41 @@ impl State {
         }
     }
 
+    /// What the router's checks would say of those whose behaviour has changed since they took traffic.
+    fn failing(&self, targets: &[Target]) -> Vec<FailingTarget> {
+        let unwell = |target: &Target| {
+            let why = self.behavior(&target.revision).unhealthy?;
+            Some(FailingTarget { instance: target.instance.clone(), check: "GET /health".into(), why })
+        };
+        targets.iter().filter_map(unwell).collect()
+    }
+
+    /// Lets targets of a revision be reached without weight.
+    pub(super) fn pin(&mut self, service: &ServiceName, revision: &RevisionId, targets: &[Target]) {
+        let table = self.tables.entry(service.clone()).or_default();
+        let mine: Vec<Target> =
+            targets.iter().filter(|target| &target.revision == revision).cloned().collect();
+        match table.tracks.iter_mut().find(|track| &track.revision == revision) {
+            Some(track) if track.targets == mine => return,
+            Some(track) => track.targets = mine,
+            None => table.tracks.push(Track {
+                revision: revision.clone(),
+                weight: Weight::ZERO,
+                targets: mine,
+                requests: 0,
+                failed: 0,
+            }),
+        }
+        table.generation += 1;
+    }
+
     pub(super) fn view(&self, service: &ServiceName) -> RouterView {
         let Some(table) = self.tables.get(service) else { return RouterView::default() };
         let tracks = table.tracks.iter().map(|track| TrackView {
             revision: track.revision.clone(),
             weight: track.weight,
             targets: track.targets.clone(),
+            failing: self.failing(&track.targets),
             in_flight: table.busy(&track.revision) as u64,
             requests: track.requests / PARTS,
             failed: track.failed / PARTS,

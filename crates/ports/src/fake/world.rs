@@ -58,6 +58,7 @@ pub enum Call {
     EnsureProcesses,
     ObserveInstances,
     Vouch,
+    Restart,
     Retire,
     Stored,
     Discard,

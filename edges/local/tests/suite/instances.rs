@@ -377,3 +377,32 @@ async fn a_user_is_taken_on_with_its_groups_where_the_server_may() {
     let fault = platform.ensure(fence(1), &shop(), &revision, 1).await.unwrap_err();
     assert_eq!((fault.blame, fault.after), (Blame::Configuration, After::Final));
 }
+
+#[tokio::test]
+async fn an_instance_that_is_started_again_is_stopped_first_and_keeps_its_port() {
+    let world = World::new();
+    let platform = world.open().await;
+    world.script("serve", "trap 'echo asked; exit 0' TERM\nwhile :; do sleep 0.05; done\n");
+    let (revision, before) = start(&platform, &world.spec(&["./serve"]), 2).await;
+    let (old, other) = (before[0].pid.unwrap(), before[1].pid.unwrap());
+    let why = "GET /live failed 3 times in a row: no answer within 2s";
+    platform.restart(fence(2), &shop(), &before[0].id, why).await.unwrap();
+    let again = observed(&platform, &revision, |seen| {
+        seen.instances[0].pid.is_some_and(|pid| pid != old)
+            && seen.instances[0].state == InstanceState::Running
+    });
+    let seen = again.await.instances;
+    assert_eq!((seen[0].id.as_str(), seen[0].address), (before[0].id.as_str(), before[0].address));
+    assert_eq!((seen[0].restarts, seen[0].ended.as_str(), seen[1].pid), (1, why, Some(other)));
+    assert!(!alive(old), "nothing is left of the one before");
+    let log = platform.logs(&shop(), &revision, 20).await.unwrap();
+    let log = log.into_iter().find(|(id, _)| *id == before[0].id).unwrap().1.join("\n");
+    assert!(log.contains("asked") && log.contains(why), "{log}");
+    // An older driver starts nothing again, and nobody misses one that is gone.
+    assert_eq!(
+        platform.restart(fence(1), &shop(), &before[0].id, why).await.unwrap_err().after,
+        After::Fenced
+    );
+    platform.restart(fence(3), &shop(), &"gone".into(), why).await.unwrap();
+    platform.retire(fence(4), &shop(), &revision).await.unwrap();
+}
