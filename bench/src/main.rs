@@ -47,6 +47,18 @@ enum Verb {
     /// A server that works on so many requests at once, each for so long
     #[command(hide = true)]
     Worker { at_once: usize, ms: u64 },
+    /// Sends load as a load test does, and prints how many requests were answered
+    #[command(hide = true)]
+    Load {
+        target: std::net::SocketAddr,
+        path: String,
+        clients: usize,
+        seconds: u64,
+        #[arg(long)]
+        rate: Option<u64>,
+        #[arg(long)]
+        http2: bool,
+    },
     /// The relay that proxies are compared to
     #[command(hide = true)]
     Copy { target: std::net::SocketAddr },
@@ -63,6 +75,9 @@ fn main() -> ExitCode {
         Verb::Stall { seconds } => benches::stall(seconds).map(|()| 0),
         Verb::Worker { at_once, ms } => {
             benches::worker(at_once, std::time::Duration::from_millis(ms)).map(|()| 0)
+        }
+        Verb::Load { target, path, clients, seconds, rate, http2 } => {
+            benches::load(target, &path, clients, seconds, rate, http2).map(|()| 0)
         }
         Verb::Copy { target } => benches::copy(target).map(|()| 0),
         Verb::PipeEcho => benches::pipe_echo().map(|()| 0).map_err(anyhow::Error::from),

@@ -7,6 +7,7 @@ mod beside;
 mod certificate;
 mod first_run;
 mod haproxy;
+mod load_generator;
 mod nginx;
 mod numbers;
 mod proxies;
@@ -37,6 +38,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 pub(crate) use beside::echo as pipe_echo;
+pub(crate) use load_generator::send as load;
 pub(crate) use wire::{copy, origin, origin_h2, stall, worker};
 
 /// A benchmark.
@@ -66,6 +68,8 @@ pub(crate) enum Name {
     ProxyUpgrade,
     /// Memory with many idle connections, and with many requests that nobody answers
     ProxyMemory,
+    /// Processor time of sending a request, beside oha and wrk
+    LoadGenerator,
 }
 
 /// How a benchmark is run.
@@ -112,6 +116,7 @@ pub(crate) fn run(name: Name, setting: &Setting) -> Result<()> {
         Name::ProxyOverload => runtime.block_on(proxy_overload::run(setting))?,
         Name::ProxyUpgrade => runtime.block_on(proxy_upgrade::run(setting))?,
         Name::ProxyMemory => runtime.block_on(proxy_memory::run(setting))?,
+        Name::LoadGenerator => load_generator::run(setting)?,
         Name::ServerIdle => runtime.block_on(server_idle::run(setting))?,
     };
     println!("\ngoal: {} — {}", outcome.goal, if outcome.holds { "holds" } else { "NOT reached" });

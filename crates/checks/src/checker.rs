@@ -4,13 +4,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cutover_core::{Blame, CheckKind, CheckOutcome, CheckResult, Fault, file};
-use cutover_ports::{CheckRequest, Checker, GateRequest};
+use cutover_core::{Blame, CheckKind, CheckOutcome, CheckResult, Fault, LoadResult, file};
+use cutover_ports::{CheckRequest, Checker, GateRequest, LoadRequest};
 use futures_util::future::join_all;
 use tokio::sync::watch;
 
 use crate::tries::{self, End, Tried, Try};
-use crate::{command, gate, grpc, http, reach, smoke};
+use crate::{command, gate, grpc, http, load, reach, smoke};
 
 /// Asks instances over the network, and by commands on this machine.
 #[derive(Clone, Copy, Debug, Default)]
@@ -56,6 +56,12 @@ impl Checker for NetworkChecker {
     /// As for `check`.
     async fn smoke(&self, request: &CheckRequest, log: &Path) -> Result<Vec<CheckResult>, Fault> {
         smoke::all(request, log).await
+    }
+
+    /// # Cancel safety
+    /// Dropped, it stops at once, and closes its connections.
+    async fn load(&self, request: &LoadRequest) -> Result<LoadResult, Fault> {
+        load::run(request).await
     }
 
     /// # Cancel safety

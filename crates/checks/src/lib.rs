@@ -1,10 +1,12 @@
-//! Checks: health questions asked of one instance until it passes or its time is over, and smoke tests tried once.
+//! Checks: health questions asked of one instance until it passes or its time is over, smoke tests tried once, and
+//! load tests.
 
 mod checker;
 mod command;
 mod gate;
 mod grpc;
 mod http;
+mod load;
 mod reach;
 mod smoke;
 mod tries;

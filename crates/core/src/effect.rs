@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::check::CheckResult;
 use crate::fault::Fault;
-use crate::file::Guard;
+use crate::file::{Guard, Load};
 use crate::guard::Verdict;
 use crate::ids::{ReleaseId, RevisionId};
+use crate::load::LoadResult;
 use crate::plan::{Compare, ProcessCounts, Prove, Track};
 use crate::units::{Span, Weight};
 
@@ -83,6 +84,7 @@ pub enum EffectName {
     Provision,
     Check,
     Smoke,
+    Load,
     Processes,
     Steady,
     Shift,
@@ -104,6 +106,7 @@ impl fmt::Display for EffectName {
             EffectName::Provision => "provision",
             EffectName::Check => "check",
             EffectName::Smoke => "smoke",
+            EffectName::Load => "load",
             EffectName::Processes => "processes",
             EffectName::Steady => "steady",
             EffectName::Shift => "shift",
@@ -159,6 +162,15 @@ pub enum Effect {
     Smoke {
         /// The revision to try.
         revision: RevisionId,
+    },
+    /// The revision holds a load test: all of its instances get the load; repeated after a crash.
+    Load {
+        /// The revision to load.
+        revision: RevisionId,
+        /// The revision to compare it with, which gets the same load; none where the candidate stands alone.
+        beside: Option<RevisionId>,
+        /// What is sent, and what must be held.
+        test: Box<Load>,
     },
     /// Exactly these processes of the revision run beside its routed one. Done when what is too much has ended: what
     /// comes next may rely on it.
@@ -290,6 +302,7 @@ impl Effect {
             Effect::Provision { .. } => EffectName::Provision,
             Effect::Check { .. } => EffectName::Check,
             Effect::Smoke { .. } => EffectName::Smoke,
+            Effect::Load { .. } => EffectName::Load,
             Effect::Processes { .. } => EffectName::Processes,
             Effect::Steady { .. } => EffectName::Steady,
             Effect::Shift(_) | Effect::Lower(_) => EffectName::Shift,
@@ -318,6 +331,7 @@ impl Effect {
             | Effect::Gate { .. }
             | Effect::Check { .. }
             | Effect::Smoke { .. }
+            | Effect::Load { .. }
             | Effect::Steady { .. }
             | Effect::KeepLease { .. }
             | Effect::Watch { .. }
@@ -367,6 +381,11 @@ pub enum Evidence {
     Checked {
         /// One result for each question and instance, in the order of the release file.
         results: Vec<CheckResult>,
+    },
+    /// What a load test came to.
+    Loaded {
+        /// Its numbers, and what is said of them.
+        result: Box<LoadResult>,
     },
     /// What the candidate's traffic shows.
     Verdict(Verdict),

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::check::CheckResult;
+use crate::load::LoadResult;
 
 /// Whose fault a failure is. Only the candidate's own fault fails a verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -64,12 +65,16 @@ pub struct Fault {
     /// alone: who carries the fault further carries its words.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub results: Vec<CheckResult>,
+    /// What the load test came to that was not held; kept as `results` are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load: Option<Box<LoadResult>>,
 }
 
 impl Fault {
     /// Makes a fault without hint or lines.
     pub fn new(blame: Blame, after: After, what: impl Into<String>) -> Self {
-        Self { blame, after, what: what.into(), hint: String::new(), lines: Vec::new(), results: Vec::new() }
+        let (hint, lines, results, load) = (String::new(), Vec::new(), Vec::new(), None);
+        Self { blame, after, what: what.into(), hint, lines, results, load }
     }
 
     /// The candidate's own, final fault.
@@ -123,10 +128,17 @@ impl Fault {
         self
     }
 
+    /// Adds what a load test came to.
+    #[must_use]
+    pub fn load(mut self, result: LoadResult) -> Self {
+        self.load = Some(Box::new(result));
+        self
+    }
+
     /// Returns the fault in words alone.
     #[must_use]
     pub fn words(&self) -> Fault {
-        Fault { results: Vec::new(), ..self.clone() }
+        Fault { results: Vec::new(), load: None, ..self.clone() }
     }
 
     /// Makes it final: trying again gives the same.

@@ -243,6 +243,51 @@ impl fmt::Display for Weight {
     }
 }
 
+/// Requests a second, in thousandths: `200/s`, `0.5/s`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Rate(u64);
+
+const RATE_EXPECTED: &str = "a rate: requests a second from 0.001/s to 100000/s, such as 200/s or 0.5/s";
+
+impl Rate {
+    /// Makes a rate from requests in a thousand seconds.
+    pub const fn from_per_1000_s(requests: u64) -> Self {
+        Self(requests)
+    }
+
+    /// Returns how many requests there are in a thousand seconds.
+    pub const fn per_1000_s(self) -> u64 {
+        self.0
+    }
+}
+
+impl FromStr for Rate {
+    type Err = QuantityError;
+
+    fn from_str(text: &str) -> Result<Self, QuantityError> {
+        let error = || QuantityError { text: text.into(), expected: RATE_EXPECTED };
+        let number = text.trim().strip_suffix("/s").ok_or_else(error)?.trim();
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+        let digits = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
+        if !digits(whole) || whole.len() > 6 || !digits(fraction) || fraction.len() > 3 {
+            return Err(error());
+        }
+        let milli: u64 = format!("{fraction:0<3}").parse().map_err(|_| error())?;
+        let requests = whole.parse::<u64>().map_err(|_| error())? * 1000 + milli;
+        if (1..=100_000_000).contains(&requests) { Ok(Self(requests)) } else { Err(error()) }
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (whole, milli) = (self.0 / 1000, self.0 % 1000);
+        if milli == 0 {
+            return write!(f, "{whole}/s");
+        }
+        write!(f, "{whole}.{}/s", format!("{milli:03}").trim_end_matches('0'))
+    }
+}
+
 macro_rules! text_quantity {
     ($type:ident, $expected:expr, $number:expr) => {
         impl Serialize for $type {
@@ -275,6 +320,7 @@ text_quantity!(Span, SPAN_EXPECTED, "integer");
 text_quantity!(Size, SIZE_EXPECTED, "integer");
 text_quantity!(Cores, CORES_EXPECTED, "number");
 text_quantity!(Weight, WEIGHT_EXPECTED, "integer");
+text_quantity!(Rate, RATE_EXPECTED, "integer");
 
 #[cfg(test)]
 mod tests {
@@ -312,6 +358,21 @@ mod tests {
         }
         for bad in ["", "Mi", "1.5Gi", "64MB", "99999999999Ti"] {
             assert!(bad.parse::<Size>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn rates_are_exact_to_a_thousandth() {
+        for (text, requests) in
+            [("200/s", 200_000), ("0.5/s", 500), ("0.001/s", 1), ("100000/s", 100_000_000)]
+        {
+            let rate: Rate = text.parse().unwrap();
+            assert_eq!((rate.per_1000_s(), rate.to_string().as_str()), (requests, text));
+        }
+        for bad in
+            ["", "/s", "200", "200/m", "0/s", "100001/s", "-1/s", "1e3/s", "0.0005/s", "200 per second"]
+        {
+            assert!(bad.parse::<Rate>().is_err(), "{bad}");
         }
     }
 

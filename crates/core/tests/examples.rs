@@ -38,6 +38,7 @@ fn scenario(file: ReleaseFile, name: &'static str) -> Scenario {
         bad_gate: false,
         bad_checks: false,
         bad_smoke: false,
+        bad_load: false,
         bad_processes: false,
         bad_traffic: false,
         no_traffic: false,

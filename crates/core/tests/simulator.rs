@@ -14,6 +14,7 @@ platform: {local: {command: [./shop], replicas: 2}}
 route: [{proxy: {listen: "127.0.0.1:8080"}}]
 "#;
 const SMOKE: &str = "checks: {smoke: [{get: /api}, {run: ./smoke.sh}]}";
+const LOAD: &str = "checks: {smoke: [{get: /api}], load: [{path: /api, concurrency: 2, for: 1s}, {path: /, rate: 5/s, for: 1s, against: both}]}";
 const TIMES: &str = "bake: 5s\nkeep_warm: 20s\ndeadline: 10m\n";
 
 fn scenario(name: &'static str, more: &str) -> Scenario {
@@ -34,6 +35,7 @@ fn scenario(name: &'static str, more: &str) -> Scenario {
         bad_gate: false,
         bad_checks: false,
         bad_smoke: false,
+        bad_load: false,
         bad_processes: false,
         bad_traffic: false,
         no_traffic: false,
@@ -82,7 +84,7 @@ fn short_scenarios() -> Vec<Scenario> {
     let mut all = scenarios();
     all.retain(|scenario| {
         scenario.release.file.strategy.name() == "blue_green"
-            && !["gated", "bad smoke"].contains(&scenario.name)
+            && !["gated", "bad smoke", "load", "bad load"].contains(&scenario.name)
     });
     // With the one process that matters most, and without a bake: a pair costs the square of the release's length.
     let mut clock = with_processes(scenario("clock", "bake: 0s\nkeep_warm: 0s\ndeadline: 10m\n"));
@@ -129,6 +131,8 @@ fn scenarios() -> Vec<Scenario> {
         Scenario { bad_checks: true, ..scenario("bad checks", "") },
         scenario("smoke", SMOKE),
         Scenario { bad_smoke: true, ..scenario("bad smoke", SMOKE) },
+        scenario("load", LOAD),
+        Scenario { bad_load: true, ..scenario("bad load", LOAD) },
         Scenario { bad_traffic: true, ..scenario("bad traffic", "") },
         scenario("auto", auto),
         Scenario { bad_traffic: true, ..scenario("bad auto", auto) },
@@ -200,10 +204,10 @@ fn planted_faults_are_caught() {
     let turned =
         |at: usize| Schedule { injections: vec![(at, Injection::TrafficTurnsBad)], ..Schedule::default() };
     let staffed = with_processes(scenario("processes", ""));
-    let smoke = scenario("smoke", SMOKE);
+    let (smoke, load) = (scenario("smoke", SMOKE), scenario("load", LOAD));
     let bad_staffed = Scenario { bad_traffic: true, ..staffed.clone() };
     let one_staff = "in the end the processes of one revision run, and of one alone";
-    let cases: [(Sabotage, &Scenario, Schedule, &str); 23] = [
+    let cases: [(Sabotage, &Scenario, Schedule, &str); 24] = [
         (
             Sabotage::RunTwoClocks,
             &staffed,
@@ -228,6 +232,7 @@ fn planted_faults_are_caught() {
             calm(),
             "a candidate has passed its smoke tests before it takes traffic",
         ),
+        (Sabotage::SkipLoad, &load, calm(), "a candidate has held its load tests before it takes traffic"),
         (Sabotage::ForgetProcesses, &bad_staffed, calm(), one_staff),
         (Sabotage::KeepOldProcesses, &staffed, calm(), one_staff),
         (Sabotage::SkipDrain, &good, calm(), "what is stopped has no weight and nothing in flight"),

@@ -5,8 +5,8 @@
 use cutover_core::sim::{Scenario, Schedule, run};
 use cutover_core::text::{Report, junit, plan_text, story_text};
 use cutover_core::{
-    CheckKind, CheckOutcome, CheckResult, Event, Evidence, Fault, Observed, Record, Release, ReleaseFile,
-    ReleaseId, ReleaseKind, RevisionId, Span,
+    CheckKind, CheckOutcome, CheckResult, Event, Evidence, Fault, LoadOutcome, LoadReason, LoadResult,
+    LoadShare, Observed, Record, Release, ReleaseFile, ReleaseId, ReleaseKind, RevisionId, Span, Track,
 };
 use expect_test::{Expect, expect};
 
@@ -37,6 +37,7 @@ fn scenario(more: &str) -> Scenario {
         bad_gate: false,
         bad_checks: false,
         bad_smoke: false,
+        bad_load: false,
         bad_processes: false,
         bad_traffic: false,
         no_traffic: false,
@@ -700,6 +701,162 @@ fn a_report_names_each_check_that_did_not_pass() {
             run ./smoke.sh had no answer: did not end within 1m (a1-1)
           requests 0, failed 0 (0 by the service, 0 by the router)
     "#]].assert_eq(&format!("{}{}\n", story_text(&journal), Report::of(&journal).unwrap()));
+}
+
+const LOAD: &str = "checks: {smoke: [{get: /}], load: [{path: /api/products, concurrency: 20}, {rate: 200/s, for: 1m, against: \
+                    both, scenarios: [{path: /, weight: 9}, {path: /cart}]}]}\nkeep_warm: 0s\nbake: 0s\n";
+
+fn share(track: Track, scenario: Option<&str>, requests: u64, failed: u64, latency_us: u64) -> LoadShare {
+    LoadShare {
+        track,
+        scenario: scenario.map(Into::into),
+        requests,
+        failed,
+        failures: String::new(),
+        latency_us_mean: latency_us,
+        latency_us_p50: latency_us,
+        latency_us_p95: latency_us * 2,
+        latency_us_p99: latency_us * 3,
+        latency_us_max: latency_us * 4,
+        histogram: "HIST".into(),
+    }
+}
+
+fn load(outcome: LoadOutcome, why: &str, shares: Vec<LoadShare>) -> LoadResult {
+    let reasons = vec![LoadReason { outcome, text: why.into() }];
+    LoadResult { test: String::new(), outcome, reasons, took_ms: 1000, due: 0, missed: 0, shares }
+}
+
+/// Puts what load tests came to where the simulated edges have nothing to show.
+fn with_loads(journal: &mut [Record], loads: &[LoadResult]) {
+    let mut loads = loads.iter();
+    for record in journal {
+        let load_of = |effect: &cutover_core::EffectKey| effect.name.to_string() == "load";
+        match &mut record.event {
+            Event::Done { effect, evidence } if load_of(effect) => {
+                let result = loads.next().unwrap().clone();
+                *evidence = Evidence::Loaded { result: Box::new(result) };
+            }
+            Event::Failed { effect, fault } if load_of(effect) => {
+                *fault = fault.clone().load(loads.next().unwrap().clone());
+            }
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn load_tests_are_steps_after_the_smoke_tests() {
+    let plan = scenario(&format!("{LOAD}approve: [before_shift]")).plan();
+    let steps = |text: String| {
+        text.lines().skip(17).take(6).map(|line| format!("{}\n", line.trim())).collect::<String>()
+    };
+    expect![[r#"
+        6  load         its instances hold GET /api/products, 20 clients for 30s   30s
+        way back: stop r-2; it never had traffic
+        if cutover dies here: its instances run on without traffic; the next server goes on from the journal, and sends it again
+        7  load         its instances hold 2 scenarios, 200/s for 1m, stable beside 1m
+        way back: stop r-2; it never had traffic
+        if cutover dies here: its instances run on without traffic; the next server goes on from the journal, and sends it again
+    "#]].assert_eq(&steps(plan_text(&plan, Some(Span::from_secs(10)))));
+    let mut first = scenario(LOAD);
+    first.observed.stable = None;
+    let text = plan_text(&first.plan(), None);
+    let alone: Vec<&str> = text.lines().filter(|line| line.contains("  load  ")).collect();
+    expect![[r#"
+         6  load         its instances hold GET /api/products, 20 clients for 30s   30s
+         7  load         its instances hold 2 scenarios, 200/s for 1m, stable beside; in a first release there is no stable to stand beside it 1m
+    "#]].assert_eq(&format!("{}\n", alone.join("\n")));
+}
+
+#[test]
+fn a_report_has_the_numbers_of_load_tests() {
+    let named = |result: LoadResult, test: &str| LoadResult { test: test.into(), ..result };
+    let products = "GET /api/products, 20 clients for 30s";
+    let mixed = "2 scenarios, 200/s for 1m, stable beside";
+    let good = named(
+        load(
+            LoadOutcome::Passed,
+            "1200 requests, 60 needed",
+            vec![share(Track::Candidate, None, 1200, 1, 12_300)],
+        ),
+        products,
+    );
+    let beside = named(
+        load(
+            LoadOutcome::Passed,
+            "",
+            vec![
+                share(Track::Candidate, None, 12_000, 0, 900),
+                share(Track::Candidate, Some("GET /"), 10_800, 0, 800),
+                share(Track::Candidate, Some("GET /cart"), 1200, 0, 1_900),
+                share(Track::Stable, None, 12_000, 0, 950),
+            ],
+        ),
+        mixed,
+    );
+    let mut journal = run(&scenario(LOAD), &Schedule::default()).run.journal;
+    with_loads(&mut journal, &[good.clone(), beside]);
+    expect![[r#"
+           +0.0s  · shop-2 opened by ann: r-1 → r-2
+           +0.0s  ✔ preflight  0.0s
+           +0.0s  ✔ build  0.0s
+           +0.0s  ✔ provision   2 × r-2  0.0s
+           +0.0s  ✔ check  0.0s
+           +0.0s  ✔ smoke  0.0s
+           +0.0s  ✔ load        GET /api/products, 20 clients for 30s passed: 1200 requests, 1 failed, mean 12.3 ms, p50 12.3 ms, p95 24.6 ms, p99 36.9 ms  0.0s
+           +0.0s  ✔ load        2 scenarios, 200/s for 1m, stable beside passed: 12000 requests, 0 failed, mean 0.9 ms, p50 0.9 ms, p95 1.8 ms, p99 2.7 ms  0.0s
+           +0.0s  ✔ shift       all traffic is on r-2, every worker acknowledged in 0.10 ms  0.0s
+           +0.0s  ✔ promote     r-2 is stable, every worker acknowledged in 0.10 ms  0.0s
+           +0.1s  ✔ drain       r-1 is empty, nothing was cut  0.0s
+           +0.1s  ✔ retire      r-1 is stopped  0.0s
+           +0.1s  ✔ shop-2 is complete
+        shop-2: shop runs r-2, released in 0.0s
+          load GET /api/products, 20 clients for 30s passed: 1200 requests, 1 failed, mean 12.3 ms, p50 12.3 ms, p95 24.6 ms, p99 36.9 ms
+          load 2 scenarios, 200/s for 1m, stable beside passed: 12000 requests, 0 failed, mean 0.9 ms, p50 0.9 ms, p95 1.8 ms, p99 2.7 ms
+            candidate all: 12000 requests, 0 failed, mean 0.9 ms, p50 0.9 ms, p95 1.8 ms, p99 2.7 ms
+            candidate GET /: 10800 requests, 0 failed, mean 0.8 ms, p50 0.8 ms, p95 1.6 ms, p99 2.4 ms
+            candidate GET /cart: 1200 requests, 0 failed, mean 1.9 ms, p50 1.9 ms, p95 3.8 ms, p99 5.7 ms
+            stable    all: 12000 requests, 0 failed, mean 0.9 ms, p50 0.9 ms, p95 1.9 ms, p99 2.8 ms
+          requests 0, failed 0 (0 by the service, 0 by the router)
+    "#]].assert_eq(&format!("{}{}\n", story_text(&journal), Report::of(&journal).unwrap()));
+
+    let refused = Scenario { bad_load: true, ..scenario(LOAD) };
+    let mut journal = run(&refused, &Schedule::default()).run.journal;
+    let slow = vec![share(Track::Candidate, None, 480, 0, 2_100_000)];
+    let slow = named(load(LoadOutcome::Failed, "mean 2100 ms, 2000 ms allowed", slow), products);
+    with_loads(&mut journal, &[slow]);
+    let report = Report::of(&journal).unwrap();
+    expect![[r#"
+           +0.0s  · shop-2 opened by ann: r-1 → r-2
+           +0.0s  ✔ preflight  0.0s
+           +0.0s  ✔ build  0.0s
+           +0.0s  ✔ provision   2 × r-2  0.0s
+           +0.0s  ✔ check  0.0s
+           +0.0s  ✔ smoke  0.0s
+           +0.0s  ✘ failed to hold the load test: load test GET /api/products, 20 clients for 30s failed: p95 700.0 ms, 500.0 ms allowed
+           +0.0s  ✘ goes back: no traffic had moved; r-2 is stopped
+           +0.0s  ✔ retire      r-2 is stopped  0.0s
+           +0.0s  ✘ shop-2 was refused before any traffic moved: load test GET /api/products, 20 clients for 30s failed: p95 700.0 ms, 500.0 ms allowed
+        shop-2: refused after 0.0s, before any traffic moved; shop runs r-1 as before
+          because load test GET /api/products, 20 clients for 30s failed: p95 700.0 ms, 500.0 ms allowed
+          load GET /api/products, 20 clients for 30s failed: mean 2100 ms, 2000 ms allowed
+            480 requests, 0 failed, mean 2100 ms, p50 2100 ms, p95 4200 ms, p99 6300 ms
+          requests 0, failed 0 (0 by the service, 0 by the router)
+    "#]].assert_eq(&format!("{}{report}\n", story_text(&journal)));
+    expect![[r#"
+        <?xml version="1.0" encoding="UTF-8"?>
+        <testsuites name="shop-2" tests="1" failures="1" errors="0" time="1.000">
+          <testsuite name="load tests" tests="1" failures="1" errors="0" time="1.000">
+            <testcase classname="shop.load" name="GET /api/products, 20 clients for 30s" time="1.000">
+              <failure message="mean 2100 ms, 2000 ms allowed"/>
+            </testcase>
+          </testsuite>
+        </testsuites>
+    "#]]
+    .assert_eq(&junit(&report));
+    // Whoever reads the report as JSON has all of it.
+    assert_eq!(report.loads[0].shares[0].histogram, "HIST");
 }
 
 #[test]

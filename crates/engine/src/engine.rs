@@ -5,7 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cutover_core::{Event, Machine, ReleaseId, ServiceName};
+use cutover_core::{Event, LoadProgress, Machine, ReleaseId, ServiceName};
 use cutover_ports::Edges;
 use futures_util::FutureExt;
 use tokio::sync::watch;
@@ -44,6 +44,8 @@ pub(crate) struct Shared {
     tasks: Mutex<JoinSet<()>>,
     stop: watch::Sender<bool>,
     background: std::sync::Once,
+    /// Where the load tests are that run now.
+    pub(crate) loads: Mutex<BTreeMap<ReleaseId, watch::Receiver<Option<LoadProgress>>>>,
     /// Taking services over happens one at a time: no release gets two drivers.
     pub(crate) taking: tokio::sync::Mutex<()>,
 }
@@ -67,6 +69,7 @@ impl Engine {
             tasks: Mutex::default(),
             stop: watch::Sender::new(false),
             background: std::sync::Once::new(),
+            loads: Mutex::default(),
             taking: tokio::sync::Mutex::default(),
         });
         Ok(Arc::new(Engine { shared }))

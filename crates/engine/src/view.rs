@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use cutover_core::machine::HoldReason;
-use cutover_core::{Ending, Machine, Mode, Record, ReleaseId, ReleaseKind, RevisionId, ServiceName, Step};
+use cutover_core::{
+    Ending, LoadProgress, Machine, Mode, Record, ReleaseId, ReleaseKind, RevisionId, ServiceName, Step,
+};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -12,6 +14,7 @@ use crate::engine::{Engine, Shared, replay};
 use crate::error::{EngineError, EngineErrorKind};
 use crate::pointers::Pointers;
 use crate::store::{ReleaseRow, opened};
+use crate::util::lock;
 
 const PAGE: u32 = 1_000;
 const ALL: u32 = 100_000;
@@ -172,6 +175,11 @@ impl Engine {
         gate::read(&log, from).map_err(|error| {
             EngineError::new(EngineErrorKind::Store, format!("failed to read {}: {error}", log.display()))
         })
+    }
+
+    /// Returns where the load test of a release is; none where none runs here.
+    pub fn load_progress(&self, release: &ReleaseId) -> Option<LoadProgress> {
+        lock(&self.shared.loads).get(release).and_then(|progress| *progress.borrow())
     }
 
     /// Returns the records from `from` on as soon as there are any; empty when none came within `wait`, or when the

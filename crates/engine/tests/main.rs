@@ -6,6 +6,7 @@ mod commands;
 mod faults;
 mod harness;
 mod killed;
+mod loads;
 mod metrics;
 mod processes;
 mod releases;

@@ -4,7 +4,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
-use cutover_core::{CheckResult, Fault, InstanceId, ReleaseId, RevisionId, ServiceName, file};
+use cutover_core::{
+    CheckResult, Fault, InstanceId, LoadProgress, LoadResult, ReleaseId, RevisionId, ServiceName, file,
+};
+use tokio::sync::watch;
 
 /// The instance to ask, and what.
 #[derive(Clone, Debug)]
@@ -54,6 +57,27 @@ pub struct CheckedTls {
     pub trust: Vec<PathBuf>,
 }
 
+/// A load test, and who gets it.
+#[derive(Clone, Debug)]
+pub struct LoadRequest {
+    /// The service.
+    pub service: ServiceName,
+    /// The candidate.
+    pub revision: RevisionId,
+    /// Where its instances listen. Nobody else gets load.
+    pub candidate: Vec<SocketAddr>,
+    /// Where those of stable listen, which get the same load; none where the candidate stands alone.
+    pub stable: Vec<SocketAddr>,
+    /// What is sent, and what must be held.
+    pub test: file::Load,
+    /// The name that requests say; without it the instance's address.
+    pub host: Option<String>,
+    /// What the instances speak where the test does not say it.
+    pub protocol: file::TargetProtocol,
+    /// Where the test tells how far it is.
+    pub progress: watch::Sender<Option<LoadProgress>>,
+}
+
 /// One of the user's own tests, run before anything moves.
 #[derive(Clone, Debug)]
 pub struct GateRequest {
@@ -87,6 +111,13 @@ pub trait Checker: Send + Sync {
     ///
     /// A fault is final, has the results of all of them, and is the candidate's where at least one said no.
     async fn smoke(&self, request: &CheckRequest, log: &Path) -> Result<Vec<CheckResult>, Fault>;
+
+    /// Sends load until the test is over, never faster than it says. Returns what was seen of a candidate that held what was
+    /// asked of it. Dropped, it sends nothing more, and closes what it has open.
+    ///
+    /// A fault has the same numbers; the blame is the candidate's where it did not hold the test, and the platform's where the
+    /// test could not be run as it was meant to be.
+    async fn load(&self, request: &LoadRequest) -> Result<LoadResult, Fault>;
 
     /// Runs the command until it ends; it must exit 0. One that a dead driver left running for the same log is ended
     /// first, so that repeating it is harmless. Returns a line for people.

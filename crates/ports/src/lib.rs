@@ -6,7 +6,7 @@ pub mod fake;
 mod platform;
 mod router;
 
-pub use check::{CheckRequest, CheckedInstance, CheckedRoute, CheckedTls, Checker, GateRequest};
+pub use check::{CheckRequest, CheckedInstance, CheckedRoute, CheckedTls, Checker, GateRequest, LoadRequest};
 pub use platform::{
     InstanceState, ObservedInstance, ObservedProcess, ObservedRevision, ObservedWorker, Platform,
     RevisionSpec, Secret,

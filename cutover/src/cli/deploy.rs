@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use cutover_core::text::{Report, Story, plan_text};
-use cutover_core::{Machine, ReleaseFile, ReleaseId, Span, Step};
+use cutover_core::{LoadProgress, Machine, ReleaseFile, ReleaseId, Span, Step};
 use cutover_ports::{Secret, TrackView};
 
 use super::args::{Deploy, Global};
@@ -14,7 +14,7 @@ use crate::exit;
 use crate::failure::Failure;
 use crate::server::Client;
 use crate::server::protocol::{
-    DeployAnswer, DeployBody, GateAnswer, PlanAnswer, RecordsAnswer, RollbackBody, StatusAnswer,
+    DeployAnswer, DeployBody, GateAnswer, LoadAnswer, PlanAnswer, RecordsAnswer, RollbackBody, StatusAnswer,
 };
 
 /// `cutover plan`.
@@ -149,8 +149,10 @@ async fn follow(client: &Client, release: &ReleaseId, view: &mut View) -> Result
         if let Some(machine) = machine
             && view.is_live()
         {
-            let tracks = split(client, machine).await;
-            view.live(machine, &records, &tracks);
+            match machine.step() {
+                Step::Load { .. } => view.live_load(machine, &records, load(client, release).await),
+                _ => view.live(machine, &records, &split(client, machine).await),
+            }
         }
     }
 }
@@ -182,6 +184,13 @@ impl GateTail {
             }
         }
     }
+}
+
+/// Returns where the load test of the release is; nothing where none runs, or it cannot be seen.
+async fn load(client: &Client, release: &ReleaseId) -> Option<LoadProgress> {
+    let path = format!("/v1/releases/{release}/load");
+    let seen = tokio::time::timeout(std::time::Duration::from_secs(1), client.get::<LoadAnswer>(&path)).await;
+    seen.ok()?.ok()?.progress
 }
 
 /// Returns how traffic is split right now; nothing where that cannot be seen, the live line is no place for errors.

@@ -3,7 +3,7 @@
 use std::io::{IsTerminal, Write};
 
 use cutover_core::text::{Line, Mark, Report, count, elapsed};
-use cutover_core::{Machine, Mode, Record, Step};
+use cutover_core::{LoadProgress, Machine, Mode, Record, Step};
 use cutover_ports::TrackView;
 
 /// Prints a release's lines.
@@ -77,6 +77,26 @@ impl View {
 
     /// Shows where the release is, on the last line of a terminal.
     pub(super) fn live(&mut self, machine: &Machine, records: &[Record], tracks: &[TrackView]) {
+        let plan = machine.plan();
+        let sides = |track: &&TrackView| {
+            track.revision == plan.candidate || Some(&track.revision) == plan.stable.as_ref()
+        };
+        let split: String = tracks.iter().filter(sides).map(track_text).collect();
+        self.last_line(machine, records, &split);
+    }
+
+    /// Shows where the release's load test is, on the last line of a terminal.
+    pub(super) fn live_load(
+        &mut self,
+        machine: &Machine,
+        records: &[Record],
+        progress: Option<LoadProgress>,
+    ) {
+        let progress = progress.map(|progress| format!(" {progress}")).unwrap_or_default();
+        self.last_line(machine, records, &progress);
+    }
+
+    fn last_line(&mut self, machine: &Machine, records: &[Record], more: &str) {
         if !self.live {
             return;
         }
@@ -88,15 +108,10 @@ impl View {
             (_, Step::Bake { span, .. }) => format!("bake, {span} in all"),
             _ => step.name(),
         };
-        let plan = machine.plan();
-        let sides = |track: &&TrackView| {
-            track.revision == plan.candidate || Some(&track.revision) == plan.stable.as_ref()
-        };
-        let split: String = tracks.iter().filter(sides).map(track_text).collect();
         let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let begun = records.first().map_or(last.wall_ms, |record| record.wall_ms);
         let passed = u64::try_from(wall.as_millis()).unwrap_or(0).saturating_sub(begun);
-        let text = format!("{:>8}  … {what}{split}", format!("+{}", elapsed(passed)));
+        let text = format!("{:>8}  … {what}{more}", format!("+{}", elapsed(passed)));
         let _ = write!(std::io::stdout(), "\r\x1b[K{text}");
         let _ = std::io::stdout().flush();
         self.shown = true;

@@ -16,8 +16,8 @@ use tokio::net::unix::SocketAddr;
 use tokio::net::{UnixListener, UnixStream};
 
 use super::protocol::{
-    CommandBody, DeployAnswer, DeployBody, GateAnswer, Hello, HistoryAnswer, LogsAnswer, PROTOCOL,
-    PlanAnswer, RecordsAnswer, RollbackBody, ServiceStatus, StatusAnswer,
+    CommandBody, DeployAnswer, DeployBody, GateAnswer, Hello, HistoryAnswer, LoadAnswer, LogsAnswer,
+    PROTOCOL, PlanAnswer, RecordsAnswer, RollbackBody, ServiceStatus, StatusAnswer,
 };
 use super::run::Context;
 use crate::failure::Failure;
@@ -43,6 +43,7 @@ pub(crate) async fn serve(
         .route("/v1/history", get(history))
         .route("/v1/releases/{release}/records", get(records))
         .route("/v1/releases/{release}/gate/{step}", get(gate))
+        .route("/v1/releases/{release}/load", get(load))
         .route("/v1/services/{service}/logs", get(logs))
         .route("/v1/services/{service}/pin", get(pin))
         .route("/v1/services/{service}/destroy", post(destroy))
@@ -221,6 +222,12 @@ async fn gate(
     let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
     let text = String::from_utf8_lossy(&bytes[..whole]).into_owned();
     Ok(Json(GateAnswer { text, next: from + whole as u64 }))
+}
+
+/// Where the load test of a release is.
+async fn load(State(context): State<Arc<Context>>, Path(release): Path<String>) -> Answer<LoadAnswer> {
+    let progress = context.engine.load_progress(&ReleaseId::new(release));
+    Ok(Json(LoadAnswer { progress }))
 }
 
 #[derive(Deserialize)]

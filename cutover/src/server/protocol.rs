@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use cutover_core::{Command, Plan, Record, ReleaseFile, ReleaseId, RevisionId, ServiceName};
+use cutover_core::{Command, LoadProgress, Plan, Record, ReleaseFile, ReleaseId, RevisionId, ServiceName};
 use cutover_engine::{ReleaseSummary, ServiceState};
 use cutover_ports::{ObservedRevision, RouterView, Secret};
 use serde::{Deserialize, Serialize};
@@ -70,6 +70,12 @@ pub(crate) struct GateAnswer {
     pub(crate) text: String,
     /// Where the next ones begin.
     pub(crate) next: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct LoadAnswer {
+    /// Where the load test that runs now is; none where none runs.
+    pub(crate) progress: Option<LoadProgress>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

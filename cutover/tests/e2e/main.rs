@@ -18,6 +18,7 @@ mod harness;
 mod init;
 mod judged;
 mod kills;
+mod loads;
 mod machine;
 mod metrics;
 mod owners;

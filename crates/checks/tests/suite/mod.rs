@@ -2,6 +2,7 @@
 
 mod command;
 mod harness;
+mod load;
 mod network;
 mod servers;
 mod smoke;

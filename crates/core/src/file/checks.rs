@@ -3,6 +3,7 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::live::LiveCheck;
+use super::load::Load;
 use super::smoke::SmokeTest;
 use crate::units::Span;
 
@@ -24,6 +25,10 @@ pub struct Checks {
     /// takes traffic; in order, and all of them even if one fails. One that fails refuses the release.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub smoke: Vec<SmokeTest>,
+    /// What the candidate must carry, one test after the other, before any of its instances takes traffic. The load goes to the
+    /// instances that run then, with the route's host name. A test that is not held refuses the release.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub load: Vec<Load>,
     /// How long an instance may take from its start until all checks pass; then the release is refused.
     #[serde(default = "default_within")]
     pub within: Span,
@@ -31,7 +36,13 @@ pub struct Checks {
 
 impl Default for Checks {
     fn default() -> Self {
-        Checks { health: default_health(), live: Vec::new(), smoke: Vec::new(), within: default_within() }
+        Checks {
+            health: default_health(),
+            live: Vec::new(),
+            smoke: Vec::new(),
+            load: Vec::new(),
+            within: default_within(),
+        }
     }
 }
 

@@ -14,6 +14,7 @@ mod guess;
 mod json_path;
 mod limits;
 mod live;
+mod load;
 mod metrics;
 mod misfit;
 mod overlay;
@@ -49,6 +50,7 @@ pub use error::{FileError, FileErrors};
 pub use json_path::{JsonPath, JsonPathError};
 pub use limits::{RouteHeaders, RouteLimits, RoutePace, RoutePerClient, RouteQueue};
 pub use live::LiveCheck;
+pub use load::{Load, LoadAgainst, LoadRequire, LoadScenario};
 pub use metrics::{
     CounterQueries, Counters, HttpMetric, Measure, Metric, OnOutage, Preset, PrometheusCounters,
     PrometheusMetric, Reduce, Selection,

@@ -68,6 +68,14 @@ pub(super) fn mistakes(file: &ReleaseFile) -> Vec<Mistake> {
             );
         }
     }
+    let loads = file.checks.load.iter().map(|test| test.span).fold(Span::default(), Span::plus);
+    if file.deadline <= loads {
+        say(
+            "checks.load",
+            format!("the deadline of {} leaves no time beside load tests of {loads} together", file.deadline),
+            "give the whole release longer than its load tests",
+        );
+    }
     let bakes = file.strategy.bakes(file.platform.replicas()).plus(file.bake);
     if file.deadline <= bakes {
         say(
@@ -107,6 +115,7 @@ pub(super) fn mistakes(file: &ReleaseFile) -> Vec<Mistake> {
     found.extend(super::routing::mistakes(&file.route));
     found.extend(environment_mistakes(local));
     found.extend(super::processes::mistakes(&file.processes));
+    found.extend(super::load::mistakes(&file.checks.load));
     found.extend(file.checks.health.iter().enumerate().flat_map(|(i, check)| check_mistakes(i, check)));
     found.extend(super::live::mistakes(&file.checks.live));
     found.extend(super::smoke::mistakes(&file.checks.smoke));

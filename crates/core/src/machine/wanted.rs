@@ -2,6 +2,7 @@
 
 use super::{Attempts, Machine, Mode};
 use crate::effect::{BackStage, Effect, EffectKey, Lease, Shift, StepKey};
+use crate::file::LoadAgainst;
 use crate::ids::{Moment, RevisionId};
 use crate::plan::{ProcessCounts, Step, Track};
 use crate::units::Weight;
@@ -89,6 +90,10 @@ impl Machine {
                 vec![Effect::Check { revision: candidate(), count: self.plan.candidate_at(self.at) }]
             }
             (Step::Smoke { .. }, _) => vec![Effect::Smoke { revision: candidate() }],
+            (Step::Load { test }, stable) => {
+                let beside = stable.clone().filter(|_| test.against == LoadAgainst::Both);
+                vec![Effect::Load { revision: candidate(), beside, test: test.clone() }]
+            }
             (Step::Processes { of: Track::Candidate, run }, _) => {
                 vec![Effect::Processes {
                     revision: candidate(),

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::file::{ApprovalPoint, Guard, Strategy};
+use crate::file::{ApprovalPoint, Guard, Load, Strategy};
 use crate::ids::{ProcessName, ReleaseId, RevisionId, ServiceName};
 use crate::release::{Observed, Release, ReleaseKind};
 use crate::units::{Span, Weight};
@@ -91,6 +91,11 @@ pub enum Step {
         /// How many.
         tests: usize,
     },
+    /// The candidate's instances hold a load test.
+    Load {
+        /// What is sent, and what must be held.
+        test: Box<Load>,
+    },
     /// Exactly these processes of a revision run beside its routed one; what is not named has stopped.
     Processes {
         /// Whose.
@@ -148,6 +153,7 @@ impl Step {
             Step::Provision { .. } => "provision".into(),
             Step::Check => "check".into(),
             Step::Smoke { .. } => "smoke".into(),
+            Step::Load { .. } => "load".into(),
             Step::Processes { .. } => "processes".into(),
             Step::Steady => "steady".into(),
             Step::Approve { .. } => "approve".into(),

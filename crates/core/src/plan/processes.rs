@@ -25,6 +25,16 @@ pub enum Track {
     Candidate,
 }
 
+impl Track {
+    /// Returns the track's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Track::Stable => "stable",
+            Track::Candidate => "candidate",
+        }
+    }
+}
+
 impl Plan {
     /// Returns which processes of stable are wanted at step `at`.
     pub fn stable_processes_at(&self, at: usize) -> ProcessCounts {

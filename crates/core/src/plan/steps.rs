@@ -145,6 +145,12 @@ impl Steps<'_> {
             if !self.rollback && tests > 0 {
                 self.steps.push(Step::Smoke { tests });
             }
+            if !self.rollback {
+                // After the smoke tests: how quickly it answers says nothing where it answers wrongly.
+                let loads =
+                    self.file.checks.load.iter().map(|test| Step::Load { test: Box::new(test.clone()) });
+                self.steps.extend(loads);
+            }
             self.approve(ApprovalPoint::BeforeShift);
             if !self.rollback {
                 self.steps.extend(self.staff.arrive(false));

@@ -17,7 +17,7 @@ pub struct Invariant {
 }
 
 /// All invariants.
-pub const INVARIANTS: [Invariant; 18] = [
+pub const INVARIANTS: [Invariant; 19] = [
     Invariant {
         promise: "stable keeps the instances of its plan until the release is decided",
         broken: stable_kept,
@@ -49,6 +49,10 @@ pub const INVARIANTS: [Invariant; 18] = [
     Invariant {
         promise: "a candidate has passed its smoke tests before it takes traffic",
         broken: smoke_before_traffic,
+    },
+    Invariant {
+        promise: "a candidate has held its load tests before it takes traffic",
+        broken: load_before_traffic,
     },
     Invariant {
         promise: "a candidate's processes have stayed up before it takes traffic",
@@ -187,6 +191,17 @@ fn smoke_before_traffic(run: &Run) -> Option<String> {
     let asked = plan.steps.iter().any(|step| matches!(step, Step::Smoke { .. }));
     let early = asked && run.world.weight(&plan.candidate) > Weight::ZERO && !run.world.smoked;
     early.then(|| format!("{} has weight", plan.candidate))
+}
+
+fn load_before_traffic(run: &Run) -> Option<String> {
+    let plan = run.machine.plan();
+    let mut asked = plan.steps.iter().filter_map(|step| match step {
+        Step::Load { test } => Some(test.name()),
+        _ => None,
+    });
+    let early = run.world.weight(&plan.candidate) > Weight::ZERO;
+    let missing = asked.find(|name| early && !run.world.loaded.contains(name))?;
+    Some(format!("{} has weight, and did not hold {missing}", plan.candidate))
 }
 
 fn one_staff(run: &Run) -> Option<String> {

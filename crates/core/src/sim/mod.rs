@@ -37,6 +37,8 @@ pub struct Scenario {
     pub bad_checks: bool,
     /// The candidate fails its smoke tests.
     pub bad_smoke: bool,
+    /// The candidate does not hold its load tests.
+    pub bad_load: bool,
     /// The candidate's processes do not stay up.
     pub bad_processes: bool,
     /// The candidate's traffic fails its guard.
@@ -55,6 +57,7 @@ impl Scenario {
             bad_gate: false,
             bad_checks: false,
             bad_smoke: false,
+            bad_load: false,
             bad_processes: false,
             bad_traffic: false,
             no_traffic: false,
@@ -142,6 +145,7 @@ pub enum Sabotage {
     RunTwoClocks,
     StopWorkersEarly,
     SkipSmoke,
+    SkipLoad,
     SkipSteady,
     ForgetProcesses,
     KeepOldProcesses,

@@ -17,6 +17,7 @@ struct Kind {
     what: &'static str,
     bad_checks: bool,
     bad_smoke: bool,
+    bad_load: bool,
     /// At every boundary.
     injections: Vec<Injection>,
     /// To every effect.
@@ -58,11 +59,16 @@ pub fn rehearse(scenario: &Scenario) -> Rehearsal {
     let mut rehearsal = Rehearsal::default();
     for kind in kinds() {
         let smoked = scenario.plan().steps.iter().any(|step| matches!(step, Step::Smoke { .. }));
-        if kind.bad_smoke && !smoked {
+        let loaded = scenario.plan().steps.iter().any(|step| matches!(step, Step::Load { .. }));
+        if (kind.bad_smoke && !smoked) || (kind.bad_load && !loaded) {
             continue;
         }
-        let scenario =
-            Scenario { bad_checks: kind.bad_checks, bad_smoke: kind.bad_smoke, ..scenario.clone() };
+        let scenario = Scenario {
+            bad_checks: kind.bad_checks,
+            bad_smoke: kind.bad_smoke,
+            bad_load: kind.bad_load,
+            ..scenario.clone()
+        };
         let calm = run(&scenario, &Schedule::default());
         let mut case = Case { what: kind.what, ..Case::default() };
         let mut schedules: Vec<Schedule> = Vec::new();
@@ -95,8 +101,14 @@ pub fn rehearse(scenario: &Scenario) -> Rehearsal {
 }
 
 fn kinds() -> Vec<Kind> {
-    let none =
-        || Kind { what: "", bad_checks: false, bad_smoke: false, injections: Vec::new(), fates: Vec::new() };
+    let none = || Kind {
+        what: "",
+        bad_checks: false,
+        bad_smoke: false,
+        bad_load: false,
+        injections: Vec::new(),
+        fates: Vec::new(),
+    };
     let crash = |down_ms| {
         [Fate::Fine, Fate::AppliedLost, Fate::LateApplied]
             .map(|in_flight| Injection::Crash { down_ms, in_flight })
@@ -108,6 +120,7 @@ fn kinds() -> Vec<Kind> {
         Kind { what: "nothing goes wrong", ..none() },
         Kind { what: "the candidate fails its checks", bad_checks: true, ..none() },
         Kind { what: "the candidate fails its smoke tests", bad_smoke: true, ..none() },
+        Kind { what: "the candidate does not hold its load tests", bad_load: true, ..none() },
         Kind {
             what: "the candidate breaks under traffic",
             injections: vec![Injection::TrafficTurnsBad],

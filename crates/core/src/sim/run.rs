@@ -94,6 +94,7 @@ pub fn run(scenario: &Scenario, schedule: &Schedule) -> Finished {
     world.bad_gate = scenario.bad_gate;
     world.bad_checks = scenario.bad_checks;
     world.bad_smoke = scenario.bad_smoke;
+    world.bad_load = scenario.bad_load;
     world.bad_processes = scenario.bad_processes;
     world.bad_traffic = scenario.bad_traffic;
     world.no_traffic = scenario.no_traffic;
@@ -494,9 +495,9 @@ impl Run {
                 self.world.processes.remove(&stable);
                 None
             }
-            (Sabotage::SkipSmoke, Effect::Smoke { .. }) | (Sabotage::SkipSteady, Effect::Steady { .. }) => {
-                Some(Ok(Evidence::Plain))
-            }
+            (Sabotage::SkipSmoke, Effect::Smoke { .. })
+            | (Sabotage::SkipLoad, Effect::Load { .. })
+            | (Sabotage::SkipSteady, Effect::Steady { .. }) => Some(Ok(Evidence::Plain)),
             (Sabotage::ForgetProcesses, Effect::Processes { .. }) if back => Some(Ok(Evidence::Plain)),
             (Sabotage::KeepOldProcesses, Effect::Processes { .. }) if self.machine.decided().is_some() => {
                 Some(Ok(Evidence::Plain))

@@ -1,11 +1,12 @@
 //! The world that the simulator acts on: one router, one platform, two revisions. It obeys the edges' contracts
 //! (fencing, leases, trips) and records what a real one would do to users.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::effect::{Effect, Evidence, Lease, Outcome, Shift};
 use crate::fault::{After, Blame, Fault};
+use crate::file::Load;
 use crate::guard::{Counts, Judgement, Verdict};
 use crate::ids::{Fence, Moment, ReleaseId, RevisionId};
 use crate::plan::{Plan, ProcessCounts};
@@ -27,6 +28,8 @@ pub struct World {
     pub steady: bool,
     /// The candidate's smoke tests have passed.
     pub smoked: bool,
+    /// The load tests that the candidate held, by their steps' texts: the same one twice is held once.
+    pub loaded: BTreeSet<String>,
     /// Revisions in the store.
     pub stored: Vec<RevisionId>,
     /// The weights in force.
@@ -47,6 +50,8 @@ pub struct World {
     pub bad_checks: bool,
     /// The candidate fails its smoke tests.
     pub bad_smoke: bool,
+    /// The candidate does not hold its load tests.
+    pub bad_load: bool,
     /// The candidate's processes do not stay up.
     pub bad_processes: bool,
     /// The candidate's live traffic fails its guard.
@@ -70,6 +75,7 @@ impl World {
             processes: all.iter().map(|revision| (revision.clone(), plan.stable_processes.clone())).collect(),
             steady: false,
             smoked: false,
+            loaded: BTreeSet::new(),
             stored: all.clone(),
             weights: all.iter().map(|revision| (revision.clone(), Weight::FULL)).collect(),
             in_flight: all,
@@ -80,6 +86,7 @@ impl World {
             bad_gate: false,
             bad_checks: false,
             bad_smoke: false,
+            bad_load: false,
             bad_processes: false,
             bad_traffic: false,
             no_traffic: false,
@@ -153,6 +160,7 @@ impl World {
             }
             Effect::Check { revision, count } => return self.check(revision, *count),
             Effect::Smoke { revision } => return self.smoke(revision),
+            Effect::Load { revision, beside, test } => return self.load(revision, beside.as_ref(), test),
             Effect::Processes { revision, run, .. } => {
                 if !run.is_empty() && !self.stored.contains(revision) {
                     return Err(Fault::platform("the revision is not in the store"));
@@ -214,6 +222,20 @@ impl World {
             return Err(Fault::candidate("smoke test GET /api answered 500, expected 200-399"));
         }
         self.smoked = true;
+        Ok(Evidence::Plain)
+    }
+
+    fn load(&mut self, revision: &RevisionId, beside: Option<&RevisionId>, test: &Load) -> Outcome {
+        if [Some(revision), beside].into_iter().flatten().any(|revision| self.count(revision) == 0) {
+            return Err(Fault::platform("no instance runs"));
+        }
+        if self.bad_load {
+            return Err(Fault::candidate(format!(
+                "load test {} failed: p95 700.0 ms, 500.0 ms allowed",
+                test.name()
+            )));
+        }
+        self.loaded.insert(test.name());
         Ok(Evidence::Plain)
     }
 

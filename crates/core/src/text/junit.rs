@@ -1,9 +1,12 @@
-//! The report as JUnit XML, for the pages of CI systems: gates, health checks and smoke tests as test cases.
+//! The report as JUnit XML, for the pages of CI systems: gates, health checks, smoke tests and load tests as
+//! test cases.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 
 use super::report::Report;
 use crate::check::{CheckKind, CheckOutcome, CheckResult};
+use crate::load::{LoadOutcome, LoadResult};
 
 /// One test case: its name, how long it took, why it did not pass, its output.
 struct Case<'a> {
@@ -11,7 +14,7 @@ struct Case<'a> {
     name: &'a str,
     us: u64,
     /// The element, and what it says.
-    wrong: Option<(&'static str, &'a str)>,
+    wrong: Option<(&'static str, Cow<'a, str>)>,
     output: &'a [String],
 }
 
@@ -23,7 +26,7 @@ pub fn junit(report: &Report) -> String {
         class: format!("{}.gate", report.service),
         name: &gate.command,
         us: gate.took_ms.saturating_mul(1000),
-        wrong: (!gate.passed).then_some(("failure", &*report.why)),
+        wrong: (!gate.passed).then_some(("failure", report.why.as_str().into())),
         output: &[],
     });
     let mut suites = vec![("gate", gates.collect())];
@@ -31,6 +34,7 @@ pub fn junit(report: &Report) -> String {
         let of_kind = report.checks.iter().filter(|result| result.kind == kind);
         suites.push((kind.words(true), of_kind.map(|result| case(report, result)).collect()));
     }
+    suites.push(("load tests", report.loads.iter().map(|result| load_case(report, result)).collect()));
     suites.retain(|(_, cases): &(_, Vec<Case>)| !cases.is_empty());
     let all = || suites.iter().flat_map(|(_, cases)| cases);
     let mut text = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
@@ -55,10 +59,24 @@ fn case<'a>(report: &Report, result: &'a CheckResult) -> Case<'a> {
         us: result.duration_us,
         wrong: match result.outcome {
             CheckOutcome::Passed => None,
-            CheckOutcome::Failed => Some(("failure", &*result.detail)),
-            CheckOutcome::Error => Some(("error", &*result.detail)),
+            CheckOutcome::Failed => Some(("failure", result.detail.as_str().into())),
+            CheckOutcome::Error => Some(("error", result.detail.as_str().into())),
         },
         output: &result.output,
+    }
+}
+
+fn load_case<'a>(report: &Report, result: &'a LoadResult) -> Case<'a> {
+    Case {
+        class: format!("{}.load", report.service),
+        name: &result.test,
+        us: result.took_ms.saturating_mul(1000),
+        wrong: match result.outcome {
+            LoadOutcome::Passed => None,
+            LoadOutcome::Failed => Some(("failure", result.why().into())),
+            LoadOutcome::Inconclusive => Some(("error", result.why().into())),
+        },
+        output: &[],
     }
 }
 
@@ -84,7 +102,7 @@ fn write_case(text: &mut String, case: &Case) {
         return;
     }
     text.push_str(">\n");
-    if let Some((element, why)) = case.wrong {
+    if let Some((element, why)) = &case.wrong {
         let _ = writeln!(text, "      <{element} message=\"{}\"/>", escaped(why));
     }
     if !case.output.is_empty() {

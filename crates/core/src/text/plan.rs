@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::count;
 use crate::effect::BackStage;
-use crate::file::Guard;
+use crate::file::{Guard, LoadAgainst};
 use crate::ids::RevisionId;
 use crate::plan::{FLOOR, Plan, Prove, STEADY, Step, Track};
 use crate::units::{Span, Weight};
@@ -225,6 +225,16 @@ fn words_until_decided(plan: &Plan, at: usize, around: &Around) -> Option<Words>
             back,
             format!("{untouched}, and tries them again"),
         ),
+        Step::Load { test } => {
+            let alone = test.against == LoadAgainst::Both && plan.stable.is_none();
+            let alone = if alone { "; in a first release there is no stable to stand beside it" } else { "" };
+            (
+                format!("its instances hold {}{alone}", test.name()),
+                format!("{}", test.span),
+                back,
+                format!("{untouched}, and sends it again"),
+            )
+        }
         Step::Processes { .. } => process_words(plan, at, back, untouched),
         Step::Steady => {
             (format!("each of them runs for {STEADY} without ending"), format!("{STEADY}"), back, untouched)

@@ -1,5 +1,6 @@
 //! The report of a release: how it ended, and what it cost in requests.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -10,6 +11,7 @@ use crate::effect::{BackStage, EffectName, Evidence, StepKey};
 use crate::event::{Event, Record};
 use crate::guard::Verdict;
 use crate::ids::{ReleaseId, RevisionId, ServiceName};
+use crate::load::{LoadOutcome, LoadResult};
 use crate::machine::{BackReason, Ending, Machine, Mode};
 use crate::plan::Step;
 
@@ -45,6 +47,9 @@ pub struct Report {
     /// What was asked of instances: health checks and smoke tests, each with the last that it said.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub checks: Vec<CheckResult>,
+    /// What load tests came to, in order, each with the last that it said.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub loads: Vec<LoadResult>,
     /// What was judged.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub verdicts: Vec<Verdict>,
@@ -91,6 +96,15 @@ fn checked(event: &Event) -> &[CheckResult] {
     }
 }
 
+/// Returns what an event says of a load test.
+fn loaded(event: &Event) -> Option<&LoadResult> {
+    match event {
+        Event::Done { evidence: Evidence::Loaded { result }, .. } => Some(result),
+        Event::Failed { fault, .. } => fault.load.as_deref(),
+        _ => None,
+    }
+}
+
 /// How a release ended, in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -112,9 +126,12 @@ impl Report {
         let mut returned = None;
         let mut end = records[0].at;
         let (mut gate, mut checks) = (Vec::new(), Vec::new());
+        let mut loads: BTreeMap<usize, LoadResult> = BTreeMap::new();
         for record in &records[1..] {
             gate.extend(GateReport::of(&machine, record));
             check::merge(&mut checks, checked(&record.event));
+            // One that was sent again, after a crash say, says what it said last.
+            loads.extend(loaded(&record.event).map(|result| (machine.at(), result.clone())));
             let _ = machine.apply(&record.event, record.at);
             let back = matches!(machine.mode(), Mode::Back(_));
             if back && turned.is_none() {
@@ -144,6 +161,7 @@ impl Report {
             rollback_ms: turned.zip(returned).map(|(turned, returned)| returned.ms_since(turned)),
             gate,
             checks,
+            loads: loads.into_values().collect(),
             verdicts: machine.verdicts().to_vec(),
             requests,
             failed,
@@ -231,6 +249,17 @@ impl fmt::Display for Report {
             }
             for result in failed {
                 writeln!(f, "    {} ({})", result.line(), result.instance)?;
+            }
+        }
+        for load in &self.loads {
+            writeln!(f, "  load {}", load.line())?;
+            let whole = load.candidate().filter(|_| load.outcome != LoadOutcome::Passed);
+            if let Some(numbers) = whole {
+                writeln!(f, "    {numbers}")?;
+            }
+            for share in load.shares.iter().filter(|_| load.shares.len() > 1) {
+                let scenario = share.scenario.as_deref().unwrap_or("all");
+                writeln!(f, "    {:<9} {scenario}: {share}", share.track.name())?;
             }
         }
         if let Some(verdict) = self.verdicts.last() {

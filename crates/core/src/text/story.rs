@@ -175,6 +175,7 @@ fn note_text(evidence: &Evidence) -> String {
         Evidence::Drained { cut: 0, closed: 0 } => "nothing was cut".into(),
         Evidence::Drained { cut, closed } => format!("{cut} cut at the deadline, {closed} WebSockets closed"),
         Evidence::Checked { results } => check::summary(results),
+        Evidence::Loaded { result } => result.line(),
         Evidence::Verdict(verdict) => verdict.to_string(),
         Evidence::Plain => String::new(),
     }
@@ -231,6 +232,7 @@ fn effect_text(before: &Machine, name: EffectName) -> Option<String> {
         },
         EffectName::Check => "check     ".into(),
         EffectName::Smoke => "smoke     ".into(),
+        EffectName::Load => "load      ".into(),
         EffectName::Processes => match before.step() {
             Step::Processes { of: Track::Candidate, run } => {
                 format!("processes   {} of {} run", super::processes(run), plan.candidate)
@@ -367,6 +369,7 @@ fn verb(name: EffectName) -> &'static str {
         EffectName::Provision => "start the instances",
         EffectName::Check => "pass the checks",
         EffectName::Smoke => "pass the smoke tests",
+        EffectName::Load => "hold the load test",
         EffectName::Processes => "hand the processes over",
         EffectName::Steady => "keep the processes up",
         EffectName::Shift => "move traffic",

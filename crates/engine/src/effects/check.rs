@@ -145,6 +145,16 @@ pub(super) async fn look(act: &Act, revision: &RevisionId) -> Result<Vec<Observe
     Ok(mine.map(|seen| seen.instances).unwrap_or_default())
 }
 
+/// Returns the instances of the revision that run; at least one.
+pub(super) async fn running(act: &Act, revision: &RevisionId) -> Result<Vec<ObservedInstance>, Fault> {
+    let mut instances = look(act, revision).await?;
+    instances.retain(|instance| instance.state == InstanceState::Running);
+    if instances.is_empty() {
+        return Err(Fault::platform(format!("try {revision}: none of its instances runs")));
+    }
+    Ok(instances)
+}
+
 /// Returns what instances of the revision ended of by themselves; empty where none did.
 pub(super) async fn ended(act: &Act, revision: &RevisionId) -> String {
     // It only explains: nothing waits for it that could not do without.
@@ -158,6 +168,12 @@ pub(super) async fn ended(act: &Act, revision: &RevisionId) -> String {
         })
         .collect();
     lines.join("; ")
+}
+
+/// Returns once one of these instances fell over.
+pub(super) async fn fallen_since(act: &Act, revision: &RevisionId, instances: &[ObservedInstance]) -> Fault {
+    let restarts = instances.iter().map(|instance| (instance.id.clone(), instance.restarts)).collect();
+    fallen(act, revision, &restarts).await
 }
 
 /// Returns once an instance fell over: an instance that exits needs no check to be found bad.
@@ -260,7 +276,7 @@ async fn misplaced(act: &Act, instance: &InstanceId) -> Fault {
     }
 }
 
-async fn vouch(act: &Act, instance: &InstanceId) -> Result<(), Fault> {
+pub(super) async fn vouch(act: &Act, instance: &InstanceId) -> Result<(), Fault> {
     let vouch = act.edges().platform.vouch(&act.service.name, instance);
     let answer = timeout(act.timeouts().look, vouch).await;
     answer.unwrap_or_else(|_| Err(Fault::unknown("see who listens: the platform did not answer")))

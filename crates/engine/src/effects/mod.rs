@@ -2,6 +2,7 @@
 
 mod check;
 pub(crate) mod gate;
+mod load;
 mod metrics;
 mod pinned;
 mod shrink;
@@ -96,6 +97,11 @@ impl Act {
             }
             Effect::Retire { .. } => local.stop_grace.duration() + times.retire_beyond,
             Effect::Judge { guard, .. } => times.look + metrics::longest(guard),
+            Effect::Load { test, .. } => {
+                // The last batch begins within the time, and pauses when it is answered.
+                let last = test.timeout.plus(test.pause.unwrap_or_default());
+                test.span.plus(last).duration() + times.check_beyond
+            }
             // A test suite takes what it takes; the release's own deadline bounds it.
             Effect::Gate { .. } | Effect::Smoke { .. } | Effect::KeepLease { .. } | Effect::Watch { .. } => {
                 return None;
@@ -133,6 +139,9 @@ impl Act {
             }
             Effect::Check { revision, count } => check::check(self, revision, *count).await,
             Effect::Smoke { revision } => smoke::smoke(self, key, revision).await,
+            Effect::Load { revision, beside, test } => {
+                load::load(self, revision, beside.as_ref(), test).await
+            }
             Effect::Processes { revision, run, .. } => {
                 let ensured =
                     fenced(&self.service, |fence| platform.ensure_processes(fence, name, revision, run))

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cutover_core::{Blame, CheckKind, CheckOutcome, CheckResult, Fault, file};
+use cutover_core::{
+    Blame, CheckKind, CheckOutcome, CheckResult, Fault, LoadOutcome, LoadReason, LoadResult, file,
+};
 use tokio::time::{Instant, sleep};
 
 use super::world::{About, Call, World};
-use crate::{CheckRequest, Checker, GateRequest};
+use crate::{CheckRequest, Checker, GateRequest, LoadRequest};
 
 /// Asks instances of a [`World`].
 pub struct FakeChecker(pub Arc<World>);
@@ -60,6 +62,28 @@ impl Checker for FakeChecker {
                     true => Ok(results),
                     false => Err(Fault::candidate("a smoke test failed").results(results)),
                 }
+            })
+            .await
+    }
+
+    async fn load(&self, request: &LoadRequest) -> Result<LoadResult, Fault> {
+        let about = About::new(Call::Load, &request.service, &request.revision, None);
+        let result = |outcome| LoadResult {
+            test: request.test.name(),
+            outcome,
+            reasons: vec![LoadReason { outcome, text: "as the path says".into() }],
+            took_ms: 1,
+            due: 0,
+            missed: 0,
+            shares: Vec::new(),
+        };
+        let fails = request.test.path.as_deref() == Some("/false");
+        let (held, broken) = (result(LoadOutcome::Passed), result(LoadOutcome::Failed));
+        let lost = held.clone();
+        self.0
+            .call(about, lost, move |_| match fails {
+                false => Ok(held.clone()),
+                true => Err(Fault::candidate(format!("load test {}", broken.line())).load(broken.clone())),
             })
             .await
     }

@@ -65,6 +65,7 @@ pub enum Call {
     Logs,
     Check,
     Smoke,
+    Load,
     Gate,
     Set,
     SetTargets,

@@ -1,0 +1,5 @@
+//! Load against real servers.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, helpers included")]
+
+mod suite;

@@ -1,0 +1,6 @@
+mod closed;
+mod harness;
+mod nginx;
+mod open;
+mod sides;
+mod trouble;
