@@ -42,6 +42,21 @@ impl Clusters {
         Clusters { limit, window: 0, taken: 0, clients: HashMap::new(), block: Block::default() }
     }
 
+    /// The clients that have failed, to be written down.
+    pub fn failed(&self) -> Vec<u64> {
+        let mut failed: Vec<u64> =
+            self.clients.iter().filter(|(_, client)| client.failed).map(|(client, _)| *client).collect();
+        failed.sort_unstable();
+        failed
+    }
+
+    /// Remembers clients that have failed before.
+    pub fn remember(&mut self, failed: &[u64]) {
+        for client in failed.iter().take(self.limit) {
+            self.clients.insert(*client, Client { block: 0, failed: true });
+        }
+    }
+
     /// Counts a request of a client, and returns the window before if this one begins another.
     pub fn score(&mut self, client: u64, arm: Arm, failed: bool, now_ms: u64) -> Option<Block> {
         let window = now_ms / WINDOW_MS;

@@ -8,10 +8,15 @@ use crate::outcome::Arm;
 
 /// Requests that are looked at together.
 const WINDOW: u64 = 100;
-/// Stable's among them, at least, and its failures.
+/// Stable's among them, at least, and its failures; and the candidate's requests.
 const LEAST: [u64; 2] = [10, 3];
+const LEAST_CANDIDATE: u64 = 5;
+/// Windows in a row: one alone comes up by chance where a twentieth of the requests fails.
+const WINDOWS: u32 = 2;
 
 /// Both arms fail: more than a tenth of the requests, and five times as many as before the release.
+///
+/// Where stable fails alone the candidate is compared as ever: it may be the fix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SharedFailure {
@@ -28,15 +33,26 @@ pub struct SharedFailure {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Guard {
     arms: [Scraped; 2],
+    /// Windows in a row in which both failed.
+    in_a_row: u32,
     pub(crate) found: Option<SharedFailure>,
 }
 
 impl Guard {
     #[inline]
     pub(crate) fn add(&mut self, arm: Arm, requests: u64, errors: u64, before_ppb: u64) {
-        let counted = &mut self.arms[arm.index()];
-        counted.requests = counted.requests.saturating_add(requests);
-        counted.errors = counted.errors.saturating_add(errors);
+        let mut more = [Scraped::default(); 2];
+        more[arm.index()] = Scraped { requests, errors };
+        self.add_both(more, before_ppb);
+    }
+
+    /// Counts what came together, and looks once: a window must not end between the good and the bad of one lump.
+    #[inline]
+    pub(crate) fn add_both(&mut self, more: [Scraped; 2], before_ppb: u64) {
+        for (counted, more) in self.arms.iter_mut().zip(more) {
+            counted.requests = counted.requests.saturating_add(more.requests);
+            counted.errors = counted.errors.saturating_add(more.errors);
+        }
         if self.arms[0].requests.saturating_add(self.arms[1].requests) >= WINDOW {
             self.look(before_ppb);
         }
@@ -44,15 +60,13 @@ impl Guard {
 
     fn look(&mut self, before_ppb: u64) {
         let [stable, candidate] = self.arms;
-        if stable.requests < LEAST[0] {
+        if stable.requests < LEAST[0] || candidate.requests < LEAST_CANDIDATE {
             return;
         }
         self.arms = Default::default();
-        let pooled = Scraped {
-            requests: stable.requests.saturating_add(candidate.requests),
-            errors: stable.errors.saturating_add(candidate.errors),
-        };
-        if stable.errors >= LEAST[1] && high(stable, before_ppb) && high(pooled, before_ppb) {
+        let both = stable.errors >= LEAST[1] && high(stable, before_ppb) && high(candidate, before_ppb);
+        self.in_a_row = if both { self.in_a_row + 1 } else { 0 };
+        if self.in_a_row >= WINDOWS {
             self.found.get_or_insert(SharedFailure { stable, candidate, before_ppb });
         }
     }
@@ -70,11 +84,14 @@ mod tests {
 
     fn found(before_ppb: u64, stable_errors: u64, candidate_errors: u64) -> bool {
         let mut guard = Guard::default();
-        for i in 0..90 {
-            guard.add(Arm::Stable, 1, u64::from(i < stable_errors), before_ppb);
-        }
-        for i in 0..10 {
-            guard.add(Arm::Candidate, 1, u64::from(i < candidate_errors), before_ppb);
+        for _ in 0..WINDOWS {
+            assert!(guard.found.is_none());
+            for i in 0..90 {
+                guard.add(Arm::Stable, 1, u64::from(i < stable_errors), before_ppb);
+            }
+            for i in 0..10 {
+                guard.add(Arm::Candidate, 1, u64::from(i < candidate_errors), before_ppb);
+            }
         }
         guard.found.is_some()
     }
@@ -85,6 +102,16 @@ mod tests {
         assert!(!found(1_000_000, 8, 1), "a tenth");
         assert!(!found(50_000_000, 20, 2), "five times");
         assert!(!found(1_000_000, 0, 10), "the candidate alone");
-        assert!(found(1_000_000, 20, 0), "stable is failing");
+        assert!(!found(1_000_000, 20, 0), "the candidate may be the fix");
+    }
+
+    #[test]
+    fn lumps_say_what_single_requests_say() {
+        let mut guard = Guard::default();
+        for _ in 0..1_000 {
+            let lump = |requests, errors| Scraped { requests, errors };
+            guard.add_both([lump(900, 27), lump(100, 3)], 2_000_000);
+        }
+        assert_eq!(guard.found, None, "3 % of both are no tenth");
     }
 }

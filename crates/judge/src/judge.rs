@@ -6,7 +6,7 @@ use crate::baseline::{Baseline, History};
 use crate::experts::EXPERTS;
 use crate::guard::{Guard, SharedFailure};
 use crate::histogram::Histogram;
-use crate::ledger::{Block, Drawn, Ledger};
+use crate::ledger::{Block, Drawn, Ledger, Scraped};
 use crate::math::{Nats, ln, nats};
 use crate::outcome::{Arm, Class, Counts, Outcome};
 use crate::settings::Settings;
@@ -215,6 +215,8 @@ impl Judge {
                 self.tell(at, arm, class, n);
             }
         }
+        let of = |arm| Scraped { requests: tally.counts.requests(arm), errors: tally.counts.errors(arm) };
+        self.state.guard.add_both(Arm::BOTH.map(of), self.before_ppb);
         self.decide(true);
         self.failure()
     }
@@ -229,9 +231,8 @@ impl Judge {
             self.sums.iter_mut().zip(logs).for_each(|(sum, log)| *sum += log);
             self.state.open[at].blocks.push(block);
             self.held += counts.total();
-            for arm in Arm::BOTH {
-                self.state.guard.add(arm, counts.requests(arm), counts.errors(arm), self.before_ppb);
-            }
+            let of = |arm| Scraped { requests: counts.requests(arm), errors: counts.errors(arm) };
+            self.state.guard.add_both(Arm::BOTH.map(of), self.before_ppb);
             self.decide(true);
         } else {
             self.state.uncounted = self.state.uncounted.saturating_add(counts.total());
@@ -274,6 +275,7 @@ impl Judge {
     #[inline]
     fn count(&mut self, at: usize, arm: Arm, class: Class, n: u64) {
         self.tell(at, arm, class, n);
+        self.state.guard.add(arm, n, if class.failed() { n } else { 0 }, self.before_ppb);
         // Only what the candidate does can make it worse.
         if arm == Arm::Candidate {
             self.decide(class.failed() || class == Class::CLIENT_ERROR || class == Class::SLOWEST);
@@ -288,7 +290,6 @@ impl Judge {
         self.state.open[at].counts.scored[arm.index()][class.index()] += n;
         self.held += n;
         self.drawn[at].table.add(&mut self.sums, arm, class, n as i64);
-        self.state.guard.add(arm, n, if class.failed() { n } else { 0 }, self.before_ppb);
     }
 
     /// Says fail as soon as it is proven, for good.

@@ -17,6 +17,8 @@ use crate::watch::Tick;
 
 /// The share of the candidate while a probe lasts.
 const EVEN_BP: u16 = 5_000;
+/// Stable's first requests, whose time says nothing.
+const COLD: u64 = 20;
 
 /// What a probe found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,9 +85,23 @@ impl Probe {
     /// Counts what came of a request.
     pub fn score(&mut self, ticket: Ticket, outcome: Outcome) -> Attribution {
         if ticket.arm() == Arm::Stable {
-            self.stable.add(Tick::of(&self.estimates, outcome));
+            let mut tick = Tick::of(&self.estimates, outcome);
+            // It was idle: its first requests may be slow, and acquit nobody.
+            if self.stable.requests < COLD {
+                (tick.timed, tick.slow) = (0, 0);
+            }
+            self.stable.add(tick);
         }
         self.judge.score(ticket, outcome);
+        self.attribution()
+    }
+
+    /// Turns a request that was scored as good into a failure: its body broke off.
+    pub fn spoil(&mut self, ticket: Ticket, scored: Outcome) -> Attribution {
+        if ticket.arm() == Arm::Stable {
+            self.stable.add(Tick { requests: 1, errors: 1, ..Tick::default() });
+        }
+        self.judge.spoil(ticket, scored);
         self.attribution()
     }
 

@@ -159,7 +159,7 @@ async fn obey(request: Request, worker: &Worker) -> Result<Value, ProxyError> {
             return Ok(json!({ "generation": control.back(&service, &why).await? }));
         }
         Request::Judge { service, release, question } => {
-            serde_json::to_value(control.judged(&service, &release, &question)?)
+            serde_json::to_value(control.judged(&service, &release, &question).await?)
         }
         Request::Traffic { service, traffic } => {
             return control.let_traffic(&service, *traffic).await.map(|()| Value::Null);

@@ -96,19 +96,30 @@ impl Aftermath {
         }
     }
 
-    /// Ends ticks that are over, and begins a probe after an alarm. Returns whether it has begun one.
-    pub(crate) fn look(&mut self, known: impl FnOnce() -> History, now_ms: u64) -> bool {
+    /// Ends ticks that are over, and begins a probe after an alarm, if half of the requests can go back to stable: then it is
+    /// given what is `known` of stable. Returns what people are to be told.
+    pub(crate) fn look(&mut self, known: Option<History>, now_ms: u64) -> Option<&'static str> {
         while now_ms >= self.tick_due_ms {
             self.watch.tick();
             self.tick_due_ms += self.watch.tick_ms();
         }
         if !self.watch.alarm() || self.probing.is_some() || self.probes >= MOST_PROBES {
-            return false;
+            return None;
         }
+        let Some(known) = known else {
+            self.probes = MOST_PROBES;
+            return Some(
+                "after the switch the candidate looks worse than stable was, and it cannot be compared: clients stay with \
+                 their revision, or stable could not carry half of the requests; look at it",
+            );
+        };
         self.probes += 1;
-        let Ok(probe) = Probe::new(known(), ALPHA_BP) else { return false };
+        let probe = Probe::new(known, ALPHA_BP).ok()?;
         self.probing = Some(Probing { probe, epochs: Vec::new(), until_ms: now_ms + LONGEST_MS });
-        true
+        Some(
+            "after the switch the candidate looks worse than stable was: half of the requests go back to stable to see \
+             whether both fail",
+        )
     }
 
     pub(crate) fn assign(&mut self, side: Side) -> Option<Ticket> {
@@ -121,6 +132,13 @@ impl Aftermath {
             probing.probe.score(ticket, outcome);
             let closed = probing.probe.next_epoch();
             probing.epochs.extend(closed);
+        }
+    }
+
+    /// Turns a request of the probe that was scored as good into a failure.
+    pub(crate) fn spoil(&mut self, ticket: Ticket, scored: Outcome) {
+        if let Some(probing) = &mut self.probing {
+            probing.probe.spoil(ticket, scored);
         }
     }
 

@@ -178,7 +178,8 @@ impl CompiledService {
     pub(crate) fn bet(&self, gate: &Gate, weights: &[u16], drawn: usize, seat: Option<u16>) -> Option<Bet> {
         let candidate = self.candidate?;
         let side = if drawn == candidate { Side::Candidate } else { Side::Stable };
-        gate.desk.as_ref()?.assign(side, seat, weights[candidate])
+        let halves = self.even.as_deref().is_some_and(|even| std::ptr::eq(even, weights));
+        gate.desk.as_ref()?.assign(side, seat, weights[candidate], halves)
     }
 
     /// Returns the weights that requests are drawn by now.
@@ -223,7 +224,12 @@ impl CompiledService {
                 })
                 .collect(),
             weights: effective(service, live.suspended),
-            even: fallback.as_deref().zip(at).filter(|_| service.sticky.is_none()).and_then(even),
+            even: fallback
+                .as_deref()
+                .zip(at)
+                .filter(|_| service.sticky.is_none() && !live.suspended)
+                .and_then(even)
+                .inspect(|_| live.gate.iter().for_each(|gate| gate.let_probe(true))),
             fallback,
             gate: live.gate,
             candidate: at,

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 
 use crate::judging::Desk;
 use crate::protocol::GuardNumbers;
+use crate::store::boot_ms;
 use crate::table::{Guard, WHOLE};
 
 /// One candidate between two `set`s.
@@ -16,6 +17,9 @@ pub(crate) struct Gate {
     closed: AtomicBool,
     /// Requests are split evenly, to tell the candidate's faults from those of both.
     probing: AtomicBool,
+    can_probe: AtomicBool,
+    /// Until then it is not shut: nobody else answers.
+    open_until_ms: AtomicU64,
     pub(crate) release: String,
     guard: Option<Guard>,
     /// Exact over all threads; only first attempts at the candidate take this lock, and only under a guard.
@@ -40,6 +44,8 @@ impl Gate {
         Self {
             closed: AtomicBool::new(false),
             probing: AtomicBool::new(false),
+            can_probe: AtomicBool::new(false),
+            open_until_ms: AtomicU64::new(0),
             release: release.to_owned(),
             guard,
             numbers: Mutex::new(GuardNumbers::default()),
@@ -63,6 +69,16 @@ impl Gate {
         self.closed.load(Ordering::Acquire)
     }
 
+    /// Tells whether the control thread has something to decide: it is shut, or both arms fail, which nobody shuts it for before
+    /// it is known who else answers.
+    pub(crate) fn is_due(&self) -> bool {
+        let shared = || {
+            let judging = self.desk.as_ref().map(|desk| &desk.judging);
+            judging.and_then(|judging| judging.because()).is_some_and(|because| because.shared)
+        };
+        self.is_closed() || shared()
+    }
+
     pub(crate) fn is_probing(&self) -> bool {
         self.probing.load(Ordering::Acquire)
     }
@@ -75,8 +91,16 @@ impl Gate {
         self.closed.store(true, Ordering::Release);
     }
 
-    /// Closes it, and lets the control thread see why.
+    /// Lets the control thread look; nothing is closed yet.
+    pub(crate) fn wake(&self) {
+        let _ = self.wake.try_send(());
+    }
+
+    /// Closes it, and lets the control thread see why. For a moment after it was opened in spite of a verdict it stays open.
     pub(crate) fn shut(&self) {
+        if boot_ms() < self.open_until_ms.load(Ordering::Relaxed) {
+            return;
+        }
         // Closing comes before telling anybody: from here on no thread claims the candidate.
         if !self.closed.swap(true, Ordering::AcqRel) {
             // A full channel already holds a wake-up, and the control thread looks at every gate.
@@ -85,12 +109,26 @@ impl Gate {
     }
 
     /// Lets the candidate have traffic again, because nobody else could take it; the guard begins to count anew.
-    pub(crate) fn reopen(&self) {
+    pub(crate) fn reopen(&self, for_ms: u64) {
         *self.numbers.lock().unwrap_or_else(PoisonError::into_inner) = GuardNumbers::default();
-        if let Some(desk) = &self.desk {
-            desk.judging.begin_again();
+        self.open_until_ms.store(boot_ms() + for_ms, Ordering::Relaxed);
+        match &self.desk {
+            Some(desk) => desk.judging.begin_again(self),
+            None => self.open(),
         }
+    }
+
+    pub(crate) fn open(&self) {
         self.closed.store(false, Ordering::Release);
+    }
+
+    /// Whether half of the requests can go back to stable for a while.
+    pub(crate) fn can_probe(&self) -> bool {
+        self.can_probe.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn let_probe(&self, can: bool) {
+        self.can_probe.store(can, Ordering::Relaxed);
     }
 
     /// Goes on from what the worker before has counted.

@@ -19,6 +19,8 @@ const NOBODY_WAITS: Duration = Duration::from_secs(10);
 pub(crate) struct Open {
     arm: Rc<ArmCell>,
     gate: Arc<Gate>,
+    /// The gate of the table that it was drawn by: the judge scores it there.
+    drawn_by: Arc<Gate>,
     /// It was given to the candidate by weight.
     judged: bool,
     since: Instant,
@@ -36,20 +38,29 @@ pub(crate) struct Open {
 impl Open {
     /// Tells the judge what came of it: once, whatever comes later.
     pub(crate) fn tell(&self, outcome: Outcome) {
-        if let (Some(bet), Some(desk)) = (self.bet.take(), &self.gate.desk) {
+        if let (Some(bet), Some(desk)) = (self.bet.take(), &self.drawn_by.desk) {
             self.told.set(Some((bet, outcome)));
             desk.score(bet, outcome);
+        }
+    }
+
+    /// Tells the judge that it failed, also where it has scored it as something else: by its age, or by its head.
+    fn tell_failed(&self) {
+        match (self.told.take(), &self.drawn_by.desk) {
+            (Some((_, Outcome::Error)), _) => {}
+            (Some((bet, scored)), Some(desk)) => desk.spoil(bet, scored),
+            _ => self.tell(Outcome::Error),
         }
     }
 
     /// Its head is there.
     pub(crate) fn answer(&self, status: u16, latency_us: u64) {
         self.answered.set(true);
-        self.tell(match status {
-            500.. => Outcome::Error,
-            400.. => Outcome::ClientError,
-            _ => Outcome::Ok { latency_us },
-        });
+        match status {
+            500.. => self.tell_failed(),
+            400.. => self.tell(Outcome::ClientError),
+            _ => self.tell(Outcome::Ok { latency_us }),
+        }
         if !self.judged {
             return;
         }
@@ -63,14 +74,7 @@ impl Open {
 
     /// It failed: without a head if it was not answered, else its body broke off.
     pub(crate) fn fail(&self, status: Option<u16>, latency_us: u64) {
-        match self.told.take() {
-            Some((bet, scored @ (Outcome::Ok { .. } | Outcome::ClientError))) if self.answered.get() => {
-                if let Some(desk) = &self.gate.desk {
-                    desk.spoil(bet, scored);
-                }
-            }
-            _ => self.tell(Outcome::Error),
-        }
+        self.tell_failed();
         if !self.judged {
             return;
         }
@@ -92,13 +96,20 @@ impl Open {
         scored.is_some()
     }
 
+    /// Tells whether the judge scores it by its age. A client with a seat is counted by failures alone: its request is waited
+    /// for.
+    fn hangs(&self, age: Duration) -> bool {
+        let seated = matches!(self.bet.get(), Some(Bet::Seat(..)));
+        let limit = self.drawn_by.desk.as_ref().and_then(|desk| desk.hung_after_us()).filter(|_| !seated);
+        limit.is_some_and(|limit| age > Duration::from_micros(limit))
+    }
+
     /// Returns whether it is to be looked at again.
     fn look(&self, age: Duration) -> bool {
         if self.answered.get() {
             return false;
         }
-        let hangs = self.gate.desk.as_ref().and_then(|desk| desk.hung_after_us()).map(Duration::from_micros);
-        if hangs.is_some_and(|hangs| age > hangs) {
+        if self.hangs(age) {
             self.tell(Outcome::Hung);
         } else if age > NOBODY_WAITS {
             self.tell(Outcome::Error);
@@ -132,8 +143,7 @@ impl Open {
         if self.answered.get() {
             return;
         }
-        let hangs = self.gate.desk.as_ref().and_then(|desk| desk.hung_after_us()).map(Duration::from_micros);
-        if hangs.is_some_and(|hangs| age > hangs) {
+        if self.hangs(age) {
             self.tell(Outcome::Hung);
         }
         if self.judged && self.scored_us.get().is_none() && age > self.gate.slowest() {
@@ -152,12 +162,14 @@ impl OpenRequests {
         arm: Rc<ArmCell>,
         gate: Arc<Gate>,
         judged: bool,
+        drawn_by: Arc<Gate>,
         bet: Option<Bet>,
         since: Instant,
     ) -> Rc<Open> {
         let open = Rc::new(Open {
             arm,
             gate,
+            drawn_by,
             judged,
             since,
             hung: Cell::new(false),

@@ -36,6 +36,16 @@ pub(crate) enum Bet {
     Seat(u16, Side),
 }
 
+impl Bet {
+    /// The arm that was drawn.
+    pub(crate) fn side(self) -> Side {
+        match self {
+            Bet::Request(ticket) | Bet::Half(ticket) => ticket.arm(),
+            Bet::Seat(_, side) => side,
+        }
+    }
+}
+
 /// Where the requests of one table are counted.
 #[derive(Debug)]
 pub(crate) struct Desk {
@@ -45,6 +55,8 @@ pub(crate) struct Desk {
     tallies: Box<[Mutex<Counting>]>,
     /// Another table is in force: few requests are left, and each is added up at once.
     retired: AtomicBool,
+    /// The candidate has instances that have served nobody yet.
+    cold: AtomicBool,
     /// The age at which an open request hangs; 0: not known.
     hung_after_us: AtomicU64,
 }
@@ -109,6 +121,9 @@ pub(crate) struct Kept {
     over: bool,
     #[serde(default)]
     after: Option<KeptAftermath>,
+    /// Clients with a seat that have failed: each counts once.
+    #[serde(default)]
+    failed: Vec<u64>,
 }
 
 impl Kept {
@@ -195,6 +210,7 @@ impl Judging {
         {
             let mut inner = judging.lock();
             (inner.epochs, inner.step, inner.over) = (kept.epochs.clone(), kept.step, kept.over);
+            inner.clusters.remember(&kept.failed);
             inner.after = kept.after.clone().and_then(|after| Aftermath::resume(after, boot_ms()));
         }
         Some(judging)
@@ -215,9 +231,10 @@ impl Judging {
         inner.gather();
         let now = boot_ms();
         if share_bp > 0 && !targets.is_subset(&inner.targets) {
-            // Instances that have served nobody yet: they may be slow, as any is at first.
-            inner.warm_until_ms = now + inner.warm_up_ms;
+            // Instances that have served nobody yet: they may be slow, as any is at first. Their time begins with the first
+            // request that they get.
             let warming = inner.warm_up_ms > 0;
+            inner.warm_until_ms = if warming { u64::MAX } else { 0 };
             inner.judge.warm_up(warming);
             inner.targets = targets;
         }
@@ -244,6 +261,7 @@ impl Judging {
             share_bp,
             tallies: (0..threads.max(1)).map(|_| counting()).collect(),
             retired: AtomicBool::new(false),
+            cold: AtomicBool::new(inner.warm_until_ms == u64::MAX),
             hung_after_us: AtomicU64::new(sheet.hung_after_us().unwrap_or(0)),
         });
         inner.desks.retain(|desk| desk.strong_count() > 0);
@@ -268,18 +286,16 @@ impl Judging {
         let mut inner = self.lock();
         inner.gather();
         then(&mut inner);
-        inner.look_after();
-        let decided = inner.because().is_some();
-        let gate = inner.gate.upgrade();
-        let probing = inner.after.as_ref().is_some_and(Aftermath::is_probing);
-        drop(inner);
-        if let Some(gate) = gate {
-            if gate.is_probing() != probing {
-                gate.probe(probing);
-            }
-            if decided {
-                gate.shut();
-            }
+        let can_probe = inner.gate.upgrade().is_some_and(|gate| gate.can_probe());
+        inner.look_after(can_probe);
+        // Under the lock: what begins anew opens the gate there, and must not be followed by a word from before.
+        let Some(gate) = inner.gate.upgrade() else { return };
+        gate.probe(inner.after.as_ref().is_some_and(Aftermath::is_probing));
+        match inner.because() {
+            // Whoever takes over may fail worse than the candidate: who answers at all is looked at first.
+            Some(Because { shared: true, .. }) => gate.wake(),
+            Some(Because { shared: false, .. }) => gate.shut(),
+            None => {}
         }
     }
 
@@ -331,6 +347,8 @@ impl Judging {
         let verdict =
             inner.judge.verdict(&Question { margin_ppb, latency, step_ms, floor_ms, candidate_per_hour });
         if close && !inner.over {
+            let block = inner.clusters.take();
+            inner.take((block != Block::default()).then_some(block));
             let closed = inner.judge.close();
             inner.epochs.extend(closed);
             inner.over = true;
@@ -363,19 +381,24 @@ impl Judging {
             step: inner.step,
             over: inner.over,
             after: inner.after.as_ref().map(Aftermath::keep),
+            failed: inner.clusters.failed(),
         }
     }
 
     /// Begins anew where the candidate kept its traffic in spite of a verdict, because nobody else answers.
-    pub(crate) fn begin_again(&self) {
+    pub(crate) fn begin_again(&self, gate: &Gate) {
         let mut inner = self.lock();
+        gate.open();
         let settings = inner.judge.state().settings().clone();
         let (known, share_bp) = (inner.judge.known(), inner.judge.sheet().terms().share_bp);
         // The settings made a judge before.
         let Ok(mut judge) = Judge::new(settings, known) else { return };
         judge.set_share(share_bp);
+        let now = boot_ms();
+        let estimates = judge.sheet().terms().estimates.clone();
+        inner.after = (share_bp == WHOLE).then(|| Aftermath::new(estimates, inner.watch_ms, now)).flatten();
+        inner.step = Step { since_ms: now, ..Step::default() };
         inner.judge = judge;
-        inner.after = None;
         inner.epochs.clear();
         inner.publish();
     }
@@ -410,13 +433,11 @@ impl Inner {
     }
 
     /// Looks whether the watch alarms, and what a probe came to.
-    fn look_after(&mut self) {
+    fn look_after(&mut self, can_probe: bool) {
         let Some(after) = &mut self.after else { return };
         let now = boot_ms();
         let judge = &self.judge;
-        if after.look(|| judge.known(), now) {
-            let why = "after the switch the candidate looks worse than stable was: half of the requests go back to stable to see \
-                       whether both fail";
+        if let Some(why) = after.look(can_probe.then(|| judge.known()), now) {
             self.notices.push(why.to_owned());
         }
         if let Found::Over(why) = after.found(now) {
@@ -456,10 +477,19 @@ impl Inner {
 
 impl Desk {
     /// Counts a request that was drawn for an arm by these weights; none where it was drawn by others.
-    pub(crate) fn assign(&self, side: Side, seat: Option<u16>, share_bp: u16) -> Option<Bet> {
+    pub(crate) fn assign(&self, side: Side, seat: Option<u16>, share_bp: u16, halves: bool) -> Option<Bet> {
+        if halves {
+            return self.judging.half(side);
+        }
         if share_bp != self.share_bp {
-            // The even split of a probe, then; or the candidate waits for its lease.
-            return if self.share_bp == WHOLE { self.judging.half(side) } else { None };
+            // The candidate waits for its lease.
+            return None;
+        }
+        if side == Side::Candidate
+            && self.cold.load(Ordering::Relaxed)
+            && self.cold.swap(false, Ordering::Relaxed)
+        {
+            self.judging.warms_up();
         }
         if let Some(seat) = seat {
             return Some(Bet::Seat(seat, side));
@@ -492,9 +522,15 @@ impl Desk {
         match bet {
             Bet::Request(ticket) => self.judging.decide(|inner| {
                 inner.judge.spoil(ticket, scored);
+                if let Some(after) = inner.after.as_mut().filter(|_| self.share_bp == WHOLE) {
+                    after.add(Tick { requests: 1, errors: 1, ..Tick::default() });
+                }
             }),
-            // Its head has said all that a probe needs to know.
-            Bet::Half(_) => {}
+            Bet::Half(ticket) => self.judging.decide(|inner| {
+                if let Some(after) = &mut inner.after {
+                    after.spoil(ticket, scored);
+                }
+            }),
             Bet::Seat(seat, side) => self.judging.seated(seat, side, true),
         }
     }
@@ -523,8 +559,19 @@ impl Judging {
         });
     }
 
+    /// The candidate's new instances have their first request.
+    fn warms_up(&self) {
+        let mut inner = self.lock();
+        if inner.warm_until_ms == u64::MAX {
+            inner.warm_until_ms = boot_ms() + inner.warm_up_ms;
+        }
+    }
+
     fn seated(&self, seat: u16, side: Side, failed: bool) {
         let mut inner = self.lock();
+        if let Some(after) = &mut inner.after {
+            after.add(Tick { requests: 1, errors: u64::from(failed), ..Tick::default() });
+        }
         let block = inner.clusters.score(seat.into(), side, failed, boot_ms());
         inner.take(block);
         drop(inner);

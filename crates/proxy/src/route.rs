@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use cutover_judge::Outcome;
+use cutover_judge::{Arm as Side, Outcome};
 use tokio::sync::Notify;
 
 use crate::balance::{Picked, pick};
@@ -17,7 +17,9 @@ use crate::claim::Claim;
 use crate::clients::Guest;
 use crate::compiled::{Compiled, CompiledService, CompiledTrack};
 use crate::count::Arm;
+use crate::gate::Gate;
 use crate::hung::OpenRequests;
+use crate::judging::Bet;
 use crate::room::TrackRoom;
 use crate::service::{self, ServiceCell};
 use crate::sticky;
@@ -94,6 +96,38 @@ pub(crate) struct Wish {
     pub(crate) tried: Vec<SocketAddr>,
     /// Revision of the last attempt, or of the draw it waits for: its targets come first.
     pub(crate) last: Option<Arc<str>>,
+    /// What the judge knows of its first draw.
+    pub(crate) first_draw: FirstDraw,
+}
+
+/// A request is drawn by lottery once, whatever it waits for and whoever answers it.
+#[derive(Default)]
+pub(crate) struct FirstDraw {
+    made: Cell<bool>,
+    bet: RefCell<Option<(Arc<Gate>, Bet)>>,
+}
+
+impl FirstDraw {
+    /// Notes the draw, unless it was made already.
+    fn make(&self, bet: impl FnOnce() -> Option<(Arc<Gate>, Bet)>) {
+        if !self.made.replace(true) {
+            *self.bet.borrow_mut() = bet();
+        }
+    }
+
+    /// Hands on what is to be scored, once.
+    fn take(&self) -> Option<(Arc<Gate>, Bet)> {
+        self.bet.borrow_mut().take()
+    }
+
+    /// The arm that was drawn did not take it.
+    pub(crate) fn refused(&self) {
+        if let Some((gate, bet)) = self.take()
+            && let Some(desk) = &gate.desk
+        {
+            desk.score(bet, Outcome::Error);
+        }
+    }
 }
 
 impl Wish {
@@ -109,6 +143,7 @@ impl Wish {
             seat: None,
             tried: Vec::new(),
             last: None,
+            first_draw: FirstDraw::default(),
         }
     }
 }
@@ -278,6 +313,11 @@ impl Router {
             Some(seat) => sticky::drawn(weights, service.candidate, seat),
             None => draw(weights),
         })?;
+        let gate = service.gate.as_ref().filter(|_| first && !closed);
+        if let Some(gate) = gate {
+            let bet = || Some((gate.clone(), service.bet(gate, weights, drawn, wish.seat)?));
+            wish.first_draw.make(bet);
+        }
         let mut order: Option<usize> = Some(drawn);
         let mut asked = 0_u64;
         while let Some(index) = order {
@@ -292,24 +332,25 @@ impl Router {
                         let mut claim = Claim::new((target, slot), track.arm.clone(), first);
                         if let Some(gate) = service.gate.as_ref().filter(|_| first && index == drawn) {
                             let judged = service.candidate == Some(index) && !closed;
-                            let bet =
-                                (!closed).then(|| service.bet(gate, weights, drawn, wish.seat)).flatten();
                             let (arm, since) = (track.arm.clone(), claim.started);
-                            claim.open = Some(self.open_requests.add(arm, gate.clone(), judged, bet, since));
+                            // One that waited was drawn by the table that was in force then, whose gate scores it; unless
+                            // it is given to another arm now.
+                            let ours =
+                                if service.candidate == Some(index) { Side::Candidate } else { Side::Stable };
+                            let first_draw = wish.first_draw.take().filter(|(_, bet)| bet.side() == ours);
+                            let (scores, bet) = match first_draw {
+                                Some((drawn_by, bet)) => (drawn_by, Some(bet)),
+                                None => (gate.clone(), None),
+                            };
+                            claim.open =
+                                Some(self.open_requests.add(arm, gate.clone(), judged, scores, bet, since));
                         }
                         return Some(Tried::Claimed(claim));
                     }
                     // It waits: to give it to another revision would move the weights.
                     Picked::Full => return full(track),
                     // The arm that was drawn has nobody to answer: that is its failure, whoever helps out.
-                    Picked::Nobody if first && index == drawn && !closed => {
-                        if let Some((gate, desk)) =
-                            service.gate.as_ref().and_then(|gate| Some((gate, gate.desk.as_ref()?)))
-                            && let Some(bet) = service.bet(gate, weights, drawn, wish.seat)
-                        {
-                            desk.score(bet, Outcome::Error);
-                        }
-                    }
+                    Picked::Nobody if index == drawn => wish.first_draw.refused(),
                     Picked::Nobody => {}
                 }
             }

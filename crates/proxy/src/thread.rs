@@ -282,7 +282,13 @@ fn take(handed: Handed, router: &Rc<Router>, place: &Place, quitting: &watch::Re
     let connected = Connected::new(router.clone(), place.clone());
     match tokio::net::TcpStream::from_std(handed.stream) {
         Ok(stream) => {
-            tokio::task::spawn_local(greet(stream, handed.from, connected, quitting.clone()));
+            let mut quitting = quitting.clone();
+            tokio::task::spawn_local(async move {
+                // The thread that accepted it may be open a moment before this one is.
+                if quitting.wait_for(|phase| *phase != Phase::Shut).await.is_ok() {
+                    greet(stream, handed.from, connected, quitting).await;
+                }
+            });
         }
         Err(error) => tracing::error!(%error, "a connection is lost between two threads"),
     }

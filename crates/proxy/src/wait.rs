@@ -21,11 +21,16 @@ pub(crate) async fn claim(router: &Router, wish: &mut Wish) -> Result<Claim, Ref
         match router.claim(wish) {
             Tried::Claimed(claim) => return Ok(claim),
             Tried::Nobody => return Err(no_target(wish)),
-            Tried::Full(..) => {}
+            // Drawn once: while it waits the draw must not fall on whoever happens to have room.
+            Tried::Full(revision, _) => wish.last = Some(revision),
         }
     }
     // Apart from those who wait: what a future may ever hold is moved for each request.
-    Box::pin(wait(router, wish)).await
+    let claim = Box::pin(wait(router, wish)).await;
+    if claim.is_err() {
+        wish.first_draw.refused();
+    }
+    claim
 }
 
 async fn wait(router: &Router, wish: &mut Wish) -> Result<Claim, Refused> {
@@ -45,7 +50,6 @@ async fn wait(router: &Router, wish: &mut Wish) -> Result<Claim, Refused> {
             Tried::Claimed(claim) => return Ok(claim),
             Tried::Nobody => return Err(no_target(wish)),
             Tried::Full(revision, track) => {
-                // Drawn once: while it waits the draw must not fall on whoever happens to have room.
                 wish.last = Some(revision);
                 let Some(waiting) = wish.service.limits.borrow().queue else {
                     return Err(refusal("targets-full", full(wish)));

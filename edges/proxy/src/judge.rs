@@ -2,7 +2,7 @@
 
 use cutover_core::{Account, Counts, Judgement, Traffic, Verdict};
 use cutover_judge::{Histogram, History, Verdict as Said};
-use cutover_proxy::{Arm, Judged, Probed, ServiceObservation};
+use cutover_proxy::{Arm, Judged, Probed, ProxyError, ServiceObservation};
 
 pub(crate) fn verdict(judged: &Judged) -> Verdict {
     let (judgement, seen) = match &judged.verdict {
@@ -16,6 +16,12 @@ pub(crate) fn verdict(judged: &Judged) -> Verdict {
     let counts =
         Counts { requests: seen.candidate.requests, failed: seen.candidate.errors, ..Counts::default() };
     Verdict { judgement, why, counts, epoch: judged.epoch.filter(|_| judgement == Judgement::Pass) }
+}
+
+/// The verdict where nobody judges.
+pub(crate) fn nobody(error: &ProxyError) -> Verdict {
+    let why = format!("the proxy does not compare the candidate: {error}");
+    Verdict { judgement: Judgement::Inconclusive, why, counts: Counts::default(), epoch: None }
 }
 
 pub(crate) fn account(judged: Judged) -> Account {

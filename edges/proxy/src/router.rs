@@ -437,8 +437,19 @@ impl Router for ProxyRouter {
             close: false,
         };
         let judged = self.client.judge(service.as_str(), release.as_str(), &question).await;
-        let judged = judged.map_err(|error| fault(&format!("ask the judge of {release}"), &error))?;
-        Ok(judge::verdict(&judged))
+        match judged {
+            Ok(judged) => Ok(judge::verdict(&judged)),
+            // A proxy of another version that judges nothing, or one that has lost its table: nothing is proven.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::UnknownService | ErrorKind::UnknownRelease | ErrorKind::Protocol
+                ) =>
+            {
+                Ok(judge::nobody(&error))
+            }
+            Err(error) => Err(fault(&format!("ask the judge of {release}"), &error)),
+        }
     }
 
     async fn account(&self, service: &ServiceName, release: &ReleaseId) -> Result<Option<Account>, Fault> {

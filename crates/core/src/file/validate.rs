@@ -1,7 +1,7 @@
 //! What must hold between the keys of a release file beyond their types.
 
 use super::tree::short;
-use super::{Check, LocalPlatform, Platform, ProxyRoute, ReleaseFile, Route, Through};
+use super::{CanaryBake, Check, LocalPlatform, Platform, ProxyRoute, ReleaseFile, Route, Strategy, Through};
 use crate::units::{Span, Weight};
 
 /// A mistake and the path of the key it is about.
@@ -74,6 +74,16 @@ pub(super) fn mistakes(file: &ReleaseFile) -> Vec<Mistake> {
             "checks.load",
             format!("the deadline of {} leaves no time beside load tests of {loads} together", file.deadline),
             "give the whole release longer than its load tests",
+        );
+    }
+    if let Strategy::Canary(canary) = &file.strategy
+        && canary.bake == CanaryBake::Auto
+        && !file.guard.compare
+    {
+        say(
+            "guard.compare",
+            "`bake: auto` waits for a proof by comparison, and `compare: false` turns it off".into(),
+            "leave `compare` out, or give the bake a time such as `bake: 5m`",
         );
     }
     let bakes = file.strategy.bakes(file.platform.replicas()).plus(file.bake);

@@ -153,6 +153,13 @@ impl Machine {
             return;
         }
         self.trips.push(number);
+        if shared
+            && let Mode::Back(back) = &mut self.mode
+            && matches!(back.why, BackReason::Verdict { .. })
+        {
+            // The threshold that broke was heard of first; that stable broke it as well is the better reason.
+            back.why = BackReason::Tripped { why: why.to_string(), shared };
+        }
         if self.decided.is_none() && self.moved() && matches!(self.mode, Mode::Forward | Mode::Held(_)) {
             self.go_back(BackReason::Tripped { why: why.to_string(), shared }, now);
         }

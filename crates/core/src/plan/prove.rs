@@ -62,6 +62,7 @@ pub(super) fn prove(release: &Release, observed: &Observed, weight: Weight) -> O
         Strategy::Canary(canary) if canary.bake == CanaryBake::Auto => {}
         _ => return None,
     }
+    compare(release, observed)?;
     let step = steps(release, observed).into_iter().find(|step| step.share_bp == weight.bp())?;
     let expects = Expects {
         candidate_requests: step.candidate_requests,

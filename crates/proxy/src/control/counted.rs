@@ -118,6 +118,7 @@ impl Control {
             } else {
                 before.add(counted);
                 before.includes.insert(name);
+                self.rates.forget();
             }
         }
         sum.add(before.clone());

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cutover_judge::{Histogram, History};
+use cutover_judge::{Histogram, History, Verdict};
 
 use super::trip::Cause;
 use super::{Control, ServiceLive};
@@ -133,10 +133,11 @@ impl Control {
     pub(super) fn cause(gate: &Gate) -> Option<Cause> {
         let numbers = gate.numbers();
         let judging = gate.desk.as_ref().map(|desk| &desk.judging);
-        let Some(why) = numbers.why.clone() else {
-            let because = judging?.because()?;
+        // What is proven comes before a threshold that broke beside it.
+        if let Some(because) = judging.and_then(|judging| judging.because()) {
             return Some(Cause { shared: because.shared, ..Cause::new(EventKind::Trip, because.why) });
-        };
+        }
+        let why = numbers.why.clone()?;
         let stable = judging.map(|judging| judging.stable_since_shift()).unwrap_or_default();
         let shared = stable.requests >= STABLE_FROM && gate.breaks(stable.requests, stable.errors);
         let why = if shared {
@@ -151,7 +152,7 @@ impl Control {
     }
 
     /// Answers a question about a release's candidate.
-    pub(crate) fn judged(
+    pub(crate) async fn judged(
         &self,
         name: &str,
         release: &str,
@@ -159,7 +160,14 @@ impl Control {
     ) -> Result<Judged, ProxyError> {
         let judging = self.state.borrow().live.get(name).and_then(|live| live.judging.clone());
         match judging.filter(|judging| judging.release == release) {
-            Some(judging) => Ok(judging.answer(question)),
+            Some(judging) => {
+                let judged = judging.answer(question);
+                if matches!(judged.verdict, Verdict::Pass(_)) {
+                    // What goes on by it must find it again: the worker may die at once.
+                    self.keep_counted().await;
+                }
+                Ok(judged)
+            }
             None => {
                 let text = format!("nobody judges the release \"{release}\" of service \"{name}\" here");
                 Err(ProxyError::new(ErrorKind::UnknownRelease, text))

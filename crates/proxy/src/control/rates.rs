@@ -32,6 +32,11 @@ impl Rates {
         }
     }
 
+    /// Begins anew: what an earlier worker has counted was added at once.
+    pub(super) fn forget(&self) {
+        self.0.borrow_mut().clear();
+    }
+
     /// Returns the requests per hour of a service; none until two looks are known.
     pub(crate) fn per_hour(&self, service: &str) -> Option<u64> {
         let looks = self.0.borrow();

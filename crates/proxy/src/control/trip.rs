@@ -49,14 +49,14 @@ impl Control {
         let due: Vec<String> = {
             let state = self.state.borrow();
             let due = state.live.iter().filter(|(name, live)| {
-                let closed = live.gate.as_ref().is_some_and(|gate| gate.is_closed());
+                let closed = live.gate.as_ref().is_some_and(|gate| gate.is_due());
                 let weighted = state.stored.table.services.get(*name).is_some_and(|service| {
                     let candidate =
                         service.candidate.as_ref().and_then(|lease| service.track(&lease.revision));
                     candidate.is_some_and(|track| track.weight_bp > 0)
                 });
                 let lapsed = live.lease_until_ms.is_some_and(|until| until <= now);
-                weighted && !live.suspended && (closed || (lapsed && live.look_again_ms <= now))
+                weighted && !live.suspended && (closed || lapsed) && live.look_again_ms <= now
             });
             due.map(|(name, _)| name.clone()).collect()
         };
@@ -79,8 +79,14 @@ impl Control {
 
     pub(super) async fn trip_if_closed(&self, name: &str) {
         let gate = self.state.borrow().live.get(name).and_then(|live| live.gate.clone());
-        if let Some(cause) = gate.filter(|gate| gate.is_closed()).and_then(|gate| Self::cause(&gate)) {
-            let _ = self.trip(name, cause).await;
+        let Some(gate) = gate.filter(|gate| gate.is_due()) else { return };
+        match Self::cause(&gate) {
+            Some(cause) => {
+                // Its failure is an event already, and the next tick tries again.
+                let _ = self.trip(name, cause).await;
+            }
+            // Shut by a thread that had decided just before all began anew.
+            None => gate.open(),
         }
     }
 
@@ -106,7 +112,7 @@ impl Control {
                 (alerted, candidate.release.clone())
             };
             if let Some(gate) = gate {
-                gate.reopen();
+                gate.reopen(ALERT_AGAIN_MS);
             }
             let text =
                 format!("{}; but no target of another revision answers, traffic stays on it", cause.why);

@@ -256,6 +256,60 @@ async fn an_outage_after_the_switch_rolls_nobody_back() {
 }
 
 #[tokio::test]
+async fn a_request_that_failed_late_has_failed_though_it_was_scored_by_its_age() {
+    let (proxy, v1, v2) = begin(0).await;
+    let asked = (0..20).map(|_| async {
+        let mut wire = Wire::connect(proxy.addr).await;
+        for _ in 0..50 {
+            assert_eq!(wire.get("/id").await.text(), "v1");
+        }
+    });
+    futures_util::future::join_all(asked).await;
+    // Far beyond the slowest in a thousand of stable's, and looked at several times meanwhile.
+    v2.shared.delay_ms.store(1_500, Ordering::SeqCst);
+    v2.shared.status.store(500, Ordering::SeqCst);
+    let mut service = moved(10_000, &v1, &v2);
+    // Both arms have requests, as few as do not decide by their age alone.
+    (service.tracks[0].weight_bp, service.tracks[1].weight_bp) = (9_500, 500);
+    proxy.set(1, &service).await;
+    let mut wires = Vec::new();
+    while proxy.counts("v2", cutover_proxy::Arm::Candidate).await.claimed < 1 {
+        let mut wire = Wire::connect(proxy.addr).await;
+        wire.send("GET /id HTTP/1.1\r\nhost: shop.test\r\n\r\n").await;
+        wires.push(wire);
+    }
+    for wire in &mut wires {
+        wire.response(false).await.unwrap();
+    }
+    let seen = match ask(&proxy, None).await.verdict {
+        Verdict::Inconclusive(told) => told.seen.candidate,
+        Verdict::Fail(failure) => failure.seen.candidate,
+        Verdict::Pass(_) => panic!("nothing was proven"),
+    };
+    assert!(seen.requests >= 1 && seen.errors == seen.requests, "{seen:?}");
+}
+
+#[tokio::test]
+async fn requests_that_wait_for_room_are_drawn_once() {
+    let (proxy, v1, v2) = (Proxy::start().await, Upstream::start("v1").await, Upstream::start("v2").await);
+    let mut service = moved(5_000, &v1, &v2);
+    service.limits.per_target = Some(1);
+    service.limits.queue = Some(cutover_proxy::Waiting { limit: 1_000, wait_ms: 20_000 });
+    proxy.set(0, &service).await;
+    v2.shared.delay_ms.store(2, Ordering::SeqCst);
+    let asked = (0..16).map(|_| async {
+        let mut wire = Wire::connect(proxy.addr).await;
+        for _ in 0..60 {
+            assert_eq!(wire.get("/id").await.status, 200);
+        }
+    });
+    futures_util::future::join_all(asked).await;
+    let verdict = ask(&proxy, None).await.verdict;
+    let wrong = matches!(&verdict, Verdict::Inconclusive(told) if matches!(told.cause, Cause::WrongSplit(_)));
+    assert!(!wrong, "{verdict}");
+}
+
+#[tokio::test]
 async fn a_body_that_breaks_off_is_a_failure() {
     let (proxy, v1) = (Proxy::start().await, Upstream::start("v1").await);
     let breaks_off = scripted(|mut stream, _| async move {
