@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{Clock, SystemClock};
+use crate::witness::{Nobody, Witness};
 
 /// How the engine drives.
 #[derive(Clone)]
@@ -22,6 +23,8 @@ pub struct EngineOptions {
     pub gate_logs: PathBuf,
     /// The clocks.
     pub clock: Arc<dyn Clock>,
+    /// Who is told what happens.
+    pub witness: Arc<dyn Witness>,
 }
 
 impl EngineOptions {
@@ -34,6 +37,7 @@ impl EngineOptions {
             timeouts: Timeouts::default(),
             gate_logs: std::env::temp_dir().join("cutover-gates"),
             clock: Arc::new(SystemClock::new()),
+            witness: Arc::new(Nobody),
         }
     }
 }

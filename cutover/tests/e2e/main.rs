@@ -18,6 +18,7 @@ mod init;
 mod judged;
 mod kills;
 mod machine;
+mod metrics;
 mod owners;
 mod points;
 mod processes;
