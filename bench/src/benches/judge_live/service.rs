@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use cutover_judge::{History, StepPlan};
 use cutover_proxy::{
-    CandidateLease, Client, JudgeQuestion, JudgeTerms, Judged, ServiceTable, Target, TargetProtocol, Track,
-    WHOLE,
+    CandidateLease, Client, ErrorKind, JudgeQuestion, JudgeTerms, Judged, ServiceTable, Target,
+    TargetProtocol, Track, WHOLE,
 };
+use tokio::sync::Semaphore;
 
 use super::arms::{ArmServer, ArmServers};
 use super::clients::Users;
@@ -22,8 +23,13 @@ pub(super) struct Service {
     pub(super) users: Arc<Users>,
     pub(super) stable: Arc<ArmServer>,
     pub(super) candidate: Arc<ArmServer>,
-    pub(super) proxy: Client,
+    proxy: Client,
+    /// A place among those who talk to the proxy.
+    turns: Arc<Semaphore>,
 }
+
+/// The admin socket serves 64 callers at once, and hangs up on more.
+const CALLERS: usize = 8;
 
 /// Makes services with this rate of requests; `name` tells them from others.
 pub(super) fn make(
@@ -33,11 +39,12 @@ pub(super) fn make(
     count: usize,
     rate: f64,
 ) -> Vec<Service> {
+    let turns = Arc::new(Semaphore::new(CALLERS));
     let service = |at: usize| {
         let name = format!("judged-{at}");
         let users = Users::new(format!("{name}.test"), rate);
         let (stable, candidate) = (servers.all[2 * at].clone(), servers.all[2 * at + 1].clone());
-        Service { name, users, stable, candidate, proxy: proxy.clone() }
+        Service { name, users, stable, candidate, proxy: proxy.clone(), turns: turns.clone() }
     };
     (from..from + count).map(service).collect()
 }
@@ -69,17 +76,22 @@ impl Service {
             }),
             ..ServiceTable::default()
         };
+        let _turn = self.turns.acquire().await?;
         self.proxy.set(&self.name, self.generation().await?, 1, &table).await?;
         Ok(())
     }
 
     async fn generation(&self) -> Result<u64> {
-        let seen = self.proxy.observe().await?;
-        Ok(seen.services.get(&self.name).map_or(0, |service| service.table.generation))
+        match self.proxy.observe_service(&self.name).await {
+            Ok(seen) => Ok(seen.services.get(&self.name).map_or(0, |service| service.table.generation)),
+            Err(error) if *error.kind() == ErrorKind::UnknownService => Ok(0),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Returns the candidate's weight in force.
     pub(super) async fn weight_bp(&self) -> Result<u16> {
+        let _turn = self.turns.acquire().await?;
         let seen = self.proxy.observe_service(&self.name).await?;
         let service = seen.services.get(&self.name).context("the service is routed")?;
         Ok(service.effective.get("candidate").copied().unwrap_or(0))
@@ -89,6 +101,7 @@ impl Service {
     pub(super) async fn judge(&self, release: &str, margin_ppb: u64, latency: bool) -> Result<Judged> {
         let question =
             JudgeQuestion { margin_ppb, latency, floor_ms: 2_000, epochs_from: None, close: false };
+        let _turn = self.turns.acquire().await?;
         Ok(self.proxy.judge(&self.name, release, &question).await?)
     }
 
