@@ -7,6 +7,7 @@ mod beside;
 mod certificate;
 mod first_run;
 mod haproxy;
+mod judge_live;
 mod load_generator;
 mod nginx;
 mod numbers;
@@ -54,6 +55,8 @@ pub(crate) enum Name {
     ServerIdle,
     /// How fast the candidate's traffic is gone: by its guard, and by a person
     Rollback,
+    /// The judge in the proxy: canaries that fail, and good ones that rise by themselves
+    JudgeLive,
     /// Processor time of one proxied request, beside nginx, HAProxy, Caddy and a relay that copies
     ProxyCpu,
     /// Processor time of counting and judging a request: the proxy beside itself, built without
@@ -109,6 +112,7 @@ pub(crate) fn run(name: Name, setting: &Setting) -> Result<()> {
         Name::ReleaseTime => release_time::run(setting)?,
         Name::FirstRun => first_run::run(setting)?,
         Name::Rollback => rollback::run(setting)?,
+        Name::JudgeLive => runtime.block_on(judge_live::run(setting))?,
         Name::ProxyCpu => runtime.block_on(proxy_cpu::run(setting))?,
         Name::ProxyCounting => runtime.block_on(proxy_counting::run(setting))?,
         Name::ProxyH2 => runtime.block_on(proxy_h2::run(setting))?,

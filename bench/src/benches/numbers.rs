@@ -27,6 +27,10 @@ impl Samples {
         self.0.push(us);
     }
 
+    pub(super) fn extend(&mut self, other: Samples) {
+        self.0.extend(other.0);
+    }
+
     /// Returns the smallest sample that at least the share `quantile` of all does not exceed; 0 without any.
     pub(super) fn quantile(&self, quantile: f64) -> f64 {
         let mut sorted = self.0.clone();
@@ -70,6 +74,19 @@ impl Spread {
     }
 }
 
+/// Returns the places, counted from 1 in ascending order, of the two among `count` values between which the median of all
+/// that could have been measured lies with a chance of 95 %; none where so few values cannot say it.
+pub(super) fn median_between(count: usize) -> Option<(usize, usize)> {
+    // How many of them lie below it is how many of so many coins show heads.
+    let (mut chance, mut below, mut place) = (0.5f64.powi(i32::try_from(count).ok()?), 0.0, 0);
+    while below + chance <= 0.025 {
+        below += chance;
+        chance *= (count - place) as f64 / (place + 1) as f64;
+        place += 1;
+    }
+    (place > 0).then_some((place, count + 1 - place))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,5 +97,11 @@ mod tests {
         assert_eq!(samples.median(), 0.0);
         (1..=200).rev().for_each(|ms| samples.add(Duration::from_millis(ms)));
         assert_eq!((samples.median(), samples.quantile(0.99), samples.quantile(1.0)), (100e3, 198e3, 200e3));
+    }
+
+    #[test]
+    fn the_median_lies_between_two_of_the_values() {
+        let between = [5, 6, 10, 50, 100].map(median_between);
+        assert_eq!(between, [None, Some((1, 6)), Some((2, 9)), Some((18, 33)), Some((40, 61))]);
     }
 }

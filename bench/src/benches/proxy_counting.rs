@@ -1,11 +1,12 @@
-//! What counting and judging cost: the proxy beside itself, built without them.
+//! What counting and judging cost: the proxy beside itself, with no judge, and built without counting.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use cutover_proxy::{Client, ServiceTable, WHOLE};
+use cutover_judge::{Inconclusive, Passed, Verdict};
+use cutover_proxy::{Client, JudgeQuestion, ServiceTable, WHOLE};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -18,17 +19,24 @@ use super::{Outcome, Setting, wire};
 
 const GOAL: &str = "CPU per request with counting and judging: <= 1 µs more than without";
 const MOST_US: f64 = 1.0;
+const RELEASE: &str = "bench-1";
 
 /// Enough to keep the proxy busy: what a request costs that has to wake it is mostly the waking.
 const CASES: [(&str, usize); 2] = [("16 connections, 64 B", 16), ("64 connections, 64 B", 64)];
 
 /// Microseconds in one case, over the rounds.
+#[derive(Default)]
 struct Row {
     name: &'static str,
+    /// Both: a release is under way.
     on: Samples,
+    /// Counting alone.
+    counting: Samples,
     off: Samples,
     /// On less off, of the same round.
     more: Samples,
+    /// The part of it that is the judge's: on less counting.
+    judging: Samples,
     /// On less on of a second proxy: what means nothing.
     noise: Samples,
 }
@@ -42,17 +50,14 @@ pub(super) async fn run(setting: &Setting) -> Result<Outcome> {
     let beside = |name: &str| own.with_file_name(name);
     let (counted, uncounted) = (beside("cutover-proxy-test"), beside("cutover-proxy-uncounted"));
     let (_origin, _, target) = wire::start(&["origin".into(), "64".into()])?;
-    let (on, again, off) =
-        (start(&counted, target).await?, start(&counted, target).await?, start(&uncounted, target).await?);
+    let on = start(&counted, target, true).await?;
+    let again = start(&counted, target, true).await?;
+    let counting = start(&counted, target, false).await?;
+    let off = start(&uncounted, target, false).await?;
+    let all = [&on, &counting, &off, &again];
     let mut rows = Vec::new();
     for (name, connections) in CASES {
-        let mut row = Row {
-            name,
-            on: Samples::default(),
-            off: Samples::default(),
-            more: Samples::default(),
-            noise: Samples::default(),
-        };
+        let mut row = Row { name, ..Row::default() };
         for round in 0..rounds {
             let cost = async |measured: &Measured| {
                 let clients =
@@ -60,24 +65,32 @@ pub(super) async fn run(setting: &Setting) -> Result<Outcome> {
                 proxy_cpu::per_request(name, &measured.proxy, clients, &extent).await
             };
             // Forth and back, so that none is always the first.
-            let mut cells = [0.0; 3];
-            let order = if round % 2 == 0 { [0, 1, 2] } else { [2, 1, 0] };
-            for at in order {
-                cells[at] = cost([&on, &off, &again][at]).await?;
+            let mut cells = [0.0; 4];
+            for at in 0..all.len() {
+                let at = if round % 2 == 0 { at } else { all.len() - 1 - at };
+                cells[at] = cost(all[at]).await?;
             }
-            let [with, without, with_again] = cells;
+            let [with, counts, without, with_again] = cells;
+            let both = f64::midpoint(with, with_again);
             row.on.add_us(with);
+            row.counting.add_us(counts);
             row.off.add_us(without);
-            row.more.add_us(f64::midpoint(with, with_again) - without);
+            row.more.add_us(both - without);
+            row.judging.add_us(both - counts);
             row.noise.add_us(with - with_again);
         }
         rows.push(row);
     }
-    let seen = [(on.counted().await?, true), (off.counted().await?, false)];
+    let seen =
+        [(on.counted().await?, true), (counting.counted().await?, true), (off.counted().await?, false)];
     ensure!(
         seen.iter().all(|(counted, should)| (*counted > 0) == *should),
-        "the one was to count and the other not, and they counted {seen:?}"
+        "two were to count and one not, and they counted {seen:?}"
     );
+    // A judge that was done would cost nothing any more.
+    for judged in [&on, &again] {
+        judged.still_judged().await?;
+    }
     Ok(tell(&rows))
 }
 
@@ -94,10 +107,28 @@ impl Measured {
         let service = seen.services.get("bench").context("the service is routed")?;
         Ok(service.arms.iter().map(|arm| arm.counts.claimed).sum())
     }
+
+    /// Fails unless the judge has scored the requests of both arms, and has not taken the candidate back.
+    async fn still_judged(&self) -> Result<()> {
+        let judged = self.client.judge("bench", RELEASE, &JudgeQuestion::default()).await?;
+        let (Verdict::Pass(Passed { seen, .. }) | Verdict::Inconclusive(Inconclusive { seen, .. })) =
+            &judged.verdict
+        else {
+            bail!("the candidate, which is as good as stable, was taken back: {}", judged.verdict)
+        };
+        let [stable, candidate] = [seen.stable.requests, seen.candidate.requests];
+        let counted = self.counted().await?;
+        ensure!(
+            stable.min(candidate) > counted / 3,
+            "{counted} were counted, {stable} and {candidate} judged"
+        );
+        Ok(())
+    }
 }
 
-/// Starts it with a candidate that has half of the requests and a guard: every part of counting and judging has its share.
-async fn start(program: &Path, target: std::net::SocketAddr) -> Result<Measured> {
+/// Starts it with two revisions that have half of the requests each, where it is judged as stable and candidate, with a judge
+/// and a guard: every part of counting and judging has its share.
+async fn start(program: &Path, target: std::net::SocketAddr, judged: bool) -> Result<Measured> {
     let folder = tempfile::Builder::new().prefix("cutover-bench-").tempdir()?;
     let mut command = Command::new(program);
     command.arg("holder").arg(folder.path()).args(["1000", "127.0.0.1:0"]);
@@ -118,34 +149,45 @@ async fn start(program: &Path, target: std::net::SocketAddr) -> Result<Measured>
         ensure!(begun.elapsed() < Duration::from_secs(20), "the proxy does not answer after 20 s");
         tokio::time::sleep(Duration::from_millis(10)).await;
     };
-    client.set("bench", 0, 1, &table(target)?).await?;
+    client.set("bench", 0, 1, &table(target, judged)?).await?;
     let proxy = Proxy::of(address, pid, process);
     Ok(Measured { proxy, client, _folder: folder })
 }
 
-fn table(target: std::net::SocketAddr) -> Result<ServiceTable> {
+fn table(target: std::net::SocketAddr, judged: bool) -> Result<ServiceTable> {
     let track = |revision: &str, weight_bp: u16| {
         let targets = json!([{ "instance": revision, "address": target, "ready": true }]);
         json!({ "revision": revision, "weight_bp": weight_bp, "targets": targets })
     };
     let guard =
         json!({ "min_requests": 100, "max_error_bp": 5_000, "max_mean_ms": 10_000, "max_p95_ms": 10_000 });
+    let terms = json!({
+        "alpha_bp": 100, "beta_bp": 100, "margins_ppb": [5_000_000, 20_000_000, 50_000_000], "warm_up_ms": 0
+    });
+    let candidate = json!({
+        "release": RELEASE,
+        "revision": "r-2",
+        "lease_ms": 3_600_000,
+        "fallback": [["r-1", WHOLE]],
+        "guard": guard,
+        "judge": terms,
+    });
     Ok(serde_json::from_value(json!({
         "tracks": [track("r-1", WHOLE / 2), track("r-2", WHOLE / 2)],
-        "candidate": {
-            "release": "bench-1",
-            "revision": "r-2",
-            "lease_ms": 3_600_000,
-            "fallback": [["r-1", WHOLE]],
-            "guard": guard,
-        },
+        "candidate": if judged { candidate } else { json!(null) },
     }))?)
 }
 
 fn tell(rows: &[Row]) -> Outcome {
     println!(
-        "\n  {:<24} {:>10} {:>10} {:>26} {:>30}",
-        "µs of CPU per request", "counting", "without", "more, median (p25..p75)", "two that count differ by"
+        "\n  {:<24} {:>8} {:>9} {:>8} {:>24} {:>24} {:>26}",
+        "µs of CPU per request",
+        "judging",
+        "counting",
+        "neither",
+        "more (p25..p75)",
+        "of which judging",
+        "two that judge differ by"
     );
     let mut most = f64::NEG_INFINITY;
     let mut cells = serde_json::Map::new();
@@ -156,14 +198,20 @@ fn tell(rows: &[Row]) -> Outcome {
             let (low, high) = (samples.quantile(0.25), samples.quantile(0.75));
             format!("{:.2} ({low:.2}..{high:.2})", samples.median())
         };
-        let spreads = [middle(&row.more), middle(&row.noise)];
-        println!("  {:<24} {on:>10.2} {off:>10.2} {:>26} {:>30}", row.name, spreads[0], spreads[1]);
+        let [all, judging, noise] = [&row.more, &row.judging, &row.noise].map(middle);
+        let counting = row.counting.median();
+        println!(
+            "  {:<24} {on:>8.2} {counting:>9.2} {off:>8.2} {all:>24} {judging:>24} {noise:>26}",
+            row.name
+        );
         most = most.max(more);
         let cell = json!({
-            "counting_us": tenth(on),
+            "judging_us": tenth(on),
+            "counting_us": tenth(counting),
             "without_us": tenth(off),
             "more_us": tenth(more),
-            "two_that_count_differ_by_us": tenth(row.noise.median()),
+            "more_for_judging_us": tenth(row.judging.median()),
+            "two_that_judge_differ_by_us": tenth(row.noise.median()),
         });
         cells.insert(row.name.to_owned(), cell);
     }

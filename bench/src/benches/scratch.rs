@@ -82,7 +82,11 @@ impl Scratch {
     /// Starts holder and worker as a newcomer's `cutover proxy` does, on a port that the system chooses.
     pub(super) async fn start_proxy(&mut self) -> Result<(Client, SocketAddr)> {
         let mut command = self.command(&["proxy", "--listen", "127.0.0.1:0"]);
-        let child = command.stdout(Stdio::null()).spawn().context("failed to start cutover proxy")?;
+        // What it says of each candidate that it takes back is not what a benchmark is to print.
+        let log = self.path().join("proxy.log");
+        let said = std::fs::File::create(&log)?;
+        let child =
+            command.stdout(Stdio::null()).stderr(said).spawn().context("failed to start cutover proxy")?;
         let mut process = Running::new(child);
         let begun = Instant::now();
         loop {
@@ -93,7 +97,8 @@ impl Scratch {
                 return Ok((client, listen));
             }
             if let Some(status) = process.ended() {
-                bail!("cutover proxy ended with {status}");
+                let said = std::fs::read_to_string(&log).unwrap_or_default();
+                bail!("cutover proxy ended with {status}: {}", said.trim());
             }
             ensure!(begun.elapsed() < Duration::from_secs(20), "cutover proxy does not answer after 20 s");
             tokio::time::sleep(Duration::from_millis(10)).await;

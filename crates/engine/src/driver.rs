@@ -20,6 +20,7 @@ use crate::engine::Shared;
 use crate::error::EngineError;
 use crate::service::{Live, LiveState, Message, Service};
 use crate::store::{Append, StoreError, StoreErrorKind};
+use crate::witness::Happened;
 
 /// How many messages may wait for a driver.
 const INBOX: usize = 64;
@@ -445,6 +446,13 @@ impl Driver {
         self.next += 1;
         self.anchor = Anchor { at, reading };
         self.provisioning = provisioning(self.provisioning, &self.machine, &machine);
+        self.shared.options.witness.happened(&Happened {
+            service: &service.name,
+            release: &self.release,
+            record: &append.record,
+            before: &self.machine,
+            after: &machine,
+        });
         self.machine = machine;
         self.state.send_replace(LiveState { machine: self.machine.clone(), next: self.next });
         self.service.bump();

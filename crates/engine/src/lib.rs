@@ -19,6 +19,7 @@ mod sync;
 mod trips;
 mod util;
 mod view;
+mod witness;
 
 pub use begin::{DeployRequest, Started};
 pub use clock::{Clock, FakeClock, Reading, SystemClock};
@@ -27,3 +28,4 @@ pub use error::{EngineError, EngineErrorKind};
 pub use options::{EngineOptions, Timeouts};
 pub use store::Store;
 pub use view::{CurrentState, ReleaseSummary, ServiceState, TailState};
+pub use witness::{Happened, Witness};

@@ -7,6 +7,7 @@ use std::time::Duration;
 use cutover_sources::{OwnSources, Sources};
 
 use crate::clock::{Clock, SystemClock};
+use crate::witness::{Nobody, Witness};
 
 /// How the engine drives.
 #[derive(Clone)]
@@ -26,6 +27,8 @@ pub struct EngineOptions {
     pub clock: Arc<dyn Clock>,
     /// What makes the sources of metrics and counters that a release file names.
     pub sources: Arc<dyn Sources>,
+    /// Who is told what happens.
+    pub witness: Arc<dyn Witness>,
 }
 
 impl EngineOptions {
@@ -39,6 +42,7 @@ impl EngineOptions {
             gate_logs: std::env::temp_dir().join("cutover-gates"),
             clock: Arc::new(SystemClock::new()),
             sources: Arc::new(OwnSources),
+            witness: Arc::new(Nobody),
         }
     }
 }

@@ -63,7 +63,7 @@
 //!
 //! # What it costs in evidence
 //!
-//! In simulation (`bench/run judge`) a regression is found with 1.31 times the requests, in the median over 115 cells, that the
+//! In simulation (`bench/run judge-power`) a regression is found with 1.31 times the requests, in the median over 115 cells, that the
 //! two-sample SPRT needs which knows both rates and, as the judge must, names two failed requests; with 1.33 times if one is
 //! enough for it. Where the limit is 20 requests or more it is never more than 1.46 times. The third more is the price
 //! of not knowing what to look for.

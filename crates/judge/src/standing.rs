@@ -19,6 +19,11 @@ impl Judge {
         seen
     }
 
+    /// The logarithm of the wealth against the candidate now, in nats: it is taken back at ln(1/α), 4.6 for 1 %.
+    pub fn ln_wealth(&self) -> f64 {
+        Ledger::ln_rollback(&self.wealth())
+    }
+
     /// What is known of stable up to the last closed epoch: history for a watch, a probe, or the next release.
     pub fn known(&self) -> History {
         self.state.baseline.known()

@@ -266,6 +266,7 @@ async fn observe(worker: &Worker, only: Option<&str>) -> Result<Observation, Pro
             waiting: control.rooms.of(name).waiting(),
             per_hour: control.rates.per_hour(name),
             log_lines_lost: control.lines_lost(name),
+            judge: live.and_then(|live| live.judging.as_ref()).map(|judging| judging.standing()),
         };
         seen.services.insert(name.clone(), service);
     }

@@ -156,6 +156,19 @@ pub struct Judged {
     pub probe: Option<Probed>,
 }
 
+/// How a judge stands, for who only looks: nothing is closed or counted by it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JudgeStanding {
+    /// The release.
+    pub release: String,
+    /// The logarithm of the wealth against the candidate, in thousandths of a nat: it is taken back at ln(1/α).
+    pub wealth_millinats: i64,
+    /// What it says, in a word: `fail`, `shared` (stable fails as well) or `none` (neither, so far).
+    pub verdict: String,
+    /// Requests scored, and failed ones among them, by arm: stable's, the candidate's.
+    pub scored: [[u64; 2]; 2],
+}
+
 /// What is asked of a judge.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JudgeQuestion {
@@ -367,6 +380,24 @@ impl Judging {
             settings: inner.judge.state().settings().clone(),
             epochs: inner.epochs.iter().filter(wanted).cloned().collect(),
             probe,
+        }
+    }
+
+    /// How it stands.
+    pub(crate) fn standing(&self) -> JudgeStanding {
+        let mut inner = self.lock();
+        inner.gather();
+        let seen = inner.judge.seen();
+        let verdict = match inner.because() {
+            Some(because) if because.shared => "shared",
+            Some(_) => "fail",
+            None => "none",
+        };
+        JudgeStanding {
+            release: self.release.clone(),
+            wealth_millinats: (inner.judge.ln_wealth() * 1_000.0).round() as i64,
+            verdict: verdict.into(),
+            scored: [seen.stable, seen.candidate].map(|arm| [arm.requests, arm.errors]),
         }
     }
 

@@ -98,7 +98,7 @@ pub use error::{ErrorKind, ProxyError};
 pub use exhausted::EXHAUSTED;
 pub use forward::BRIDGED_HEADER;
 pub use holder::{HolderOptions, run_holder};
-pub use judging::{JudgeQuestion, Judged};
+pub use judging::{JudgeQuestion, JudgeStanding, Judged};
 pub use limits::{HeaderLimit, Limits};
 pub use mirror::MIRROR_HEADER;
 pub use passing::Passing;

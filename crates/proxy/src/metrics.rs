@@ -39,6 +39,7 @@ fn of_a_service(page: &mut Page, name: &str, seen: &ServiceObservation) {
     page.add("cutover_proxy_traffic_mode", &[service, ("mode", seen.traffic.name())], 1);
     page.add("cutover_proxy_access_log_lines_lost_total", &[service], seen.log_lines_lost);
     certificates(page, name, seen);
+    judge(page, name, seen);
     for (revision, weight_bp) in &seen.effective {
         let labels = [service, ("revision", revision)];
         page.add("cutover_proxy_weight_basis_points", &labels, u64::from(*weight_bp));
@@ -68,6 +69,19 @@ fn of_a_service(page: &mut Page, name: &str, seen: &ServiceObservation) {
     }
     for ((revision, arm), counts) in arms {
         of_an_arm(page, &[service, ("revision", revision), ("arm", arm.name())], &counts);
+    }
+}
+
+/// Without the release's name, for it would leave a series behind; the server's metrics say what became of each.
+fn judge(page: &mut Page, name: &str, seen: &ServiceObservation) {
+    let Some(judge) = &seen.judge else { return };
+    let service = ("service", name);
+    let nats = format!("{:.3}", judge.wealth_millinats as f64 / 1_000.0);
+    page.push("cutover_proxy_judge_wealth_nats", vec![("service".to_owned(), name.to_owned())], &nats);
+    page.add("cutover_proxy_judge_verdict", &[service, ("verdict", &judge.verdict)], 1);
+    for (arm, [requests, errors]) in ["stable", "candidate"].into_iter().zip(judge.scored) {
+        page.add("cutover_proxy_judge_requests", &[service, ("arm", arm)], requests);
+        page.add("cutover_proxy_judge_errors", &[service, ("arm", arm)], errors);
     }
 }
 
@@ -220,6 +234,13 @@ const METRICS: &[Metric] = &[
         "cutover_proxy_certificate_failures",
         "Attempts in a row to get it from its authority that failed.",
     ),
+    gauge(
+        "cutover_proxy_judge_wealth_nats",
+        "Logarithm of the evidence against the candidate of this release, or of the last one: it is taken back at 4.605.",
+    ),
+    gauge("cutover_proxy_judge_verdict", "What the judge says: fail, shared, none (neither is proven)."),
+    gauge("cutover_proxy_judge_requests", "Requests that the judge of this release has scored, by arm."),
+    gauge("cutover_proxy_judge_errors", "Those of them that failed, by arm."),
     gauge("cutover_proxy_weight_basis_points", "Weight in force, after a lapse or a trip."),
     gauge("cutover_proxy_in_flight", "Requests given to a target and not finished, WebSockets among them."),
     gauge("cutover_proxy_websockets", "Upgraded connections open now."),

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::count::{Arm, Counts};
 use crate::error::ErrorKind;
-use crate::judging::JudgeQuestion;
+use crate::judging::{JudgeQuestion, JudgeStanding};
 use crate::table::ServiceTable;
 use crate::tls::CertificateObservation;
 use crate::traffic::Traffic;
@@ -224,6 +224,9 @@ pub struct ServiceObservation {
     /// Lines of the access log that were lost: the disk was slower than the requests, or full.
     #[serde(default)]
     pub log_lines_lost: u64,
+    /// The judge of the release that is under way, or of the last one; none where no release was compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judge: Option<JudgeStanding>,
 }
 
 /// One target and what its checks say.

@@ -222,6 +222,8 @@ pub(super) enum Verb {
 pub(super) enum ServerVerb {
     /// Stop the server; traffic goes on
     Stop,
+    /// Print what the server did and does, for Prometheus
+    Metrics,
     /// Let server and proxy start with the machine: systemd units, else a line of the crontab
     Install {
         /// Units of your own systemd; the default unless you are root

@@ -321,6 +321,15 @@ pub(super) async fn stop_server(global: &Global) -> Result<u8, Failure> {
     Ok(exit::OK)
 }
 
+/// `cutover server metrics`.
+pub(super) async fn server_metrics(global: &Global) -> Result<u8, Failure> {
+    let client = Client::connect(&global.state_dir()?).await?;
+    let client =
+        client.ok_or_else(|| Failure::own("no server runs").hint("start one with: cutover server"))?;
+    print(client.metrics().await?.trim_end());
+    Ok(exit::OK)
+}
+
 /// `cutover server install`.
 pub(super) fn install_server(
     global: &Global,

@@ -86,6 +86,7 @@ async fn run_async(verb: Verb, global: &args::Global) -> Result<u8, Failure> {
         Verb::Abort { service } => commands::say(global, service, cutover_core::Command::Abort).await,
         Verb::Destroy { service, yes } => commands::destroy(global, service, yes).await,
         Verb::Server { verb: Some(ServerVerb::Stop), .. } => commands::stop_server(global).await,
+        Verb::Server { verb: Some(ServerVerb::Metrics), .. } => commands::server_metrics(global).await,
         Verb::Server { verb: Some(ServerVerb::Install { user, cron, print }), .. } => {
             commands::install_server(global, user, cron, print)
         }

@@ -204,6 +204,7 @@ mod tests {
             waiting: 0,
             per_hour: None,
             log_lines_lost: 0,
+            judge: None,
         }
     }
 

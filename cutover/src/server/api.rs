@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -34,6 +35,7 @@ pub(crate) async fn serve(
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Failure> {
     let router = Router::new()
+        .route("/metrics", get(metrics))
         .route("/v1/hello", get(hello))
         .route("/v1/plan", post(plan))
         .route("/v1/deploy", post(deploy))
@@ -87,6 +89,11 @@ impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         (StatusCode::CONFLICT, Json(self)).into_response()
     }
+}
+
+async fn metrics(State(context): State<Arc<Context>>) -> Result<Response, Failure> {
+    let page = context.metrics.scrape(&context).await?;
+    Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page).into_response())
 }
 
 async fn hello(State(context): State<Arc<Context>>) -> Json<Hello> {

@@ -113,19 +113,24 @@ impl Client {
         self.call("POST", path, body).await
     }
 
-    async fn call<T: DeserializeOwned>(&self, method: &str, path: &str, body: Vec<u8>) -> Result<T, Failure> {
-        match tokio::time::timeout(CALL_LIMIT, self.exchange(method, path, body)).await {
-            Ok(answer) => answer,
+    /// Returns the server's metrics, as text.
+    pub(crate) async fn metrics(&self) -> Result<String, Failure> {
+        match tokio::time::timeout(CALL_LIMIT, self.exchange("GET", "/metrics", Vec::new())).await {
+            Ok(page) => Ok(String::from_utf8_lossy(&page?).into_owned()),
             Err(_) => Err(self.lost(format!("no answer within {CALL_LIMIT:?}"))),
         }
     }
 
-    async fn exchange<T: DeserializeOwned>(
-        &self,
-        method: &str,
-        path: &str,
-        body: Vec<u8>,
-    ) -> Result<T, Failure> {
+    async fn call<T: DeserializeOwned>(&self, method: &str, path: &str, body: Vec<u8>) -> Result<T, Failure> {
+        match tokio::time::timeout(CALL_LIMIT, self.exchange(method, path, body)).await {
+            Ok(answer) => serde_json::from_slice(&answer?).map_err(|error| {
+                Failure::own(format!("failed to read the server's answer to {path}: {error}"))
+            }),
+            Err(_) => Err(self.lost(format!("no answer within {CALL_LIMIT:?}"))),
+        }
+    }
+
+    async fn exchange(&self, method: &str, path: &str, body: Vec<u8>) -> Result<Bytes, Failure> {
         let stream =
             UnixStream::connect(self.state.server_socket()).await.map_err(|error| self.lost(error))?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
@@ -145,9 +150,7 @@ impl Client {
         driver.abort();
         let body = body.map_err(|error| self.lost(error))?.to_bytes();
         if status.is_success() {
-            return serde_json::from_slice(&body).map_err(|error| {
-                Failure::own(format!("failed to read the server's answer to {path}: {error}"))
-            });
+            return Ok(body);
         }
         Err(serde_json::from_slice::<Failure>(&body)
             .unwrap_or_else(|_| Failure::own(format!("the server answered {status} to {path}"))))

@@ -6,6 +6,7 @@ mod client;
 mod failpoint;
 pub(crate) mod install;
 mod lock;
+mod metrics;
 mod place;
 pub(crate) mod protocol;
 mod proxy;

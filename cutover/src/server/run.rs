@@ -17,6 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 
 use super::lock::ServerLock;
+use super::metrics::{CountedChecker, Metrics};
 use super::{api, place, proxy};
 use crate::failure::Failure;
 use crate::state::StateDir;
@@ -28,6 +29,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(20);
 pub(crate) struct Context {
     pub(crate) engine: Arc<Engine>,
     pub(crate) edges: Edges,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) state: StateDir,
     pub(crate) pin_key: String,
     /// The cgroup that the server shares with whoever started it.
@@ -58,20 +60,34 @@ pub(crate) async fn run(state: StateDir, own_proxy: bool) -> Result<(), Failure>
         ..LocalOptions::default()
     };
     let platform = Arc::new(LocalPlatform::open(state.path().to_path_buf(), options).await?);
+    let metrics = Metrics::new();
     let edges = Edges {
         platform,
         router: Arc::new(ProxyRouter::new(&state.proxy(), pin_key.clone())),
-        checker: Arc::new(NetworkChecker::new()),
+        checker: Arc::new(CountedChecker {
+            within: Arc::new(NetworkChecker::new()),
+            metrics: metrics.clone(),
+        }),
     };
     // The lock on the state folder proves that no other server drives what its journal says.
-    let options =
-        EngineOptions { sole: true, gate_logs: state.path().join("gates"), ..EngineOptions::new(owner()) };
+    let options = EngineOptions {
+        sole: true,
+        gate_logs: state.path().join("gates"),
+        witness: metrics.clone(),
+        ..EngineOptions::new(owner())
+    };
     #[cfg(debug_assertions)]
     let options = EngineOptions { clock: super::failpoint::clock(), ..options };
     let engine = Engine::open(store, edges.clone(), options).await?;
     let shared_cgroup = place.shared;
-    let context =
-        Arc::new(Context { engine: engine.clone(), edges, state: state.clone(), pin_key, shared_cgroup });
+    let context = Arc::new(Context {
+        engine: engine.clone(),
+        edges,
+        metrics,
+        state: state.clone(),
+        pin_key,
+        shared_cgroup,
+    });
     let listener = bind(&state)?;
     let recovered = engine.recover().await?;
     info!(state = %state.path().display(), releases = recovered.len(), "server ready");

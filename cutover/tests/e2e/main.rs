@@ -27,6 +27,7 @@ mod processes;
 mod protocols;
 mod reboot;
 mod resources;
+mod scrape;
 mod secrets;
 mod service;
 mod stopped;

@@ -47,6 +47,6 @@ fn first_line(child: &mut Child) -> io::Result<String> {
 }
 
 /// Returns where a head ends in `bytes`: the index behind its empty line.
-fn end_of_head(bytes: &[u8]) -> Option<usize> {
+pub(in crate::benches) fn end_of_head(bytes: &[u8]) -> Option<usize> {
     bytes.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4)
 }

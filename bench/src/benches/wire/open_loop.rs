@@ -143,14 +143,14 @@ async fn ask(address: SocketAddr, stream: TcpStream, due: Rc<Due>) -> Result<Vec
     Ok(answers)
 }
 
-async fn connect(address: SocketAddr) -> Result<TcpStream> {
+pub(in crate::benches) async fn connect(address: SocketAddr) -> Result<TcpStream> {
     let stream = TcpStream::connect(address).await.context("a connection was refused")?;
     stream.set_nodelay(true)?;
     Ok(stream)
 }
 
 /// Reads a whole answer; returns its head in small letters.
-async fn read_answer(stream: &mut TcpStream, bytes: &mut Vec<u8>) -> Result<String> {
+pub(in crate::benches) async fn read_answer(stream: &mut TcpStream, bytes: &mut Vec<u8>) -> Result<String> {
     bytes.clear();
     loop {
         ensure!(stream.read_buf(bytes).await.context("an answer was cut")? > 0, "an answer ended early");
@@ -167,19 +167,19 @@ async fn read_answer(stream: &mut TcpStream, bytes: &mut Vec<u8>) -> Result<Stri
 }
 
 /// Wakes at a time, where the runtime's own timers wake at the next millisecond.
-struct Clock(AsyncFd<OwnedFd>);
+pub(in crate::benches) struct Clock(AsyncFd<OwnedFd>);
 
 impl Clock {
     #[expect(
         deprecated,
         reason = "its successor is unsafe, for what may close its descriptor; this one is owned"
     )]
-    fn new() -> Result<Clock> {
+    pub(in crate::benches) fn new() -> Result<Clock> {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         Ok(Clock(AsyncFd::new(timerfd_create(TimerfdClockId::Monotonic, flags)?)?))
     }
 
-    async fn until(&self, at: Instant) -> Result<()> {
+    pub(in crate::benches) async fn until(&self, at: Instant) -> Result<()> {
         let left = at.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Ok(());

@@ -2,9 +2,10 @@
 
 use cutover_judge::sim::{Detector, Found, Limit, Random, Stream, quantile};
 use cutover_judge::{Judge, Settings};
+use serde_json::json;
 
 use crate::rivals::{self, NAMES, Naming};
-use crate::{Bench, MARGINS, cell, history, percent, watches};
+use crate::{Account, Bench, MARGINS, cell, chance, history, object, percent, rounded, watches};
 
 const PER_S: [f64; 2] = [10.0, 100.0];
 const SHARES_BP: [u16; 4] = [100, 500, 1_000, 5_000];
@@ -46,13 +47,16 @@ impl Cell {
         let mut judge = self.judge(&mut random, known);
         let mut limit = Limit::new(self.rates, self.share());
         let mut naming = Naming { inner: Limit::new(self.rates, self.share()), errors: 0 };
+        let mut told = Limit::new([self.rates[0], self.rates[0] + 0.01], self.share());
         let mut rivals = rivals::all();
         let mut detectors: Vec<&mut dyn Detector> = vec![&mut judge];
         if self.rates[0] != self.rates[1] {
             detectors.extend([&mut limit as &mut dyn Detector, &mut naming]);
+        } else if all {
+            detectors.push(&mut told);
         }
         if all {
-            detectors.extend(rivals.iter_mut().map(|rival| rival as &mut dyn Detector));
+            detectors.extend(rivals::each(&mut rivals));
         }
         let stream =
             Stream { per_s: self.per_s, share: self.share(), seconds: SECONDS, rates: &|_| self.rates };
@@ -68,15 +72,18 @@ fn cells() -> impl Iterator<Item = (f64, u16, f64)> {
     })
 }
 
-/// Returns the worst share of good releases that were rolled back.
-pub(crate) fn good_releases(bench: &mut Bench) -> f64 {
+/// Counts good releases that are taken back; the ratio is the worst share by the 1 % that are allowed.
+pub(crate) fn good_releases(bench: &mut Bench) -> Account {
     let n = bench.times(10_000);
     println!(
         "good releases taken back in 30 min; {n} watches per cell, worst of 10 and 100 requests/s and shares 1, 5, 10, 50 %"
     );
-    println!("{:>24} {:>8} {:>8} {:>8}", "stable's error rate", "0 %", "0.1 %", "1 %");
-    let mut worst: f64 = 0.0;
-    let mut rows = vec![[0.0f64; 3]; 2 + NAMES.len()];
+    println!("{:>28} {:>8} {:>8} {:>8}", "stable's error rate", "0 %", "0.1 %", "1 %");
+    let mut worst = 0;
+    let ours = ["judge, stable known", "judge, nothing known"];
+    // The test that is the limit has to be told what to look for.
+    let names: Vec<&str> = ours.iter().chain(&["two-sample SPRT for +1pp"]).chain(&NAMES).copied().collect();
+    let mut rows = vec![[0.0f64; 3]; names.len()];
     for (per_s, share_bp, stable) in cells() {
         let column = STABLE.iter().position(|rate| *rate == stable).unwrap_or(0);
         let cell = Cell { per_s, share_bp, rates: [stable; 2] };
@@ -84,7 +91,7 @@ pub(crate) fn good_releases(bench: &mut Bench) -> f64 {
             let found = watches(n, |seed| cell.watch(seed, known, false));
             let failed = found.iter().filter(|watch| watch[0].is_some()).count();
             rows[row][column] = rows[row][column].max(failed as f64 / n as f64);
-            worst = worst.max(failed as f64 / n as f64);
+            worst = worst.max(failed);
             let what = format!(
                 "false rollback ≤ 1 % at {per_s} requests/s, {share_bp} bp, {stable}: {}",
                 percent(failed, n as usize)
@@ -93,26 +100,23 @@ pub(crate) fn good_releases(bench: &mut Bench) -> f64 {
         }
         // What they do wrong is plain from fewer.
         let found = watches(n / 10, |seed| cell.watch(seed, true, true));
-        for at in 0..NAMES.len() {
-            let failed = found.iter().filter(|watch| watch[at + 1].is_some()).count();
-            rows[at + 2][column] = rows[at + 2][column].max(failed as f64 / found.len() as f64);
+        for (at, row) in rows.iter_mut().enumerate().skip(ours.len()) {
+            let failed = found.iter().filter(|watch| watch[at - 1].is_some()).count();
+            row[column] = row[column].max(failed as f64 / found.len() as f64);
         }
     }
-    for (name, row) in ["judge, stable known", "judge, nothing known"].iter().chain(&NAMES).zip(&rows) {
+    for (name, row) in names.iter().zip(&rows) {
         let row: Vec<String> = row.iter().map(|share| format!("{:>7.2}%", share * 100.0)).collect();
-        println!("{name:>24} {}", row.join(" "));
+        println!("{name:>28} {}", row.join(" "));
     }
-    worst
-}
-
-/// What the regressions came to.
-pub(crate) struct Power {
-    /// The median over cells of requests to find it, by those of the limit.
-    pub(crate) ours: f64,
-    /// The same where the limit is 20 requests or more, at worst.
-    pub(crate) worst: f64,
-    /// The same median of others.
-    pub(crate) rivals: Vec<(&'static str, f64)>,
+    bench.interval("a cell as the judge's worst", chance::share(worst, n as usize), " %");
+    let most = |row: &[f64; 3]| row.iter().copied().fold(0.0, f64::max);
+    let of_others = names.iter().zip(&rows).skip(ours.len()).map(|(name, row)| (*name, most(row)));
+    Account {
+        ours: json!({ "watches_per_cell": n, "worst": rounded(worst as f64 / n as f64) }),
+        peers: object(of_others),
+        ratio: worst as f64 / n as f64 / 0.01,
+    }
 }
 
 /// What a regression took, in medians over watches.
@@ -128,6 +132,8 @@ struct Row {
     /// Failed requests until the judge knows: median, 95th percentile.
     failed: [f64; 2],
     rivals: Vec<f64>,
+    /// What each watch took the judge, and the limit.
+    all: [Vec<f64>; 2],
 }
 
 impl Row {
@@ -145,6 +151,10 @@ impl Row {
             cold: median(&without, 0),
             failed: [0.5, 0.95].map(errors),
             rivals: (0..NAMES.len()).map(|at| median(&found, at + 3)).collect(),
+            all: [0, 2].map(|at| {
+                let requests = |watch: &Watch| watch[at].map_or(f64::INFINITY, |found| found.requests as f64);
+                found.iter().map(requests).collect()
+            }),
             cell,
             effect,
         }
@@ -186,8 +196,8 @@ impl Row {
     }
 }
 
-/// Requests to the candidate until a regression is found, by those of the limit.
-pub(crate) fn regressions(bench: &mut Bench) -> Power {
+/// Measures requests to the candidate until a regression is found; the ratio is the median over cells by those of the limit.
+pub(crate) fn regressions(bench: &mut Bench) -> Account {
     let n = bench.times(1_000);
     println!("\nregressions: median requests to the candidate until it is found; {n} watches per cell");
     println!(
@@ -218,7 +228,7 @@ pub(crate) fn regressions(bench: &mut Bench) -> Power {
     summary(bench, &rows)
 }
 
-fn summary(bench: &mut Bench, rows: &[Row]) -> Power {
+fn summary(bench: &mut Bench, rows: &[Row]) -> Account {
     let of =
         |value: &dyn Fn(&Row) -> f64, p| quantile(rows.iter().map(|row| Some(value(row) / row.limit)), p);
     let ours = of(&|row| row.judge, 0.5);
@@ -235,7 +245,28 @@ fn summary(bench: &mut Bench, rows: &[Row]) -> Power {
     let raw = quantile(rows.iter().map(|row| Some(row.judge / row.raw)), 0.5);
     println!("against the limit in brackets: median {raw:.3}");
     bench.goal(&format!("median ratio {ours:.3} ≤ 1.35"), ours <= 1.35);
-    let rivals =
-        NAMES.into_iter().enumerate().map(|(at, name)| (name, of(&|row| row.rivals[at], 0.5))).collect();
-    Power { ours, worst, rivals }
+    let lists: Vec<Vec<f64>> = rows.iter().flat_map(|row| row.all.clone()).collect();
+    bench.interval("the median ratio", chance::redrawn(&lists, ratio_of), "");
+    let rivals = NAMES.into_iter().enumerate().map(|(at, name)| (name, of(&|row| row.rivals[at], 0.5)));
+    let failed = |p: usize| {
+        let hard = rows.iter().filter(|row| row.cell.rates[1] >= 0.5 && row.cell.share_bp <= 1_000);
+        hard.map(|row| row.failed[p]).fold(0.0, f64::max)
+    };
+    Account {
+        ours: json!({
+            "ratio_median": rounded(ours),
+            "ratio_p90": rounded(of(&|row| row.judge, 0.9)),
+            "ratio_worst_where_limit_20": rounded(worst),
+            "failed_median_worst": rounded(failed(0)),
+            "failed_p95_worst": rounded(failed(1)),
+        }),
+        peers: object(rivals.chain([("two_sample_sprt", 1.0)])),
+        ratio: ours,
+    }
+}
+
+/// The median over cells of the judge's median by the limit's, from the lists of each cell by turns.
+fn ratio_of(lists: &[Vec<f64>]) -> f64 {
+    let median = |list: &[f64]| quantile(list.iter().copied().map(Some), 0.5);
+    quantile(lists.chunks(2).map(|both| Some(median(&both[0]) / median(&both[1]))), 0.5)
 }

@@ -2,8 +2,10 @@
 
 use cutover_judge::sim::{Random, quantile};
 use cutover_judge::{Arm, Histogram, History, Judge, Outcome, Settings};
+use serde_json::json;
 
-use crate::{Bench, MARGINS, cell, percent, watches};
+use crate::slow::{NAMES, Slow};
+use crate::{Account, Bench, MARGINS, cell, chance, object, percent, rounded, watches};
 
 /// What happens to the candidate's latency.
 #[derive(Clone, Copy, PartialEq)]
@@ -82,38 +84,99 @@ fn watch(seed: u64, effect: Effect, share_bp: u16, most: u32) -> [Option<f64>; 2
     found
 }
 
-pub(crate) fn run(bench: &mut Bench) {
+/// What the rules of others take of the same traffic, at 100 requests/s for half an hour.
+fn others(seed: u64, effect: Effect, share_bp: u16) -> [Option<f64>; NAMES.len()] {
+    let (mut random, mut slow) = (Random::new(seed), Slow::default());
+    let share = f64::from(share_bp) / 10_000.0;
+    let (mut found, mut requests) = ([None; NAMES.len()], 0.0);
+    for _ in 0..30 {
+        for _ in 0..random.poisson(6_000.0) {
+            let arm = random.arm(share);
+            let effect = if arm == Arm::Candidate { effect } else { Effect::None };
+            requests += f64::from(u8::from(arm == Arm::Candidate));
+            slow.add(arm, 100.0 * effect.draw(&mut random).exp());
+        }
+        for (found, fires) in found.iter_mut().zip(slow.end_minute()) {
+            *found = found.or(fires.then_some(requests));
+        }
+    }
+    found
+}
+
+const EFFECTS: [(&str, Effect, f64); 3] = [
+    ("+10 %", Effect::Times(1.1), 1.75),
+    ("+50 %", Effect::Times(1.5), 1.75),
+    ("1 in 50 ten times", Effect::Tail, 2.0),
+];
+
+/// Measures false rollbacks and requests to find slowness; the ratio is the worst by those of the limit.
+pub(crate) fn run(bench: &mut Bench) -> Account {
     println!(
-        "\nlatency and errors together: median requests to the candidate; lognormal, stable at 0.1 % errors"
+        "latency and errors together: median requests to the candidate; lognormal, stable at 0.1 % errors"
     );
+    let head: Vec<String> = NAMES.iter().map(|name| format!("{name:>14}")).collect();
+    println!("{:>6} {:>18} {:>7} {:>7} {:>6} {}", "share", "", "limit", "judge", "ratio", head.join(" "));
+    let (mut worst_false, mut ratios) = (0.0f64, Vec::new());
+    let mut peers: Vec<(String, f64)> = Vec::new();
     for share_bp in [100, 1_000, 5_000] {
         let n = bench.times(2_000);
         let found = watches(n, |seed| watch(seed, Effect::None, share_bp, 30_000));
         let failed = found.iter().filter(|found| found[0].is_some()).count();
+        worst_false = worst_false.max(failed as f64 / n as f64);
+        let few = (n / 20).max(10);
+        let found = watches(few, |seed| others(seed, Effect::None, share_bp));
+        let back =
+            |at: usize| percent(found.iter().filter(|found| found[at].is_some()).count(), few as usize);
+        let cells: Vec<String> = (0..NAMES.len()).map(|at| format!("{:>14}", back(at))).collect();
+        let share = f64::from(share_bp) / 100.0;
         println!(
-            "{:>5}% good: taken back {} of {n} (30,000 requests each)",
-            f64::from(share_bp) / 100.0,
-            percent(failed, n as usize)
+            "{share:>5}% {:>18} {:>7} {:>7} {:>6} {}",
+            "good: taken back",
+            "",
+            percent(failed, n as usize),
+            "",
+            cells.join(" ")
         );
+        bench.interval("the judge's", chance::share(failed, n as usize), " %");
         bench.goal(
             &format!("false rollback ≤ 1 % with latency, {share_bp} bp: {}", percent(failed, n as usize)),
             bench.one_percent(failed, n as usize),
         );
         let n = bench.times(1_000);
-        for (name, effect) in [
-            ("+10 %", Effect::Times(1.1)),
-            ("+50 %", Effect::Times(1.5)),
-            ("1 in 50 ten times", Effect::Tail),
-        ] {
+        for (name, effect, most) in EFFECTS {
             let found = watches(n, |seed| watch(seed, effect, share_bp, 200_000));
             let [judge, limit] = [0, 1].map(|at| quantile(found.iter().map(|found| found[at]), 0.5));
+            let ratio = judge / limit;
+            let rivals = watches(few, |seed| others(seed, effect, share_bp));
+            let medians: Vec<f64> =
+                (0..NAMES.len()).map(|at| quantile(rivals.iter().map(|found| found[at]), 0.5)).collect();
+            let cells: Vec<String> = medians.iter().map(|median| format!("{:>14}", cell(*median))).collect();
             println!(
-                "{:>5}% {name:>18}: limit {}, judge {}, ratio {}",
-                f64::from(share_bp) / 100.0,
+                "{share:>5}% {name:>18} {:>7} {:>7} {:>6} {}",
                 cell(limit),
                 cell(judge),
-                cell(judge / limit)
+                cell(ratio),
+                cells.join(" ")
             );
+            let all: Vec<f64> = found.iter().map(|found| found[0].unwrap_or(f64::INFINITY)).collect();
+            bench.interval("the judge's median", chance::median(&all), "");
+            let what = format!("{name} at {share_bp} bp: {ratio:.2} × the limit ≤ {most}");
+            bench.goal(&what, ratio <= most * bench.slack());
+            ratios.push((format!("{name} at {share} %"), ratio));
+            if share_bp == 1_000 {
+                peers.extend(
+                    NAMES
+                        .iter()
+                        .zip(medians)
+                        .map(|(rival, median)| (format!("{rival}, {name}"), median / limit)),
+                );
+            }
         }
+    }
+    let worst = ratios.iter().map(|(_, ratio)| *ratio).fold(0.0, f64::max);
+    Account {
+        ours: json!({ "false_rollback_worst": rounded(worst_false), "ratios": object(ratios) }),
+        peers: object(peers),
+        ratio: worst,
     }
 }

@@ -4,6 +4,8 @@
 use cutover_judge::Arm;
 use cutover_judge::sim::Detector;
 
+use crate::kayenta::Kayenta;
+
 /// The candidate's success in windows of a fixed length.
 pub(crate) struct Windows {
     length: u32,
@@ -18,11 +20,12 @@ pub(crate) struct Windows {
 }
 
 /// Names and rules, in the order of the tables.
-pub(crate) const NAMES: [&str; 5] = ["argo_60s", "argo_10s", "flagger_1", "flagger_5", "article_300s"];
+pub(crate) const NAMES: [&str; 6] =
+    ["argo_60s", "argo_10s", "flagger_1", "flagger_5", "kayenta", "article_300s"];
 
 /// Argo Rollouts: success ≥ 95 % per minute or ten seconds, no failure tolerated. Flagger: ≥ 99 % per minute, threshold 1
-/// or 5. The article: ≥ 95 % after 300 s.
-pub(crate) fn all() -> [Windows; 5] {
+/// or 5. Kayenta: each five minutes, over minutes. The article: ≥ 95 % after 300 s.
+pub(crate) fn all() -> [Box<dyn Detector>; NAMES.len()] {
     let window = |length, least, tolerated, flagger| Windows {
         length,
         least,
@@ -33,12 +36,18 @@ pub(crate) fn all() -> [Windows; 5] {
         failed: 0,
     };
     [
-        window(60, 0.95, 0, false),
-        window(10, 0.95, 0, false),
-        window(60, 0.99, 1, true),
-        window(60, 0.99, 5, true),
-        window(300, 0.95, 0, false),
+        Box::new(window(60, 0.95, 0, false)),
+        Box::new(window(10, 0.95, 0, false)),
+        Box::new(window(60, 0.99, 1, true)),
+        Box::new(window(60, 0.99, 5, true)),
+        Box::<Kayenta>::default(),
+        Box::new(window(300, 0.95, 0, false)),
     ]
+}
+
+/// The rules as what a stream is shown to.
+pub(crate) fn each(rules: &mut [Box<dyn Detector>]) -> impl Iterator<Item = &mut dyn Detector> {
+    rules.iter_mut().map(|rule| &mut **rule as &mut dyn Detector)
 }
 
 impl Detector for Windows {

@@ -28,8 +28,8 @@ fn shuffled<T: Clone>(all: &[T], random: &mut Random) -> Vec<T> {
 
 /// All that a judge knows but the windows of shared failures, which are in the order of the requests.
 fn summed(judge: &Judge) -> serde_json::Value {
-    let mut state = serde_json::to_value(judge.state()).unwrap();
-    state.as_object_mut().unwrap().remove("guard");
+    let mut state = serde_json::to_value(judge.state()).expect("a state is JSON");
+    state.as_object_mut().expect("a state has names").remove("guard");
     state
 }
 
