@@ -180,6 +180,15 @@ pub struct Counts {
     /// Part of `mirror_compared`.
     #[serde(default)]
     pub mirror_differs: u64,
+    /// Part of `mirror_compared`: the copy took more than twice as long as the answer that the client got, and 10 ms.
+    #[serde(default)]
+    pub mirror_slower: u64,
+    /// Sum of the times until the heads of the compared copies.
+    #[serde(default)]
+    pub mirror_latency_us: u64,
+    /// The same of the answers that the clients got.
+    #[serde(default)]
+    pub mirrored_latency_us: u64,
     /// Requests sent again on a new connection because a kept one had died.
     pub reconnected: u64,
     /// First attempts given to this arm that failed, also when a later one succeeded.
@@ -212,6 +221,9 @@ impl Counts {
         self.not_retried += other.not_retried;
         self.mirror_compared += other.mirror_compared;
         self.mirror_differs += other.mirror_differs;
+        self.mirror_slower += other.mirror_slower;
+        self.mirror_latency_us += other.mirror_latency_us;
+        self.mirrored_latency_us += other.mirrored_latency_us;
         self.reconnected += other.reconnected;
         self.first_attempt_failed += other.first_attempt_failed;
         self.hung += other.hung;

@@ -49,6 +49,11 @@ impl Crowd {
         (Arc::new(Self(places.into())), inboxes)
     }
 
+    /// Returns how many threads there are.
+    pub(crate) fn threads(&self) -> usize {
+        self.0.len()
+    }
+
     pub(crate) fn joined(&self, thread: usize) {
         self.0[thread].connections.fetch_add(1, Ordering::Relaxed);
     }

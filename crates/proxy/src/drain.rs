@@ -51,6 +51,8 @@ pub(crate) struct Drain {
     targets: Vec<Rc<TargetCell>>,
     /// Set when the whole revision is drained.
     revision: Option<Rc<RevisionCell>>,
+    /// The least time between two that this thread closes.
+    apart: Duration,
     changed: Rc<Notify>,
 }
 
@@ -90,7 +92,10 @@ impl Drain {
         let targets = router.targets.borrow();
         let targets: Vec<_> = targets.values().filter(|target| drained(target)).cloned().collect();
         targets.iter().for_each(|target| target.purge());
-        Self { targets, revision, changed: router.changed.clone() }
+        let service = revision.as_ref().map(|cell| &cell.service);
+        let service = service.or_else(|| targets.first().map(|target| &target.revision.service));
+        let apart = service.map_or(Duration::ZERO, |service| router.apart(service));
+        Self { targets, revision, apart, changed: router.changed.clone() }
     }
 
     /// Waits until nothing is left, at the latest shortly after the deadline.
@@ -113,8 +118,9 @@ impl Drain {
 
     async fn wait(&self, window: Duration) {
         let deadline = Instant::now() + window;
-        // What is endless leaves one by one over the last half of the window: its clients all come back somewhere.
-        let mut next_leaves = deadline - window / 2;
+        // What is endless leaves one by one over the last half of the window: its clients all come back somewhere. More than
+        // may leave in that time begins earlier.
+        let mut next_leaves = deadline - leaving(self.endless().len(), self.apart, window);
         let mut asked = Vec::new();
         while !self.is_done() && !self.is_cancelled() {
             let now = Instant::now();
@@ -128,7 +134,7 @@ impl Drain {
                 if let Some((id, close)) = waiting.first() {
                     close.notify_one();
                     asked.push(*id);
-                    next_leaves = now + (deadline - now) / (waiting.len() as u32 + 1);
+                    next_leaves = now + ((deadline - now) / (waiting.len() as u32 + 1)).max(self.apart);
                 }
             }
             // Nothing else runs on this thread between the looks above and the first poll of this: no wake-up is lost.
@@ -185,5 +191,26 @@ impl Drain {
             Some(revision) => revision.weighted.get(),
             None => self.targets.iter().any(|target| !target.gone.get()),
         }
+    }
+}
+
+/// Returns how long before its deadline a drain begins to close what is endless.
+fn leaving(endless: usize, apart: Duration, window: Duration) -> Duration {
+    let all = apart.saturating_mul(u32::try_from(endless).unwrap_or(u32::MAX));
+    all.max(window / 2).min(window)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_than_may_leave_in_half_the_window_begins_earlier() {
+        let (window, ms) = (Duration::from_secs(10), Duration::from_millis);
+        assert_eq!(leaving(100, Duration::ZERO, window), ms(5_000), "no limit");
+        assert_eq!(leaving(100, ms(20), window), ms(5_000), "50 a second have time enough");
+        assert_eq!(leaving(100, ms(90), window), ms(9_000));
+        assert_eq!(leaving(100, ms(1_000), window), window, "the rest is closed at the end");
+        assert_eq!(leaving(0, ms(1_000), window), ms(5_000));
     }
 }

@@ -201,7 +201,12 @@ async fn pass(
         let reason = match attempt(&claim, request, sending, spare).await {
             Attempt::Answered(response, conn) => {
                 if let Some(pair) = &under_way.mirrored {
-                    pair.answered(response.status().as_u16());
+                    let latency_us = u64::try_from(claim.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+                    pair.answered(mirror::Seen {
+                        status: response.status().as_u16(),
+                        latency_us,
+                        copy: false,
+                    });
                 }
                 let mut answered = Answered { response, conn, claim, bridged: false };
                 if let Some(asset) = under_way.asset.take().filter(|_| assets::is_missing(&answered.response))

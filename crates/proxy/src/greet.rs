@@ -19,7 +19,7 @@ use crate::http2::{self, PREFACE};
 use crate::paced::Paced;
 use crate::proxy_header::{ProxyHeader, parse_proxy_header};
 use crate::rewind::Rewind;
-use crate::thread::{self, Connected, HEADER_TIMEOUT, Phase};
+use crate::thread::{self, Connected, Phase, header_timeout};
 
 /// How long a client may take to agree on keys.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -59,7 +59,7 @@ pub(crate) async fn greet(
     };
     let greeted = tokio::select! {
         biased;
-        greeted = timeout(HEADER_TIMEOUT, begun) => greeted,
+        greeted = timeout(header_timeout(), begun) => greeted,
         // Nothing was asked yet that could be cut.
         _ = quitting.wait_for(|phase| *phase == Phase::Closing) => return,
     };

@@ -26,7 +26,7 @@ use crate::extended::{self, Alive};
 use crate::forward::{From, forward};
 use crate::paced::PATIENCE;
 use crate::route::Router;
-use crate::thread::{HEADER_TIMEOUT, Phase};
+use crate::thread::{Phase, header_timeout};
 use crate::upload::Pace;
 
 /// What a client of prior knowledge, or of ALPN, says first (RFC 9113, 3.4).
@@ -101,7 +101,7 @@ where
         .serve_connection(TokioIo::new(io), service);
     let mut connection = std::pin::pin!(connection);
     let stuck = longest_wait(pace);
-    let mut look = HEADER_TIMEOUT.min(stuck);
+    let mut look = header_timeout().min(stuck);
     let mut leaving = *quitting.borrow() != Phase::Open;
     while !leaving {
         tokio::select! {
@@ -115,7 +115,7 @@ where
                 if streams.stuck_since().is_some_and(|since| since.elapsed() >= stuck) {
                     return;
                 }
-                look = HEADER_TIMEOUT.saturating_sub(streams.idle_for());
+                look = header_timeout().saturating_sub(streams.idle_for());
                 leaving = look.is_zero();
                 look = look.min(stuck);
             }

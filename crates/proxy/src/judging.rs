@@ -299,17 +299,7 @@ impl Judging {
         let mut inner = self.lock();
         inner.gather();
         then(&mut inner);
-        let can_probe = inner.gate.upgrade().is_some_and(|gate| gate.can_probe());
-        inner.look_after(can_probe);
-        // Under the lock: what begins anew opens the gate there, and must not be followed by a word from before.
-        let Some(gate) = inner.gate.upgrade() else { return };
-        gate.probe(inner.after.as_ref().is_some_and(Aftermath::is_probing));
-        match inner.because() {
-            // Whoever takes over may fail worse than the candidate: who answers at all is looked at first.
-            Some(Because { shared: true, .. }) => gate.wake(),
-            Some(Because { shared: false, .. }) => gate.shut(),
-            None => {}
-        }
+        inner.act();
     }
 
     /// Returns what people are to be told, once.
@@ -446,7 +436,23 @@ impl Inner {
         failed.or_else(probed).or_else(shared).map(|(why, shared)| Because { why, shared })
     }
 
-    /// Adds what the threads have counted since.
+    /// Does what is proven, under the lock: what begins anew opens the gate there, and must not be followed by a word from
+    /// before.
+    fn act(&mut self) {
+        let gate = self.gate.upgrade();
+        self.look_after(gate.as_ref().is_some_and(|gate| gate.can_probe()));
+        let Some(gate) = gate else { return };
+        gate.probe(self.after.as_ref().is_some_and(Aftermath::is_probing));
+        match self.because() {
+            // Whoever takes over may fail worse than the candidate: who answers at all is looked at first.
+            Some(Because { shared: true, .. }) => gate.wake(),
+            Some(Because { shared: false, .. }) => gate.shut(),
+            None => {}
+        }
+    }
+
+    /// Adds what the threads have counted since. What that proves is done at once, whoever asked: stable's successes are
+    /// evidence too, and the one that was missing may be among them.
     fn gather(&mut self) {
         for desk in self.desks.iter().filter_map(Weak::upgrade) {
             for counting in &desk.tallies {
@@ -461,6 +467,7 @@ impl Inner {
                 }
             }
         }
+        self.act();
     }
 
     /// Looks whether the watch alarms, and what a probe came to.

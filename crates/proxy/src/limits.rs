@@ -31,6 +31,10 @@ pub struct Limits {
     /// The least that a client must take of what is sent to it, on all listeners of the service.
     #[serde(default)]
     pub download: Option<Pace>,
+    /// Most WebSockets and event streams that a drain closes in a second; what that leaves for the end of the window is
+    /// closed then. None: they are spread over its last half.
+    #[serde(default)]
+    pub closes: Option<u32>,
 }
 
 /// Returns the length that a request says its body has.
@@ -58,6 +62,9 @@ impl HeaderLimit {
 impl Limits {
     /// Says what makes them impossible.
     pub(crate) fn mistake(&self) -> Option<String> {
+        if self.closes == Some(0) {
+            return Some("a drain that may close 0 connections a second never ends".into());
+        }
         if self.per_target == Some(0) {
             return Some("a limit of 0 requests per target lets nothing through".into());
         }

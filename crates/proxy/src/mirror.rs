@@ -25,6 +25,8 @@ pub const MIRROR_HEADER: &str = "x-cutover-mirror";
 const MOST: u64 = 32;
 /// How long a copy may take, its body included.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// A copy that takes so much longer than twice the answer that the client got was clearly slower.
+const MUCH_SLOWER_US: u64 = 10_000;
 /// The body of an answer is read up to here; a longer one ends its connection.
 const WORTH_READING: usize = 1 << 20;
 
@@ -32,16 +34,30 @@ const WORTH_READING: usize = 1 << 20;
 #[derive(Debug)]
 pub(crate) struct Pair {
     arm: Rc<ArmCell>,
-    first: Cell<Option<u16>>,
+    first: Cell<Option<Seen>>,
+}
+
+/// What is seen of one of the answers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Seen {
+    pub(crate) status: u16,
+    pub(crate) latency_us: u64,
+    /// It is the copy's.
+    pub(crate) copy: bool,
 }
 
 impl Pair {
-    /// Notes the status of one of the answers.
-    pub(crate) fn answered(&self, status: u16) {
-        let Some(other) = self.first.replace(Some(status)) else { return };
+    /// Notes one of the answers.
+    pub(crate) fn answered(&self, seen: Seen) {
+        let Some(other) = self.first.replace(Some(seen)) else { return };
+        let (copy, original) = if seen.copy { (seen, other) } else { (other, seen) };
         let mut counts = self.arm.counts.borrow_mut();
         counts.mirror_compared += 1;
-        counts.mirror_differs += u64::from(other != status);
+        counts.mirror_differs += u64::from(copy.status != original.status);
+        counts.mirror_latency_us += copy.latency_us;
+        counts.mirrored_latency_us += original.latency_us;
+        let much = original.latency_us.saturating_mul(2).saturating_add(MUCH_SLOWER_US);
+        counts.mirror_slower += u64::from(copy.latency_us > much);
     }
 }
 
@@ -91,7 +107,8 @@ async fn send(mut claim: Claim, request: Request<UpBody>, pair: &Pair) {
         }
     };
     claim.head(response.status().as_u16());
-    pair.answered(response.status().as_u16());
+    let latency_us = u64::try_from(claim.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+    pair.answered(Seen { status: response.status().as_u16(), latency_us, copy: true });
     let keep = keep_of(response.headers());
     match timeout(PATIENCE, read_off(response.into_body(), WORTH_READING)).await {
         Ok(true) => {

@@ -46,6 +46,8 @@ pub(crate) struct Router {
     pub(crate) revisions: RefCell<HashMap<RevisionKey, Rc<RevisionCell>>>,
     pub(crate) targets: RefCell<HashMap<TargetKey, Rc<TargetCell>>>,
     pub(crate) arms: RefCell<HashMap<ArmKey, Rc<ArmCell>>>,
+    /// How many threads there are: each has its part of what is limited for all.
+    pub(crate) threads: Cell<usize>,
     /// The thread drains everything, and ends then.
     pub(crate) leaving: Cell<bool>,
     pub(crate) open_requests: OpenRequests,
@@ -220,6 +222,17 @@ impl Router {
         // A drain whose targets are wanted again ends.
         self.changed.notify_waiters();
         self.forget();
+    }
+
+    /// Returns the least time between two connections of a service that a drain closes on this thread.
+    pub(crate) fn apart(&self, service: &str) -> std::time::Duration {
+        let compiled = self.compiled.borrow();
+        let limits =
+            compiled.services.iter().find(|compiled| *compiled.name == *service).map(|found| &found.limits);
+        let closes = limits.and_then(|limits| limits.closes).filter(|closes| *closes > 0);
+        let threads = u32::try_from(self.threads.get().max(1)).unwrap_or(1);
+        closes
+            .map_or(std::time::Duration::ZERO, |closes| std::time::Duration::from_secs(1) * threads / closes)
     }
 
     /// Lets everybody who waits for a target look again.

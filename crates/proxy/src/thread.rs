@@ -31,7 +31,16 @@ use crate::protocol::{ArmObservation, RevisionObservation};
 use crate::route::Router;
 
 /// How long a client may take to send a head, and how long it may idle between requests.
-pub(crate) const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
+const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Returns how long that is; a test waits for less.
+pub(crate) fn header_timeout() -> Duration {
+    #[cfg(debug_assertions)]
+    if let Some(ms) = std::env::var("CUTOVER_TEST_IDLE_MS").ok().and_then(|text| text.parse().ok()) {
+        return Duration::from_millis(ms);
+    }
+    HEADER_TIMEOUT
+}
 const SWEEP: Duration = Duration::from_millis(250);
 
 /// What the control thread asks of a data thread.
@@ -105,6 +114,7 @@ struct Place {
 async fn obey(mut commands: mpsc::Receiver<Command>, place: Place, mut inbox: Inbox) {
     SERVING.set(true);
     let router = Rc::new(Router::default());
+    router.threads.set(place.crowd.threads());
     let (quit, quitting) = watch::channel(Phase::Shut);
     let (quit, left) = (Rc::new(quit), Rc::new(Notify::new()));
     let mut sweep = tokio::time::interval(SWEEP);
@@ -335,7 +345,7 @@ where
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
+        .header_read_timeout(header_timeout())
         .serve_connection(TokioIo::new(io), service)
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);

@@ -229,6 +229,7 @@ pub(crate) fn limits(routes: &[file::Route]) -> Limits {
         per_client: said.per_client.map(client),
         upload: said.upload.map(pace),
         download: said.download.map(pace),
+        closes: said.closes,
     }
 }
 
@@ -370,7 +371,7 @@ mod tests {
             "retries": {"budget": "5%", "floor": 1},
             "limits": {"per_target": 7, "queue": {"limit": 8, "wait": "9s"}, "body": "1Ki", "headers": {"count": 2},
                 "per_client": {"rate": 3, "at_once": 4, "connections": 5}, "upload": {"least": "2Ki"},
-                "download": {"within": "3s"}},
+                "download": {"within": "3s"}, "closes": 9},
             "access_log": {"format": "combined", "sample": "10%"}}}"#;
         let routes: Vec<file::Route> = vec![serde_json::from_str(text).expect("a route")];
         assert_eq!(balance(&routes), Balance { eject_after: 5, slow_start_ms: 10_000 });
@@ -383,6 +384,7 @@ mod tests {
             per_client: Some(PerClient { rate: Some(3), burst: 20, at_once: Some(4), connections: Some(5) }),
             upload: Some(Pace { bytes: 2048, within_ms: 30_000 }),
             download: Some(Pace { bytes: 1024, within_ms: 3_000 }),
+            closes: Some(9),
         };
         assert_eq!(limits(&routes), wanted);
         let log =

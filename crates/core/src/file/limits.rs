@@ -34,6 +34,11 @@ pub struct RouteLimits {
     /// where several services share one, the strictest. Without it a client may take nothing at all for 5 minutes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub download: Option<RoutePace>,
+    /// How many WebSockets and event streams of clients a drain closes in a second at most, so that they do not all come back
+    /// at once. It begins earlier if need be; what does not fit into the drain's window is closed at its end. Without it they
+    /// leave evenly over the last half of the window.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closes: Option<u32>,
 }
 
 /// The most header fields of a request.
@@ -131,6 +136,13 @@ pub(super) fn mistakes(routes: &[Route]) -> Vec<Mistake> {
         let mut say = |key: &str, what: String, hint: &str| {
             found.push(Mistake { path: format!("route[{i}].proxy.limits{key}"), what, hint: hint.into() });
         };
+        if limits.closes == Some(0) {
+            say(
+                ".closes",
+                "a drain that closes 0 a second would never end".into(),
+                "leave it out for no limit",
+            );
+        }
         if limits.per_target == Some(0) {
             say(".per_target", "0 requests at once let nothing through".into(), "leave it out for no limit");
         }

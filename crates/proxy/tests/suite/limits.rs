@@ -23,6 +23,28 @@ fn said(response: &Response) -> (u16, Option<&str>) {
     (response.status, response.header(REASON_HEADER))
 }
 
+/// A client may be silent for a minute, between two requests or in the middle of a head; a test has less time.
+#[tokio::test]
+async fn clients_that_say_nothing_are_let_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let proxy = Proxy::start_with(dir, &[("CUTOVER_TEST_IDLE_MS", "300")]).await;
+    let v1 = Upstream::start("v1").await;
+    proxy.set(0, &table(vec![track("v1", 10_000, &[v1.addr])])).await;
+    let mut between = Wire::connect(proxy.addr).await;
+    assert_eq!(between.get("/id").await.status, 200);
+    assert!(between.is_closed().await, "between two requests");
+    let mut silent = Wire::connect(proxy.addr).await;
+    assert!(silent.is_closed().await, "before the first");
+    let mut half = Wire::connect(proxy.addr).await;
+    half.send("GET /id HTTP/1.1\r\nhost: shop").await;
+    // It is answered or not; it is not kept.
+    let _ = half.response(false).await;
+    assert!(half.is_closed().await, "in the middle of a head");
+    // Who is answered slowly is not silent.
+    let mut slow = Wire::connect(proxy.addr).await;
+    assert_eq!(slow.get("/slow/900").await.status, 200);
+}
+
 #[tokio::test]
 async fn a_body_that_is_too_long_is_refused_before_and_while_it_comes() {
     let (proxy, v1) = shop(Limits { body: Some(10), ..Limits::default() }).await;

@@ -220,6 +220,19 @@ async fn the_candidate_gets_copies_of_safe_requests_and_its_answers_are_compared
     assert_eq!(counts(&seen, "v2", Arm::Candidate).claimed, 0);
     assert_eq!(counts(&seen, "v1", Arm::Stable).finished, 25);
     assert!(seen.services[SERVICE].tripped.is_empty());
+    // It is slow: that is compared as well.
+    v2.shared.delay_ms.store(100, std::sync::atomic::Ordering::SeqCst);
+    for _ in 0..10 {
+        assert_eq!(wire.get("/id").await.text(), "v1");
+    }
+    let seen = until_seen(&proxy, "slow copies", compared(30, 20)).await;
+    let slow = counts(&seen, "v2", Arm::Mirrored);
+    assert!((10..=12).contains(&slow.mirror_slower), "{slow:?}");
+    assert!(
+        slow.mirror_latency_us >= 1_000_000 && slow.mirrored_latency_us < slow.mirror_latency_us,
+        "{slow:?}"
+    );
+    v2.shared.delay_ms.store(0, std::sync::atomic::Ordering::SeqCst);
     // The target can tell a copy.
     v2.shared.status.store(200, std::sync::atomic::Ordering::SeqCst);
     assert!(!wire.get("/headers").await.text().contains(MIRROR_HEADER));
