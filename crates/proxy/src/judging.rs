@@ -257,12 +257,7 @@ impl Judging {
         let mut inner = self.lock();
         inner.gather();
         then(&mut inner);
-        let decided = inner.because().is_some();
-        let gate = inner.gate.upgrade().filter(|_| decided);
-        drop(inner);
-        if let Some(gate) = gate {
-            gate.shut();
-        }
+        inner.act();
     }
 
     /// Looks after epochs and warm-up; called often by the control thread.
@@ -378,7 +373,17 @@ impl Inner {
         failed.or_else(shared).map(|(why, shared)| Because { why, shared })
     }
 
-    /// Adds what the threads have counted since.
+    /// Closes the gate if the candidate is to lose its traffic.
+    fn act(&self) {
+        if self.because().is_some()
+            && let Some(gate) = self.gate.upgrade()
+        {
+            gate.shut();
+        }
+    }
+
+    /// Adds what the threads have counted since. What that proves is acted upon at once, whoever asked: stable's successes
+    /// are evidence too, and the one that was missing may be among them.
     fn gather(&mut self) {
         for desk in self.desks.iter().filter_map(Weak::upgrade) {
             for counting in &desk.tallies {
@@ -390,6 +395,7 @@ impl Inner {
                 }
             }
         }
+        self.act();
     }
 
     fn next_epoch(&mut self) {
