@@ -10,6 +10,7 @@ use cutover_ports::{Secret, TrackView};
 use super::args::{Deploy, Global};
 use super::file as release_file;
 use super::view::View;
+use crate::cli::view::print;
 use crate::exit;
 use crate::failure::Failure;
 use crate::server::Client;
@@ -27,16 +28,16 @@ pub(super) async fn plan(global: &Global, deploy: &Deploy) -> Result<u8, Failure
         Ok(answer) if global.json() => {
             let mut answer = serde_json::json!(answer);
             answer["environment"] = serde_json::json!(environment);
-            println!("{answer}");
+            print(&answer.to_string());
         }
         Ok(answer) => {
             if let Some(name) = environment {
-                println!("environment {name} of {}", global.file.display());
+                print(&format!("environment {name} of {}", global.file.display()));
             }
-            println!("{}", plan_text(&answer.plan, answer.lease_ms.map(Span::from_ms)));
+            print(&plan_text(&answer.plan, answer.lease_ms.map(Span::from_ms)));
         }
         // Nothing to do is not a failure.
-        Err(failure) if failure.exit == exit::OK => println!("{failure}"),
+        Err(failure) if failure.exit == exit::OK => print(&failure.to_string()),
         Err(failure) => return Err(failure),
     }
     Ok(exit::OK)
@@ -62,22 +63,22 @@ async fn attend(global: &Global, client: &Client, answer: DeployAnswer, detach: 
     match answer {
         DeployAnswer::UpToDate { service, revision } => {
             if global.json() {
-                println!(
+                print(&format!(
                     "{}",
                     serde_json::json!({ "up_to_date": true, "service": service, "revision": revision })
-                );
+                ));
             } else {
-                println!("{service} is up to date: {revision} is stable already");
+                print(&format!("{service} is up to date: {revision} is stable already"));
             }
             Ok(exit::OK)
         }
         DeployAnswer::Started { release, .. } if detach => {
             if global.json() {
-                println!("{}", serde_json::json!({ "release": release, "detached": true }));
+                print(&format!("{}", serde_json::json!({ "release": release, "detached": true })));
             } else {
-                println!(
+                print(&format!(
                     "{release} began; follow it with: cutover show {release}, or stop it with: cutover abort"
-                );
+                ));
             }
             Ok(exit::DETACHED)
         }

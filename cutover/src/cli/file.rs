@@ -6,6 +6,7 @@ use cutover_core::file::{Checked, Document, FileErrors};
 use cutover_core::{ReleaseFile, ServiceName, file};
 
 use super::args::{Deploy, Global};
+use crate::cli::view::print;
 use crate::exit;
 use crate::failure::Failure;
 
@@ -91,23 +92,23 @@ pub(super) fn check(global: &Global) -> Result<u8, Failure> {
     let files: Vec<&ReleaseFile> = checked.base.iter().chain(&checked.environments).collect();
     let Some(first) = files.first() else { return Ok(exit::OK) };
     if global.json() {
-        println!(
+        print(&format!(
             "{}",
             serde_json::json!({ "ok": true, "service": first.service, "base": checked.base.is_some(), "files": files })
-        );
+        ));
         return Ok(exit::OK);
     }
     for file in &files {
         let environment = file.environment.as_ref().map(|name| format!(" for {name}")).unwrap_or_default();
-        println!(
+        print(&format!(
             "{} is good{environment}: {}, {}",
             global.file.display(),
             file.service,
             file.strategy.name()
-        );
+        ));
     }
     if !checked.lacks.is_empty() {
-        println!("its base alone cannot be released ({}): deploy it with --env", checked.lacks);
+        print(&format!("its base alone cannot be released ({}): deploy it with --env", checked.lacks));
     }
     Ok(exit::OK)
 }

@@ -13,6 +13,7 @@ mod view;
 use clap::Parser;
 use clap::error::ErrorKind;
 
+use self::view::print;
 use crate::exit;
 use crate::failure::Failure;
 use args::{Args, Output, ProxyVerb, ServerVerb, Verb};
@@ -34,7 +35,7 @@ pub(crate) fn main() -> u8 {
         Ok(code) => code,
         Err(failure) => {
             if json {
-                println!("{}", serde_json::json!({ "error": failure }));
+                print(&serde_json::json!({ "error": failure }).to_string());
             }
             eprintln!("error: {failure}");
             failure.exit

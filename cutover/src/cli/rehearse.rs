@@ -6,6 +6,7 @@ use cutover_core::{Observed, Release, ReleaseId, ReleaseKind, RevisionId};
 
 use super::args::Global;
 use super::file;
+use crate::cli::view::print;
 use crate::exit;
 use crate::failure::Failure;
 use crate::server::Client;
@@ -47,11 +48,11 @@ pub(super) async fn run(global: &Global) -> Result<u8, Failure> {
     let scenario = Scenario::good("rehearsal", release, Observed { stable, ..Observed::default() });
     let rehearsal = rehearse(&scenario);
     if global.json() {
-        println!("{}", serde_json::json!(rehearsal));
+        print(&format!("{}", serde_json::json!(rehearsal)));
     } else {
         let plan = scenario.plan();
-        println!("{}: {}, {} steps\n", plan.service, plan.strategy, plan.steps.len());
-        println!("{rehearsal}");
+        print(&format!("{}: {}, {} steps\n", plan.service, plan.strategy, plan.steps.len()));
+        print(&rehearsal.to_string());
     }
     Ok(if rehearsal.broken.is_empty() { exit::OK } else { exit::FAILED })
 }

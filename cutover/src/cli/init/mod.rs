@@ -15,6 +15,7 @@ use std::path::Path;
 use cutover_core::ReleaseFile;
 
 use super::args::Global;
+use crate::cli::view::print;
 use crate::exit;
 use crate::failure::Failure;
 use draft::Draft;
@@ -77,15 +78,15 @@ pub(super) fn init(global: &Global, force: bool) -> Result<u8, Failure> {
             "written": path, "service": file.service, "from": kind, "command": draft.command,
             "seen": seen, "next": next,
         });
-        println!("{told}");
+        print(&told.to_string());
         return Ok(exit::OK);
     }
     for line in &seen {
-        println!("{line}");
+        print(&line.to_string());
     }
-    println!("{shown} is written: {} by `{}`", file.service, draft.command.join(" "));
-    println!("it must listen on 127.0.0.1:$PORT; what was guessed stands in the file's comments");
-    println!("next: {}", next.join("\n      "));
+    print(&format!("{shown} is written: {} by `{}`", file.service, draft.command.join(" ")));
+    print("it must listen on 127.0.0.1:$PORT; what was guessed stands in the file's comments");
+    print(&format!("next: {}", next.join("\n      ")));
     Ok(exit::OK)
 }
 
