@@ -231,6 +231,17 @@ impl Counts {
         self.latency.merge(&other.latency);
     }
 
+    /// Adds what a judge wants to know of stable before a release.
+    pub fn add_to(&self, history: &mut cutover_judge::History) {
+        history.requests += self.claimed;
+        // Counters are read while requests are under way.
+        history.errors = (history.errors + self.status[4] + self.first_attempt_failed).min(history.requests);
+        history.client_errors += self.status[3];
+        for (low, high, requests) in self.latency.buckets() {
+            history.latencies.add_many(low.midpoint(high), requests);
+        }
+    }
+
     /// Returns how many requests the client saw failing, for any reason.
     pub fn failed_total(&self) -> u64 {
         self.failed.values().sum()

@@ -1,7 +1,7 @@
 //! What the proxy's judge says, in the words of the ports.
 
 use cutover_core::{Account, Counts, Judgement, Traffic, Verdict};
-use cutover_judge::{Histogram, History, Verdict as Said};
+use cutover_judge::{History, Verdict as Said};
 use cutover_proxy::{Arm, Judged, Probed, ProxyError, ServiceObservation};
 
 pub(crate) fn verdict(judged: &Judged) -> Verdict {
@@ -41,16 +41,7 @@ pub(crate) fn traffic(seen: &ServiceObservation) -> Traffic {
     let mut history = History::default();
     let serves = |revision: &str| seen.effective.get(revision).is_some_and(|weight| *weight > 0);
     for arm in seen.arms.iter().filter(|arm| arm.arm == Arm::Stable && serves(&arm.revision)) {
-        let counts = &arm.counts;
-        history.requests += counts.claimed;
-        history.errors += counts.status[4] + counts.first_attempt_failed;
-        history.client_errors += counts.status[3];
-        let mut latencies = Histogram::default();
-        for (low, high, requests) in counts.latency.buckets() {
-            latencies.add_many(low.midpoint(high), requests);
-        }
-        history.latencies.merge(&latencies);
+        arm.counts.add_to(&mut history);
     }
-    history.errors = history.errors.min(history.requests);
     Traffic { history, per_hour: seen.per_hour }
 }

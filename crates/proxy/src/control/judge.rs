@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cutover_judge::{Histogram, History, Verdict};
+use cutover_judge::{History, Verdict};
 
 use super::trip::Cause;
 use super::{Control, ServiceLive};
@@ -70,18 +70,8 @@ impl Control {
                 && Some(arm.revision.as_str()) != candidate
                 && service.track(&arm.revision).is_some()
         }) {
-            let counts = &arm.counts;
-            history.requests += counts.claimed;
-            history.errors += counts.status[4] + counts.first_attempt_failed;
-            history.client_errors += counts.status[3];
-            let mut latencies = Histogram::default();
-            for (low, high, requests) in counts.latency.buckets() {
-                latencies.add_many(low.midpoint(high), requests);
-            }
-            history.latencies.merge(&latencies);
+            arm.counts.add_to(&mut history);
         }
-        // Counters are read while requests are under way.
-        history.errors = history.errors.min(history.requests);
         history
     }
 

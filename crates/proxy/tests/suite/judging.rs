@@ -49,6 +49,17 @@ fn tripped(seen: &Observation) -> bool {
     seen.events.iter().any(|event| event.kind == EventKind::Trip)
 }
 
+/// So many requests that it is known what stable's slowest take.
+async fn ask_stable(proxy: &Proxy) {
+    let asked = (0..20).map(|_| async {
+        let mut wire = Wire::connect(proxy.addr).await;
+        for _ in 0..50 {
+            assert_eq!(wire.get("/id").await.text(), "v1");
+        }
+    });
+    futures_util::future::join_all(asked).await;
+}
+
 /// Sends requests one after the other until the candidate is tripped; returns the statuses of its answers.
 async fn until_tripped(proxy: &Proxy) -> Vec<u16> {
     let (mut wire, mut statuses) = (Wire::connect(proxy.addr).await, Vec::new());
@@ -167,13 +178,7 @@ async fn a_good_candidate_passes_and_what_was_seen_comes_along_over_an_upgrade_a
 #[tokio::test]
 async fn a_candidate_that_hangs_is_worse_before_any_of_its_requests_ends() {
     let (proxy, v1, v2) = begin(0).await;
-    let asked = (0..20).map(|_| async {
-        let mut wire = Wire::connect(proxy.addr).await;
-        for _ in 0..50 {
-            assert_eq!(wire.get("/id").await.text(), "v1");
-        }
-    });
-    futures_util::future::join_all(asked).await;
+    ask_stable(&proxy).await;
     v2.shared.delay_ms.store(3_600_000, Ordering::SeqCst);
     proxy.set(1, &moved(3_000, &v1, &v2)).await;
     let mut wires = Vec::new();
@@ -258,13 +263,7 @@ async fn an_outage_after_the_switch_rolls_nobody_back() {
 #[tokio::test]
 async fn a_request_that_failed_late_has_failed_though_it_was_scored_by_its_age() {
     let (proxy, v1, v2) = begin(0).await;
-    let asked = (0..20).map(|_| async {
-        let mut wire = Wire::connect(proxy.addr).await;
-        for _ in 0..50 {
-            assert_eq!(wire.get("/id").await.text(), "v1");
-        }
-    });
-    futures_util::future::join_all(asked).await;
+    ask_stable(&proxy).await;
     // Far beyond the slowest in a thousand of stable's, and looked at several times meanwhile.
     v2.shared.delay_ms.store(1_500, Ordering::SeqCst);
     v2.shared.status.store(500, Ordering::SeqCst);
