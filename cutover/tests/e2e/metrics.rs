@@ -46,7 +46,7 @@ impl Store {
 
 fn file(scratch: &Scratch, version: &str, store: SocketAddr) {
     let more = format!(
-        "bake: 2s\nkeep_warm: 0s\ndrain: 1s\nguard:\n  metrics:\n    - name: errors\n      http: {{url: \
+        "bake: 2s\nkeep_warm: 0s\ndrain: 1s\nguard:\n  on_inconclusive: advance\n  metrics:\n    - name: errors\n      http: {{url: \
          'http://{store}/query?service={{{{service}}}}', value: 'series[0].points[-1][1]', secret_headers: {{X-Token: \
          STORE_TOKEN}}}}\n      max: 1\n      interval: 300ms\n"
     );

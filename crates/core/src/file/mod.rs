@@ -327,7 +327,7 @@ pub struct Guard {
     #[serde(default = "defaults::warm_up", skip_serializing_if = "is_default_warm_up")]
     pub warm_up: Span,
     /// What happens when a bake ends without enough evidence: fewer requests than `min_requests`, no proof for `bake:
-    /// auto`, a metric that has no data. Without it the release holds with `bake: auto` or with metrics or counters, and goes on
+    /// auto`, a metric that has no data. Without it the release holds with `bake: auto` or with `metrics`, and goes on
     /// otherwise: who fixed the time and asks for nothing else wants that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_inconclusive: Option<OnInconclusive>,

@@ -121,7 +121,7 @@ impl Machine {
             Step::Bake { guard, prove, .. } => (guard.on_inconclusive, prove.is_some()),
             _ => (None, false),
         };
-        let measures = matches!(self.step(), Step::Bake { guard, .. } if guard.measures());
+        let measures = matches!(self.step(), Step::Bake { guard, .. } if !guard.metrics.is_empty());
         // Who waits for a proof, or asks other systems, does not want to go on without an answer; who merely fixed a time
         // wants to go on after it.
         let otherwise = if proves || measures { OnInconclusive::Hold } else { OnInconclusive::Advance };
