@@ -331,7 +331,10 @@ impl Driver {
             return Ok(());
         }
         for counted in counted {
-            self.happen(counted).await?;
+            // Once is enough: a driver that dies again and again must come further each time.
+            if !(matches!(counted, Event::Judged { .. }) && self.machine.is_accounted()) {
+                self.happen(counted).await?;
+            }
         }
         let event = match outcome {
             Ok(evidence) => Event::Done { effect: key, evidence },

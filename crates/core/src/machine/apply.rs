@@ -24,7 +24,8 @@ impl Machine {
         match (event, &self.mode) {
             // Trips are legal in every state: the router has acted already, it only tells.
             (Event::Tripped { number, why, shared }, _) => self.tripped(*number, why, *shared, now),
-            (Event::Counted { .. } | Event::Judged { .. }, _) => {}
+            (Event::Counted { .. }, _) => {}
+            (Event::Judged { .. }, _) => self.accounted = true,
             (Event::TakenOver { .. }, mode) if !matches!(mode, Mode::Ended { .. }) => self.retry_at_once(),
             (Event::Done { effect, evidence }, _) if self.wants(effect) => {
                 self.effect_done(effect, evidence, now)

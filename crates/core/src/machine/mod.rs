@@ -35,6 +35,8 @@ pub struct Machine {
     attempts: BTreeMap<EffectKey, Attempts>,
     /// The remaining bakes are skipped: a person said `promote`.
     skip_bakes: bool,
+    /// What the judge counted is journaled.
+    accounted: bool,
     /// The bake's time is over; what it showed is still to be judged.
     bake_elapsed: bool,
     decided: Option<Moment>,
@@ -215,6 +217,7 @@ impl Machine {
             done: BTreeSet::new(),
             attempts: BTreeMap::new(),
             skip_bakes: false,
+            accounted: false,
             bake_elapsed: false,
             decided: None,
             verdicts: Vec::new(),
@@ -255,6 +258,11 @@ impl Machine {
     /// Tells whether the first shift was asked for: traffic may have moved.
     pub fn moved(&self) -> bool {
         self.plan.weight_at(self.at).is_some()
+    }
+
+    /// Tells whether the journal has what the judge counted.
+    pub fn is_accounted(&self) -> bool {
+        self.accounted
     }
 
     /// Returns when the candidate became stable.
