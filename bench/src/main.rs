@@ -62,6 +62,9 @@ enum Verb {
     /// The relay that proxies are compared to
     #[command(hide = true)]
     Copy { target: std::net::SocketAddr },
+    /// The relay that is nothing but hyper
+    #[command(hide = true)]
+    Relay { target: std::net::SocketAddr },
 }
 
 fn main() -> ExitCode {
@@ -80,6 +83,7 @@ fn main() -> ExitCode {
             benches::load(target, &path, clients, seconds, rate, http2).map(|()| 0)
         }
         Verb::Copy { target } => benches::copy(target).map(|()| 0),
+        Verb::Relay { target } => benches::relay(target).map(|()| 0),
         Verb::PipeEcho => benches::pipe_echo().map(|()| 0).map_err(anyhow::Error::from),
     };
     match done {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use cutover_bench::load::Secure;
 use cutover_proxy::TlsRoute;
 use rcgen::{CertificateParams, KeyPair};
 use rustls::client::Resumption;
@@ -13,7 +14,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio_rustls::TlsConnector;
 
-const HOST: &str = "bench.test";
+pub(super) const HOST: &str = "bench.test";
 
 /// A certificate of P-256 and its key, in files.
 pub(super) struct Certificate {
@@ -66,15 +67,28 @@ impl Certificate {
             kx_groups: vec![ring::kx_group::X25519],
             ..ring::default_provider()
         };
-        let mut roots = RootCertStore::empty();
-        roots.add(self.der.clone())?;
         let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
             .with_protocol_versions(&[&rustls::version::TLS13])?
-            .with_root_certificates(roots)
+            .with_root_certificates(self.roots()?)
             .with_no_client_auth();
         config.resumption = Resumption::disabled();
         let host = ServerName::try_from(HOST)?;
         Ok(Trust { connector: TlsConnector::from(Arc::new(config)), host })
+    }
+
+    /// Returns clients as users have them: they offer what they know, and resume sessions.
+    pub(super) fn users(&self) -> Result<Secure> {
+        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(self.roots()?)
+            .with_no_client_auth();
+        Ok(Secure::new(ServerName::try_from(HOST)?, &config))
+    }
+
+    fn roots(&self) -> Result<RootCertStore> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.der.clone())?;
+        Ok(roots)
     }
 }
 

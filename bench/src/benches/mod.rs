@@ -40,7 +40,7 @@ use serde_json::Value;
 
 pub(crate) use beside::echo as pipe_echo;
 pub(crate) use load_generator::send as load;
-pub(crate) use wire::{copy, origin, origin_h2, stall, worker};
+pub(crate) use wire::{copy, origin, origin_h2, relay, stall, worker};
 
 /// A benchmark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -57,7 +57,7 @@ pub(crate) enum Name {
     Rollback,
     /// The judge in the proxy: canaries that fail, and good ones that rise by themselves
     JudgeLive,
-    /// Processor time of one proxied request, beside nginx, HAProxy, Caddy and a relay that copies
+    /// Processor time of one proxied request, beside nginx, HAProxy, Caddy, a bare hyper and a relay that copies
     ProxyCpu,
     /// Processor time of counting and judging a request: the proxy beside itself, built without
     ProxyCounting,

@@ -109,8 +109,18 @@ pub(super) async fn started(
 
 /// Starts the relay that copies bytes.
 pub(super) fn copy(target: SocketAddr) -> Result<Proxy> {
-    let (running, pid, address) = wire::start(&["copy".into(), target.to_string()])?;
-    Ok(Proxy { name: "copy", address, secure: None, pid, _process: Some(running), _scratch: None })
+    role("copy", "copy", target)
+}
+
+/// Starts the relay that is nothing but hyper.
+pub(super) fn hyper(target: SocketAddr) -> Result<Proxy> {
+    role("hyper", "relay", target)
+}
+
+/// Starts a role of this program.
+fn role(name: &'static str, role: &str, target: SocketAddr) -> Result<Proxy> {
+    let (running, pid, address) = wire::start(&[role.into(), target.to_string()])?;
+    Ok(Proxy { name, address, secure: None, pid, _process: Some(running), _scratch: None })
 }
 
 /// A peer from a package.

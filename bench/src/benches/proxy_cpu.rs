@@ -74,6 +74,15 @@ impl Row {
     fn by_copy(&self) -> Option<f64> {
         Some(self.of("cutover")? / self.of("copy")?)
     }
+
+    /// What the library alone takes, by the copy and by nginx; no part of a goal.
+    fn hyper_by_copy(&self) -> Option<f64> {
+        Some(self.of("hyper")? / self.of("copy")?)
+    }
+
+    fn hyper_by_nginx(&self) -> Option<f64> {
+        Some(self.of("hyper")? / self.of("nginx")?)
+    }
 }
 
 pub(super) async fn run(setting: &Setting) -> Result<Outcome> {
@@ -87,7 +96,7 @@ pub(super) async fn run(setting: &Setting) -> Result<Outcome> {
     for body in [64, 16 << 10] {
         let (_origin, _, target) = wire::start(&["origin".into(), body.to_string()])?;
         let own = proxies::cutover(setting, target, &certificate).await?;
-        let mut proxies = vec![own, proxies::copy(target)?];
+        let mut proxies = vec![own, proxies::copy(target)?, proxies::hyper(target)?];
         proxies.extend(proxies::peers(
             &scratch.path().join(body.to_string()),
             setting,
@@ -103,7 +112,7 @@ pub(super) async fn run(setting: &Setting) -> Result<Outcome> {
 
 async fn measure(case: &Case, all: &[Proxy], certificate: &Certificate, extent: &Extent) -> Result<Row> {
     let trust = case.tls.then(|| certificate.trust()).transpose()?;
-    // The relay copies bytes and knows no TLS.
+    // The relays know no TLS.
     let reached = |proxy: &Proxy| if case.tls { proxy.secure } else { Some(proxy.address) };
     let proxies: Vec<(&Proxy, SocketAddr)> =
         all.iter().filter_map(|proxy| Some((proxy, reached(proxy)?))).collect();
@@ -158,14 +167,22 @@ fn tell(rows: &[Row]) -> Outcome {
         shown(by_copy),
         width = 10 * names.len() + 10
     );
+    let (hyper_by_copy, hyper_by_nginx) = (middle(Row::hyper_by_copy), middle(Row::hyper_by_nginx));
+    println!(
+        "  a bare hyper, in the middle: {} x the copy, {} x nginx",
+        shown(hyper_by_copy),
+        shown(hyper_by_nginx)
+    );
     let of = |name: &str| -> Value {
         let cells = rows
             .iter()
             .filter_map(|row| Some((row.name.to_owned(), json!((row.of(name)? * 10.0).round() / 10.0))));
         Value::Object(cells.collect())
     };
-    let peers: Map<String, Value> =
+    let mut peers: Map<String, Value> =
         names.iter().filter(|name| **name != "cutover").map(|name| ((*name).to_owned(), of(name))).collect();
+    peers.insert("hyper_by_copy".into(), json!(hyper_by_copy));
+    peers.insert("hyper_by_nginx".into(), json!(hyper_by_nginx));
     Outcome {
         bench: "proxy-cpu",
         ours: json!({ "us_per_request": of("cutover"), "by_copy": by_copy }),
@@ -174,5 +191,29 @@ fn tell(rows: &[Row]) -> Outcome {
         goal: GOAL,
         holds: by_peers.is_some_and(|ratio| ratio <= OF_PEERS)
             && by_copy.is_some_and(|ratio| ratio <= OF_COPY),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bare_hyper_is_shown_and_is_no_part_of_the_goal() {
+        let us = vec![
+            ("cutover", 30.0),
+            ("copy", 20.0),
+            ("hyper", 10.0),
+            ("nginx", 40.0),
+            ("haproxy", 25.0),
+            ("caddy", 5.0),
+        ];
+        let outcome = tell(&[Row { name: "a case", us }]);
+        assert_eq!((outcome.ratio, &outcome.ours["by_copy"]), (Some(1.2), &json!(1.5)));
+        assert_eq!(outcome.peers["hyper"], json!({ "a case": 10.0 }));
+        assert_eq!(
+            (&outcome.peers["hyper_by_copy"], &outcome.peers["hyper_by_nginx"]),
+            (&json!(0.5), &json!(0.25))
+        );
     }
 }

@@ -10,6 +10,7 @@ use cutover_proxy::{
 };
 use tokio::task::JoinSet;
 
+use super::certificate;
 use super::numbers::Samples;
 use super::services::Revision;
 
@@ -24,6 +25,9 @@ pub(super) const SHIFTS: Routed =
     Routed { name: "shifts", host: "shifts.test", protocol: TargetProtocol::Http1 };
 pub(super) const STREAMS: Routed =
     Routed { name: "streams", host: "streams.test", protocol: TargetProtocol::H2c };
+/// The one with a certificate.
+pub(super) const SECURE: Routed =
+    Routed { name: "secure", host: certificate::HOST, protocol: TargetProtocol::H2c };
 pub(super) const RISES: Routed = Routed { name: "rises", host: "rises.test", protocol: TargetProtocol::H2c };
 /// Slow requests last a sixth of it, so that a drain in time cuts none; WebSockets leave in its second half.
 const WINDOW: Duration = Duration::from_millis(1_200);

@@ -19,7 +19,7 @@ use super::shifts::{self, RISES, Routed, SHIFTS, STREAMS, Shifts};
 use super::told::{Beside, OfStrategy, Told};
 use super::{Outcome, Setting};
 
-const MIX: Mix = Mix {
+pub(super) const MIX: Mix = Mix {
     get_kept: 4,
     get_new: 2,
     post: 4,
@@ -31,7 +31,7 @@ const MIX: Mix = Mix {
     sticky: 0,
 };
 
-const STREAM_MIX: Mix = Mix {
+pub(super) const STREAM_MIX: Mix = Mix {
     get_kept: 2,
     get_new: 0,
     post: 2,

@@ -9,12 +9,12 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use super::report::{Answer, Kind, Trouble};
 use super::seat::Seat;
 use super::shared::Shared;
+use super::wire::{self, Speaks};
 use crate::payload::{Follower, Payload};
 use crate::service::{INTENDED_HEADER, VERSION_HEADER};
 
@@ -189,10 +189,7 @@ impl HttpClient {
                 },
             }
         }
-        let stream = TcpStream::connect(self.shared.options.address)
-            .await
-            .map_err(|error| format!("failed to connect: {error}"))?;
-        stream.set_nodelay(true).map_err(|error| format!("failed to connect: {error}"))?;
+        let stream = wire::connect(&self.shared.options, Speaks::Http1).await?;
         let (mut sender, connection) = handshake(TokioIo::new(stream))
             .await
             .map_err(|error| format!("failed to connect: {}", chain(&error)))?;

@@ -22,6 +22,7 @@ mod seat;
 mod shared;
 mod streams;
 mod websocket;
+mod wire;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -31,6 +32,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 pub use report::{Answered, Failure, Kind, KindReport, Receipts, Report, VersionSeen};
+pub use wire::Secure;
 
 use http::HttpClient;
 use shared::Shared;
@@ -52,7 +54,7 @@ pub struct Mix {
     pub slow_download: usize,
     /// WebSockets that live for a while and are echoed to.
     pub websocket: usize,
-    /// GETs in streams of a kept connection of HTTP/2; the address must speak it with prior knowledge.
+    /// GETs in streams of a kept connection of HTTP/2; in the clear the address must speak it with prior knowledge.
     pub http2: usize,
     /// Calls of gRPC whose messages come back one by one; the service, too, must be spoken to in HTTP/2.
     pub grpc: usize,
@@ -120,6 +122,8 @@ pub struct Options {
     pub limit: Duration,
     /// Whether every answer is kept with its times; no by default.
     pub timeline: bool,
+    /// How all clients speak TLS; none (the default): they do not.
+    pub secure: Option<Secure>,
 }
 
 impl Options {
@@ -135,6 +139,7 @@ impl Options {
             websocket_life: Duration::from_secs(3),
             limit: Duration::from_secs(20),
             timeline: false,
+            secure: None,
         }
     }
 

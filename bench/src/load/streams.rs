@@ -1,4 +1,4 @@
-//! Clients of HTTP/2 with prior knowledge: GETs in streams of a kept connection, and calls of gRPC.
+//! Clients of HTTP/2, by prior knowledge or by TLS: GETs in streams of a kept connection, and calls of gRPC.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -13,12 +13,12 @@ use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper::header::{CONTENT_TYPE, HeaderMap, TE};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::http::{chain, judge, same, truncated};
 use super::report::{Answer, Kind, Trouble};
 use super::shared::Shared;
+use super::wire::{self, Speaks};
 use crate::grpc::{self, CALL, MESSAGES, STATUS, Unframed, framed, streamed};
 
 type Body = BoxBody<Bytes, Infallible>;
@@ -113,7 +113,9 @@ impl StreamClient {
     }
 
     fn head(&self, method: &str, path: &str) -> hyper::http::request::Builder {
-        Request::builder().method(method).uri(format!("http://{}{path}", self.shared.options.host))
+        let options = &self.shared.options;
+        let scheme = if options.secure.is_some() { "https" } else { "http" };
+        Request::builder().method(method).uri(format!("{scheme}://{}{path}", options.host))
     }
 
     /// Sends on the kept connection, or on a new one where there is none or it was retired.
@@ -137,11 +139,10 @@ impl StreamClient {
                 },
             }
         }
-        let failed = |error: &dyn std::error::Error| format!("failed to connect: {}", chain(error));
-        let stream = TcpStream::connect(self.shared.options.address).await.map_err(|error| failed(&error))?;
-        stream.set_nodelay(true).map_err(|error| failed(&error))?;
-        let (mut sender, connection) =
-            handshake(TokioExecutor::new(), TokioIo::new(stream)).await.map_err(|error| failed(&error))?;
+        let stream = wire::connect(&self.shared.options, Speaks::Http2).await?;
+        let (mut sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .map_err(|error| format!("failed to connect: {}", chain(&error)))?;
         // Ends with its sender, or with the other side; what it meets reaches the request.
         tokio::spawn(connection);
         match sender.send_request(request).await {

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::handshake::client::Request;
@@ -16,13 +15,14 @@ use tokio_tungstenite::{WebSocketStream, client_async};
 use super::http::{chain, judge};
 use super::report::{Answer, Kind, Trouble};
 use super::shared::Shared;
+use super::wire::{self, Speaks, Stream};
 use crate::service::VERSION_HEADER;
 
 /// Messages in the life of a WebSocket.
 const MESSAGES: u32 = 20;
 
 enum Opened {
-    Socket(Box<WebSocketStream<TcpStream>>, Answer),
+    Socket(Box<WebSocketStream<Box<dyn Stream>>>, Answer),
     /// By an error that the service intends.
     Refused(Answer),
 }
@@ -108,8 +108,8 @@ impl WebSocketClient {
     async fn connect(&self) -> Result<Opened, Trouble> {
         let failed =
             |error: &dyn std::error::Error| format!("WebSocket: failed to connect: {}", chain(error));
-        let stream = TcpStream::connect(self.shared.options.address).await.map_err(|error| failed(&error))?;
-        stream.set_nodelay(true).map_err(|error| failed(&error))?;
+        let stream = wire::connect(&self.shared.options, Speaks::Http1).await;
+        let stream = stream.map_err(|text| format!("WebSocket: {text}"))?;
         let request = self.handshake().map_err(|error| failed(&error))?;
         match client_async(request, stream).await {
             Ok((socket, response)) => {
@@ -133,7 +133,7 @@ impl WebSocketClient {
     /// Answers a close frame of the other side.
     async fn closed(
         &self,
-        mut socket: WebSocketStream<TcpStream>,
+        mut socket: WebSocketStream<Box<dyn Stream>>,
         frame: Option<CloseFrame>,
     ) -> Result<(), Trouble> {
         // Reading on sends the answer; whether the other side still reads it is its own business.
@@ -150,7 +150,7 @@ impl WebSocketClient {
     }
 }
 
-async fn next(socket: &mut WebSocketStream<TcpStream>) -> Result<Message, Trouble> {
+async fn next(socket: &mut WebSocketStream<Box<dyn Stream>>) -> Result<Message, Trouble> {
     loop {
         match socket.next().await {
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}

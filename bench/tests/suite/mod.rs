@@ -1,2 +1,3 @@
 mod accounting;
 mod harness;
+mod secure;

@@ -1,11 +1,12 @@
 //! HTTP/1.1 as bytes: an origin, a relay that copies, and clients, each as cheap as can be, so that what a proxy takes
-//! stands out.
+//! stands out; and a relay that is nothing but hyper.
 
 pub(super) mod clients;
 mod copy;
 pub(super) mod open_loop;
 mod origin;
 pub(super) mod origin_h2;
+mod relay;
 mod stall;
 mod worker;
 
@@ -18,6 +19,7 @@ use anyhow::{Context, Result};
 pub(crate) use copy::run as copy;
 pub(crate) use origin::run as origin;
 pub(crate) use origin_h2::run as origin_h2;
+pub(crate) use relay::run as relay;
 pub(crate) use stall::run as stall;
 pub(crate) use worker::run as worker;
 

@@ -26,7 +26,7 @@ pub(crate) fn run(body: usize) -> Result<()> {
     })
 }
 
-async fn serve(mut stream: TcpStream, answer: &[u8]) {
+pub(super) async fn serve(mut stream: TcpStream, answer: &[u8]) {
     let mut bytes = Vec::with_capacity(4096);
     // A client that goes away ends its connection, and nothing else.
     while let Ok(1..) = stream.read_buf(&mut bytes).await {
