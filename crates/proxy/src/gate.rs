@@ -18,6 +18,7 @@ pub(crate) struct Gate {
     /// Requests are split evenly, to tell the candidate's faults from those of both.
     probing: AtomicBool,
     can_probe: AtomicBool,
+    woken: AtomicBool,
     /// Until then it is not shut: nobody else answers.
     open_until_ms: AtomicU64,
     pub(crate) release: String,
@@ -45,6 +46,7 @@ impl Gate {
             closed: AtomicBool::new(false),
             probing: AtomicBool::new(false),
             can_probe: AtomicBool::new(false),
+            woken: AtomicBool::new(false),
             open_until_ms: AtomicU64::new(0),
             release: release.to_owned(),
             guard,
@@ -69,14 +71,11 @@ impl Gate {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// Tells whether the control thread has something to decide: it is shut, or both arms fail, which nobody shuts it for before
-    /// it is known who else answers.
+    /// Tells whether the control thread has something to decide: it is shut, or there is a cause for which it is not shut yet,
+    /// because both arms fail, or because nobody else answered a moment ago.
     pub(crate) fn is_due(&self) -> bool {
-        let shared = || {
-            let judging = self.desk.as_ref().map(|desk| &desk.judging);
-            judging.and_then(|judging| judging.because()).is_some_and(|because| because.shared)
-        };
-        self.is_closed() || shared()
+        let judged = || self.desk.as_ref().is_some_and(|desk| desk.judging.because().is_some());
+        self.is_closed() || self.numbers().why.is_some() || judged()
     }
 
     pub(crate) fn is_probing(&self) -> bool {
@@ -91,9 +90,11 @@ impl Gate {
         self.closed.store(true, Ordering::Release);
     }
 
-    /// Lets the control thread look; nothing is closed yet.
+    /// Lets the control thread look, once: it looks often enough by itself, and what it looks at may be the cause for long.
     pub(crate) fn wake(&self) {
-        let _ = self.wake.try_send(());
+        if !self.woken.swap(true, Ordering::Relaxed) {
+            let _ = self.wake.try_send(());
+        }
     }
 
     /// Closes it, and lets the control thread see why. For a moment after it was opened in spite of a verdict it stays open.
