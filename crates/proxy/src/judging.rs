@@ -5,67 +5,29 @@
 //! the thread adds up what *all* threads have counted, on all desks, and asks the judge: adding up its own alone would count
 //! the candidate's failures at once and stable's later, which is no comparison.
 
-use std::cell::Cell;
+mod answer;
+mod desk;
+
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use cutover_judge::{
-    Arm as Side, Block, Clusters, Epoch, Failure, History, Judge, Outcome, Question, Scraped, Settings,
-    SharedFailure, Sheet, State, Tally, Tick, Ticket, Verdict,
+    Block, Clusters, Epoch, Failure, History, Judge, Scraped, Settings, SharedFailure, State, Tally, Tick,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::aftermath::{Aftermath, Found, KeptAftermath, Probed};
+pub use self::answer::{JudgeQuestion, JudgeStanding, Judged};
+use self::desk::Counting;
+pub(crate) use self::desk::{Bet, Desk, on_thread};
+use crate::aftermath::{Aftermath, Found, KeptAftermath};
 use crate::gate::Gate;
 use crate::store::boot_ms;
 use crate::table::{JudgeTerms, WHOLE};
 
 /// Clients that are told apart where routing is sticky; seats are fewer.
 const CLIENTS: usize = 1 << 14;
-
-/// A request that was drawn, until it is scored.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Bet {
-    /// By itself.
-    Request(Ticket),
-    /// By halves, after an alarm.
-    Half(Ticket),
-    /// With its client, which stays where it was drawn to.
-    Seat(u16, Side),
-}
-
-impl Bet {
-    /// The arm that was drawn.
-    pub(crate) fn side(self) -> Side {
-        match self {
-            Bet::Request(ticket) | Bet::Half(ticket) => ticket.arm(),
-            Bet::Seat(_, side) => side,
-        }
-    }
-}
-
-/// Where the requests of one table are counted.
-#[derive(Debug)]
-pub(crate) struct Desk {
-    pub(crate) judging: Arc<Judging>,
-    share_bp: u16,
-    /// One for each thread.
-    tallies: Box<[Mutex<Counting>]>,
-    /// Another table is in force: few requests are left, and each is added up at once.
-    retired: AtomicBool,
-    /// The candidate has instances that have served nobody yet.
-    cold: AtomicBool,
-    /// The age at which an open request hangs; 0: not known.
-    hung_after_us: AtomicU64,
-}
-
-#[derive(Debug)]
-struct Counting {
-    sheet: Sheet,
-    tally: Tally,
-}
 
 /// The judge of one release.
 #[derive(Debug)]
@@ -132,56 +94,6 @@ impl Kept {
         let known = |kept: &Kept| (kept.epochs.len(), kept.state.held());
         self.release != other.release || known(self) >= known(other)
     }
-}
-
-/// What a judge says, with all that it takes to compute it again.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Judged {
-    /// The release.
-    pub release: String,
-    /// The verdict.
-    pub verdict: Verdict,
-    /// The candidate's share of requests now, in basis points.
-    pub share_bp: u16,
-    /// Requests of the service per hour, at the rate since the last shift.
-    pub per_hour: u64,
-    /// The epoch after which a pass holds: the last closed one.
-    pub epoch: Option<u32>,
-    /// The settings it began with.
-    pub settings: Settings,
-    /// The closed epochs that were asked for.
-    pub epochs: Vec<Epoch>,
-    /// What the probe after the switch counted, if there was one and epochs were asked for.
-    #[serde(default)]
-    pub probe: Option<Probed>,
-}
-
-/// How a judge stands, for who only looks: nothing is closed or counted by it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct JudgeStanding {
-    /// The release.
-    pub release: String,
-    /// The logarithm of the wealth against the candidate, in thousandths of a nat: it is taken back at ln(1/α).
-    pub wealth_millinats: i64,
-    /// What it says, in a word: `fail`, `shared` (stable fails as well) or `none` (neither, so far).
-    pub verdict: String,
-    /// Requests scored, and failed ones among them, by arm: stable's, the candidate's.
-    pub scored: [[u64; 2]; 2],
-}
-
-/// What is asked of a judge.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct JudgeQuestion {
-    /// The margin of errors to be proven, in parts per billion; one of those of the table.
-    pub margin_ppb: u64,
-    /// Whether latency is to be proven, too.
-    pub latency: bool,
-    /// The shortest time at one weight, in milliseconds.
-    pub floor_ms: u64,
-    /// The first closed epoch that is wanted; none: no epochs are.
-    pub epochs_from: Option<u32>,
-    /// Close what is open: nothing more will come.
-    pub close: bool,
 }
 
 impl Judging {
@@ -335,62 +247,6 @@ impl Judging {
         inner.judge.seen().stable.since(inner.step.stable).unwrap_or_default()
     }
 
-    /// Answers a question. A pass closes an epoch, so that it can be computed again from what is closed.
-    pub(crate) fn answer(&self, question: &JudgeQuestion) -> Judged {
-        let mut inner = self.lock();
-        inner.gather();
-        let step_ms = boot_ms().saturating_sub(inner.step.since_ms);
-        let seen = inner.judge.seen();
-        let per_hour = |now: Scraped, before: Scraped| {
-            let requests = now.since(before).map_or(0, |since| since.requests);
-            requests.saturating_mul(3_600_000) / step_ms.max(1)
-        };
-        let candidate_per_hour = per_hour(seen.candidate, inner.step.candidate);
-        let JudgeQuestion { margin_ppb, latency, floor_ms, epochs_from, close } = *question;
-        let verdict =
-            inner.judge.verdict(&Question { margin_ppb, latency, step_ms, floor_ms, candidate_per_hour });
-        if close && !inner.over {
-            let block = inner.clusters.take();
-            inner.take((block != Block::default()).then_some(block));
-            let closed = inner.judge.close();
-            inner.epochs.extend(closed);
-            inner.over = true;
-        } else if matches!(verdict, Verdict::Pass(_)) && !inner.over {
-            inner.next_epoch();
-        }
-        let after = inner.after.as_mut();
-        let probe = after.and_then(|after| after.probed(close)).filter(|_| epochs_from.is_some());
-        let wanted = |epoch: &&Epoch| epochs_from.is_some_and(|from| epoch.terms.epoch >= from);
-        Judged {
-            release: self.release.clone(),
-            verdict,
-            share_bp: inner.judge.sheet().terms().share_bp,
-            per_hour: candidate_per_hour.saturating_add(per_hour(seen.stable, inner.step.stable)),
-            epoch: inner.epochs.last().map(|epoch| epoch.terms.epoch),
-            settings: inner.judge.state().settings().clone(),
-            epochs: inner.epochs.iter().filter(wanted).cloned().collect(),
-            probe,
-        }
-    }
-
-    /// How it stands.
-    pub(crate) fn standing(&self) -> JudgeStanding {
-        let mut inner = self.lock();
-        inner.gather();
-        let seen = inner.judge.seen();
-        let verdict = match inner.because() {
-            Some(because) if because.shared => "shared",
-            Some(_) => "fail",
-            None => "none",
-        };
-        JudgeStanding {
-            release: self.release.clone(),
-            wealth_millinats: (inner.judge.ln_wealth() * 1_000.0).round() as i64,
-            verdict: verdict.into(),
-            scored: [seen.stable, seen.candidate].map(|arm| [arm.requests, arm.errors]),
-        }
-    }
-
     /// Everything, to be written down.
     pub(crate) fn keep(&self) -> Kept {
         let mut inner = self.lock();
@@ -511,122 +367,6 @@ impl Inner {
             self.judge.block(block);
         }
     }
-}
-
-impl Desk {
-    /// Counts a request that was drawn for an arm by these weights; none where it was drawn by others.
-    pub(crate) fn assign(&self, side: Side, seat: Option<u16>, share_bp: u16, halves: bool) -> Option<Bet> {
-        if halves {
-            return self.judging.half(side);
-        }
-        if share_bp != self.share_bp {
-            // The candidate waits for its lease.
-            return None;
-        }
-        if side == Side::Candidate
-            && self.cold.load(Ordering::Relaxed)
-            && self.cold.swap(false, Ordering::Relaxed)
-        {
-            self.judging.warms_up();
-        }
-        if let Some(seat) = seat {
-            return Some(Bet::Seat(seat, side));
-        }
-        let mut counting = self.mine();
-        let ticket = counting.sheet.ticket(side);
-        counting.tally.assign(ticket);
-        Some(Bet::Request(ticket))
-    }
-
-    /// Counts what came of it.
-    pub(crate) fn score(&self, bet: Bet, outcome: Outcome) {
-        match bet {
-            Bet::Request(ticket) => {
-                let mut counting = self.mine();
-                let Counting { sheet, tally } = &mut *counting;
-                let decides = tally.score(sheet, ticket, outcome);
-                drop(counting);
-                if decides || self.retired.load(Ordering::Acquire) {
-                    self.judging.decide(|_| {});
-                }
-            }
-            Bet::Half(ticket) => self.judging.halved(ticket, outcome),
-            Bet::Seat(seat, side) => self.judging.seated(seat, side, outcome == Outcome::Error),
-        }
-    }
-
-    /// Counts one that was scored as failed: its body broke off.
-    pub(crate) fn spoil(&self, bet: Bet, scored: Outcome) {
-        match bet {
-            Bet::Request(ticket) => self.judging.decide(|inner| {
-                inner.judge.spoil(ticket, scored);
-                if let Some(after) = inner.after.as_mut().filter(|_| self.share_bp == WHOLE) {
-                    after.add(Tick { requests: 1, errors: 1, ..Tick::default() });
-                }
-            }),
-            Bet::Half(ticket) => self.judging.decide(|inner| {
-                if let Some(after) = &mut inner.after {
-                    after.spoil(ticket, scored);
-                }
-            }),
-            Bet::Seat(seat, side) => self.judging.seated(seat, side, true),
-        }
-    }
-
-    /// Returns the age in microseconds at which an open request hangs, once stable's slowest in a thousand are known.
-    pub(crate) fn hung_after_us(&self) -> Option<u64> {
-        Some(self.hung_after_us.load(Ordering::Relaxed)).filter(|us| *us > 0)
-    }
-
-    fn mine(&self) -> MutexGuard<'_, Counting> {
-        let at = THREAD.get() % self.tallies.len();
-        self.tallies[at].lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Judging {
-    fn half(&self, side: Side) -> Option<Bet> {
-        self.lock().after.as_mut()?.assign(side).map(Bet::Half)
-    }
-
-    fn halved(&self, ticket: Ticket, outcome: Outcome) {
-        self.decide(|inner| {
-            if let Some(after) = &mut inner.after {
-                after.score(ticket, outcome);
-            }
-        });
-    }
-
-    /// The candidate's new instances have their first request.
-    fn warms_up(&self) {
-        let mut inner = self.lock();
-        if inner.warm_until_ms == u64::MAX {
-            inner.warm_until_ms = boot_ms() + inner.warm_up_ms;
-        }
-    }
-
-    fn seated(&self, seat: u16, side: Side, failed: bool) {
-        let mut inner = self.lock();
-        if let Some(after) = &mut inner.after {
-            after.add(Tick { requests: 1, errors: u64::from(failed), ..Tick::default() });
-        }
-        let block = inner.clusters.score(seat.into(), side, failed, boot_ms());
-        inner.take(block);
-        drop(inner);
-        if block.is_some() {
-            self.decide(|_| {});
-        }
-    }
-}
-
-thread_local! {
-    /// Which of the tallies is this thread's.
-    static THREAD: Cell<usize> = const { Cell::new(0) };
-}
-
-/// Gives the thread a tally of its own at every desk.
-pub(crate) fn on_thread(index: usize) {
-    THREAD.set(index);
 }
 
 fn words(shared: &SharedFailure) -> String {
