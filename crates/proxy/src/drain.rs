@@ -134,7 +134,7 @@ impl Drain {
                 if let Some((id, close)) = waiting.first() {
                     close.notify_one();
                     asked.push(*id);
-                    next_leaves = now + ((deadline - now) / (waiting.len() as u32 + 1)).max(self.apart);
+                    next_leaves = now + pause(waiting.len(), self.apart, deadline - now);
                 }
             }
             // Nothing else runs on this thread between the looks above and the first poll of this: no wake-up is lost.
@@ -200,6 +200,19 @@ fn leaving(endless: usize, apart: Duration, window: Duration) -> Duration {
     all.max(window / 2).min(window)
 }
 
+/// Returns how long after one of `waiting` the next is asked to leave, with so much of the window left.
+fn pause(waiting: usize, apart: Duration, left: Duration) -> Duration {
+    let even = left / u32::try_from(waiting).unwrap_or(u32::MAX).saturating_add(1);
+    even.max(apart)
+}
+
+/// Returns the least time between two that one of so many threads closes, where all together close `closes` a second.
+pub(crate) fn apart(closes: Option<u32>, threads: usize) -> Duration {
+    let threads = u32::try_from(threads.max(1)).unwrap_or(u32::MAX);
+    let closes = closes.filter(|closes| *closes > 0);
+    closes.map_or(Duration::ZERO, |closes| Duration::from_secs(1) * threads / closes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -212,5 +225,27 @@ mod tests {
         assert_eq!(leaving(100, ms(90), window), ms(9_000));
         assert_eq!(leaving(100, ms(1_000), window), window, "the rest is closed at the end");
         assert_eq!(leaving(0, ms(1_000), window), ms(5_000));
+    }
+
+    /// Plays a drain's second half by its own pauses, and counts who leaves before the deadline.
+    fn leave_in_time(endless: usize, apart: Duration, window: Duration) -> usize {
+        let (mut left, mut gone) = (leaving(endless, apart, window), 0);
+        while gone < endless && left > Duration::ZERO {
+            gone += 1;
+            left = left.saturating_sub(pause(endless - gone + 1, apart, left));
+        }
+        gone
+    }
+
+    #[test]
+    fn no_more_leave_in_a_second_than_the_service_allows_over_all_threads() {
+        let window = Duration::from_secs(10);
+        assert_eq!(leave_in_time(1_000, apart(None, 2), window), 1_000, "no limit: all, evenly");
+        // 50 a second are 25 on each of two threads: 250 in the whole window, and the rest at its end.
+        assert_eq!(apart(Some(50), 2), Duration::from_millis(40));
+        assert_eq!(leave_in_time(1_000, apart(Some(50), 2), window), 250);
+        assert_eq!(leave_in_time(200, apart(Some(50), 2), window), 200, "these fit");
+        assert_eq!(pause(1_000, apart(Some(50), 2), window), Duration::from_millis(40));
+        assert_eq!(apart(Some(0), 2), Duration::ZERO, "refused by the table");
     }
 }

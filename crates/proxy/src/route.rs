@@ -17,6 +17,7 @@ use crate::claim::Claim;
 use crate::clients::Guest;
 use crate::compiled::{Compiled, CompiledService, CompiledTrack};
 use crate::count::Arm;
+use crate::drain::apart;
 use crate::gate::Gate;
 use crate::hung::OpenRequests;
 use crate::judging::Bet;
@@ -229,10 +230,7 @@ impl Router {
         let compiled = self.compiled.borrow();
         let limits =
             compiled.services.iter().find(|compiled| *compiled.name == *service).map(|found| &found.limits);
-        let closes = limits.and_then(|limits| limits.closes).filter(|closes| *closes > 0);
-        let threads = u32::try_from(self.threads.get().max(1)).unwrap_or(1);
-        closes
-            .map_or(std::time::Duration::ZERO, |closes| std::time::Duration::from_secs(1) * threads / closes)
+        apart(limits.and_then(|limits| limits.closes), self.threads.get())
     }
 
     /// Lets everybody who waits for a target look again.
