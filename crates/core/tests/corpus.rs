@@ -535,7 +535,7 @@ fn a_scalar_keeps_its_spelling() {
         "env: {A: 1.10, B: 007, C: 1_000, D: yes, E: true, F: 0x1F, G: 1e3, H: .inf, I: \"a\\tb\", J: &x 2.50, K: *x}",
     );
     let file = check(text.as_bytes()).unwrap().base.unwrap();
-    let cutover_core::file::Platform::Local(local) = &file.platform;
+    let cutover_core::file::Platform::Local(local) = &file.platform else { panic!("local") };
     let all: Vec<String> = local.env.iter().map(|(key, value)| format!("{key}={value}")).collect();
     assert_eq!(
         all,

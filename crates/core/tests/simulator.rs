@@ -73,8 +73,7 @@ fn process_scenarios() -> Vec<Scenario> {
 }
 
 fn with_replicas(mut scenario: Scenario, replicas: u32) -> Scenario {
-    let Platform::Local(local) = &mut scenario.release.file.platform;
-    local.replicas = replicas;
+    scenario.release.file.platform.set_replicas(replicas);
     scenario
 }
 

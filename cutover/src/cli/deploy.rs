@@ -215,7 +215,7 @@ fn body(global: &Global, deploy: &Deploy) -> Result<DeployBody, Failure> {
 /// Takes the values of the named secrets from our environment; they travel over the socket, never as arguments.
 fn secrets(file: &ReleaseFile) -> Result<BTreeMap<String, Secret>, Failure> {
     let mut secrets = BTreeMap::new();
-    for name in file.platform.secrets().iter().map(String::as_str).chain(file.metric_secrets()) {
+    for name in file.platform.secrets().into_iter().chain(file.metric_secrets()) {
         let value = std::env::var(name).map_err(|_| {
             Failure::new(exit::USAGE, format!("the secret {name} is not set in this environment"))
                 .hint(format!("set it for this command: {name}=… cutover deploy"))

@@ -36,7 +36,7 @@ pub(crate) fn look(
     candidate: &RevisionId,
     running: &Running,
 ) -> Result<String, Fault> {
-    let local = store::local(spec);
+    let local = store::local(spec)?;
     let stored = store.manifest(candidate)?;
     // What is stored runs from its copy, whatever became of the artifact since.
     let (workdir, artifact) = match &stored {

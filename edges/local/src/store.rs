@@ -96,10 +96,14 @@ struct ProcessContent<'a> {
     program: Option<String>,
 }
 
-/// Returns the local section of the spec.
-pub(crate) fn local(spec: &RevisionSpec) -> &file::LocalPlatform {
+/// Returns the local section of the spec; a fault where it is another platform's.
+pub(crate) fn local(spec: &RevisionSpec) -> Result<&file::LocalPlatform, Fault> {
     match &spec.platform {
-        file::Platform::Local(local) => local,
+        file::Platform::Local(local) => Ok(local),
+        other @ file::Platform::Docker(_) => {
+            let what = format!("run {} as processes: its platform is {}", spec.service, other.name());
+            Err(Fault::cutover(what).fatal())
+        }
     }
 }
 
@@ -131,7 +135,7 @@ impl Store {
     /// Stores the revision complete, or not at all. Returns a line for people.
     pub(crate) fn build(&self, spec: &RevisionSpec, revision: &RevisionId) -> Result<String, Fault> {
         if let Some(stored) = self.manifest(revision)? {
-            let asked = local(spec);
+            let asked = local(spec)?;
             let mut platform = stored.platform.clone();
             (platform.replicas, platform.log_size) = (asked.replicas, asked.log_size);
             let processes = spec.processes.clone();
@@ -249,7 +253,7 @@ impl Store {
 
     /// Reads the spec's artifact, `None` where it names none.
     pub(crate) fn artifact(&self, spec: &RevisionSpec) -> Result<Option<Tree>, Fault> {
-        let Some(artifact) = &local(spec).artifact else { return Ok(None) };
+        let Some(artifact) = &local(spec)?.artifact else { return Ok(None) };
         let path = spec.base.join(artifact);
         if let (Ok(path), Ok(store)) = (path.canonicalize(), self.folder.canonicalize())
             && store.starts_with(&path)
@@ -316,7 +320,7 @@ impl Store {
             schema: SCHEMA,
             revision: revision.clone(),
             service: spec.service.clone(),
-            platform: local(spec).clone(),
+            platform: local(spec)?.clone(),
             processes: spec.processes.clone(),
             base: spec.base.clone(),
             content,
@@ -337,7 +341,7 @@ impl Store {
     }
 
     fn values(&self, spec: &RevisionSpec, content: &str) -> Result<Values, Fault> {
-        let names = &local(spec).secrets;
+        let names = &local(spec)?.secrets;
         let given: Values =
             names.iter().filter_map(|name| Some((name.clone(), spec.secrets.get(name)?.clone()))).collect();
         if given.len() < names.len()
@@ -374,7 +378,7 @@ fn complete(names: &[String], values: &Values) -> Result<(), Fault> {
 }
 
 fn content(spec: &RevisionSpec, artifact: Option<String>) -> Result<String, Fault> {
-    let local = local(spec);
+    let local = local(spec)?;
     if !spec.base.is_absolute() {
         // The next server may start in another folder.
         return Err(Fault::cutover(format!(

@@ -1,0 +1,34 @@
+# Starts and stops one engine as told, line by line; the end of its input, also by the death of the test, ends all.
+folder=$1 data=$2
+shift 2
+pid=
+start() {
+    rm -f "$folder/docker.sock" "$folder/docker.pid"
+    dockerd "$@" >>"$folder/dockerd.log" 2>&1 </dev/null &
+    pid=$!
+}
+stop() {
+    [ -n "$pid" ] && kill -TERM "$pid" 2>/dev/null
+    [ -n "$pid" ] && wait "$pid"
+    pid=
+}
+trap '' INT HUP TERM PIPE
+while read -r order; do
+    case $order in
+    start) start "$@" ;;
+    stop) stop ;;
+    kill) kill -KILL "$pid" && wait "$pid" 2>/dev/null; pid= ;;
+    esac
+    echo done
+done
+# One that was killed left its containers: started again, it ends them.
+if [ -z "$pid" ] && [ -e "$folder/exec/containerd/containerd.pid" ] && kill -0 "$(cat "$folder/exec/containerd/containerd.pid")" 2>/dev/null; then
+    start "$@"
+    n=0
+    while [ ! -S "$folder/docker.sock" ] && [ $n -lt 100 ]; do sleep 0.1; n=$((n + 1)); done
+fi
+stop
+for mount in "$folder"/exec/netns/*; do umount "$mount" 2>/dev/null; done
+rm -rf "$data" 2>/dev/null
+rm -rf "$folder" 2>/dev/null
+true

@@ -1,0 +1,6 @@
+//! The docker platform: revisions as images, instances as containers of one engine.
+
+mod engine;
+pub mod image;
+
+pub use engine::Engine;

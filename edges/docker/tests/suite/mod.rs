@@ -1,0 +1,4 @@
+//! One module per concern, and what they share.
+
+mod engines;
+mod harness;
