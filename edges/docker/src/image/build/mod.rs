@@ -35,7 +35,8 @@ pub(crate) struct Recipe {
 
 impl Recipe {
     pub(crate) fn new(build: &DockerBuild, base: &Path) -> Recipe {
-        let context = base.join(&build.context);
+        // Without the dots in between: the path is shown.
+        let context: PathBuf = base.join(&build.context).components().collect();
         let dockerfile = context.join(&build.dockerfile);
         let mut secrets = build.secrets.clone();
         secrets.sort();

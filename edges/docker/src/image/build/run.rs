@@ -171,7 +171,7 @@ async fn heard(mut lines: Lines, log: &mut Log, doing: &str) -> Result<String, F
 /// Says why a build failed: the network, the disk, or what a step of the Dockerfile did.
 fn failed(error: &str, trace: &Trace, doing: &str) -> Fault {
     let refusal = Refusal::said(error);
-    let step = trace.failed(error);
+    let step = trace.failed();
     let ran = error.contains("exit code: ") || error.contains("did not complete successfully");
     let fault = match (&step, refusal.trouble()) {
         (Some(step), _) if ran => Fault::candidate(format!("{doing}: {} failed: {error}", step.name))
