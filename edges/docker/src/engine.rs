@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use bollard::errors::Error;
@@ -22,7 +22,7 @@ const OLDEST: ClientVersion = ClientVersion { major_version: 1, minor_version: 4
 /// A Docker engine on this machine, or podman's socket.
 #[derive(Clone)]
 pub struct Engine {
-    socket: PathBuf,
+    place: String,
     client: Arc<OnceCell<Docker>>,
 }
 
@@ -43,12 +43,16 @@ impl Engine {
     /// # Errors
     /// It is no `unix://` address.
     pub fn at(place: &str) -> Result<Engine, Fault> {
-        let socket = place.strip_prefix("unix://").map(Path::new).filter(|path| path.is_absolute());
-        let socket = socket.ok_or_else(|| {
-            Fault::configuration(format!("use the engine at {place}: it is no unix socket"))
-                .hint("Set DOCKER_HOST to an engine of this machine, such as unix:///var/run/docker.sock.")
-        })?;
-        Ok(Engine { socket: socket.to_path_buf(), client: Arc::default() })
+        if !place.strip_prefix("unix://").is_some_and(|path| Path::new(path).is_absolute()) {
+            return Err(Fault::configuration(format!("use the engine at {place}: it is no unix socket"))
+                .hint("Set DOCKER_HOST to an engine of this machine, such as unix:///var/run/docker.sock."));
+        }
+        Ok(Engine { place: place.into(), client: Arc::default() })
+    }
+
+    /// Returns where it listens, such as `unix:///var/run/docker.sock`.
+    pub fn place(&self) -> &str {
+        &self.place
     }
 
     /// Returns the client of its API. Each call of it connects anew, so an engine that was started again is no matter.
@@ -100,8 +104,7 @@ impl Engine {
     }
 
     fn client(&self, version: &ClientVersion) -> Result<Docker, Fault> {
-        let path = self.socket.to_string_lossy();
-        Docker::connect_with_unix(&path, PATIENCE_S, version)
+        Docker::connect_with_unix(&self.place, PATIENCE_S, version)
             .map_err(|error| self.fault("reach the Docker engine", &error))
     }
 
@@ -119,7 +122,7 @@ impl Engine {
 
 impl fmt::Display for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "unix://{}", self.socket.display())
+        f.write_str(&self.place)
     }
 }
 

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cutover_core::{After, Blame, Cores, Fault, ProcessName, RevisionId, ServiceName, Size, Span, file};
+use cutover_keep::{Values, Vault};
 use cutover_ports::RevisionSpec;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::disk;
-use crate::seal::{Values, Vault};
 use crate::tree::{self, Tree};
 
 const SCHEMA: u32 = 1;

@@ -86,9 +86,13 @@ async fn the_same_files_are_sent_as_by_dockers_own_client() {
     for (number, lines) in LINES.iter().enumerate() {
         fs::write(folder.path().join(".dockerignore"), lines).unwrap();
         // One file is always there: an image without any layer cannot be listed.
-        let ours = bench.build(build(), folder.path(), &format!("r-{number}")).await.map(|obtained| obtained.id);
+        let ours =
+            bench.build(build(), folder.path(), &format!("r-{number}")).await.map(|obtained| obtained.id);
         let path = folder.path().display().to_string();
-        let output = engine.command(&["build", "--quiet", "--tag", "theirs", &path]).env("DOCKER_BUILDKIT", "1").output();
+        let output = engine
+            .command(&["build", "--quiet", "--tag", "theirs", &path])
+            .env("DOCKER_BUILDKIT", "1")
+            .output();
         let theirs = output.unwrap();
         let ours = ours.map(|id| files(&engine, &id)).map_err(|fault| fault.what);
         let theirs = match theirs.status.success() {

@@ -1,0 +1,10 @@
+//! What the platforms of this machine keep in the state folder: files that are there whole or not at all, sealed secrets, and
+//! what was asked for each service.
+
+pub mod disk;
+pub mod memory;
+mod seal;
+mod wish;
+
+pub use seal::{Values, Vault};
+pub use wish::Wish;
