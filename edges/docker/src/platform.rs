@@ -48,7 +48,7 @@ impl DockerPlatform {
     /// time; needs a tokio runtime with I/O and time.
     pub async fn open(state_dir: &Path, engine: Engine, options: Options) -> Result<DockerPlatform, Fault> {
         let folder = state_dir.join("docker");
-        let images = Images::of(&engine, options.credentials.clone(), options.retry.clone())?;
+        let images = Images::of(&engine, options.credentials.clone(), options.retry)?;
         let shared = Arc::new(blocking(move || Shared::open(&folder, engine, images, options)).await?);
         let closing = watch::channel(false).0;
         let tasks = vec![

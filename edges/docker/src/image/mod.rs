@@ -1,97 +1,87 @@
-//! Images: resolved to what they are, and obtained.
+//! Images: resolved to what they are, pulled or built, pushed, and removed when nobody needs them.
+//!
+//! [`Images::pin`] says what an image is and changes nothing; [`Images::obtain`] sees to it that the engine has exactly that.
+//! Both name the end state: they may be repeated, at the same time too, and broken off anywhere.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod build;
+mod credentials;
+mod layers;
+mod obtain;
+mod pin;
+mod prune;
+mod push;
+mod reference;
+mod refusal;
+mod retry;
+mod watch;
+mod wire;
+
 use std::fmt;
-use std::path::Path;
 
-use cutover_core::file::DockerPlatform;
 use cutover_core::{Fault, RevisionId, ServiceName};
-use cutover_ports::Secret;
-use serde::{Deserialize, Serialize};
 
+pub use credentials::Credentials;
+pub use obtain::{BuildSecrets, Obtained};
+pub use pin::Pinned;
+pub use prune::Pruned;
+pub use push::Pushed;
+pub use retry::Retry;
+pub use watch::Watch;
+
+use self::wire::Wire;
 use crate::Engine;
 
-pub type BuildSecrets = BTreeMap<String, Secret>;
-#[derive(Clone, Debug, Default)]
-pub struct Credentials;
-impl Credentials {
-    pub fn of_environment() -> Self {
-        Credentials
+/// The images of one engine.
+#[derive(Clone, Debug)]
+pub struct Images {
+    pub(crate) wire: Wire,
+    pub(crate) credentials: Credentials,
+    pub(crate) retry: Retry,
+}
+
+impl Images {
+    /// Names the images of this engine. Connects to nothing yet.
+    ///
+    /// # Errors
+    /// It is not an engine of this machine.
+    pub fn of(engine: &Engine, credentials: Credentials, retry: Retry) -> Result<Images, Fault> {
+        Ok(Images { wire: Wire::to(&engine.to_string())?, credentials, retry })
+    }
+
+    /// Returns what stands for the login in a question to the engine.
+    pub(crate) async fn login_header(&self, registry: &str) -> Result<Option<String>, Fault> {
+        Ok(self.credentials.login(registry).await?.map(|login| login.header(registry)))
     }
 }
-#[derive(Clone, Debug, Default)]
-pub struct Retry;
-#[derive(Clone)]
-pub struct Watch;
-impl Watch {
-    pub fn new(_: impl Fn(&str) + Send + Sync + 'static) -> Self {
-        Watch
-    }
-}
-pub struct Obtained {
-    pub id: String,
-    pub line: String,
-}
-pub struct Pushed {
-    pub digest: String,
-    pub line: String,
-}
-pub struct Pruned;
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pinned {
-    written: String,
-    id: String,
-}
-impl Pinned {
-    pub fn content(&self) -> &str {
-        &self.id
-    }
-    pub fn line(&self) -> String {
-        self.written.clone()
-    }
-}
+
+/// The name of a revision's image in the engine. It keeps the image from being cleaned up as one without a name, and tells
+/// ours from others.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tag(String);
+pub struct Tag {
+    service: ServiceName,
+    revision: RevisionId,
+}
+
+/// The first word of the repositories that name the images of revisions.
+const OURS: &str = "cutover";
+/// The same for what was pulled for them: with the last revision it goes, where an image that was there before stays.
+const PULLED: &str = "cutover-pulled";
+
 impl Tag {
+    /// Names the image of a service's revision.
     pub fn new(service: &ServiceName, revision: &RevisionId) -> Tag {
-        Tag(format!("cutover/{service}:{revision}"))
+        Tag { service: service.clone(), revision: revision.clone() }
+    }
+
+    /// Names an image that was pulled for the service.
+    fn pulled(&self, id: &str) -> String {
+        let hex = id.trim_start_matches("sha256:");
+        format!("{PULLED}/{}:{}", self.service, hex.get(..24).unwrap_or(hex))
     }
 }
+
 impl fmt::Display for Tag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-pub struct Images(Engine);
-impl Images {
-    pub fn of(engine: &Engine, _: Credentials, _: Retry) -> Result<Images, Fault> {
-        Ok(Images(engine.clone()))
-    }
-    pub async fn pin(&self, platform: &DockerPlatform, _: &Path) -> Result<Pinned, Fault> {
-        let name = platform.image.clone().unwrap_or_default();
-        let found = self.0.docker().await?.inspect_image(&name).await;
-        let found = found.map_err(|error| self.0.fault(format!("find image {name}"), &error))?;
-        Ok(Pinned { written: name, id: found.id.unwrap_or_default() })
-    }
-    pub async fn obtain(
-        &self,
-        pinned: &Pinned,
-        tag: &Tag,
-        _: &BuildSecrets,
-        _: &Path,
-        _: &Watch,
-    ) -> Result<Obtained, Fault> {
-        let docker = self.0.docker().await?;
-        let (repo, word) = tag.0.split_once(':').unwrap_or_default();
-        let options = bollard::query_parameters::TagImageOptionsBuilder::new().repo(repo).tag(word).build();
-        let tagged = docker.tag_image(&pinned.id, Some(options)).await;
-        tagged.map_err(|error| self.0.fault(format!("tag {}", pinned.id), &error))?;
-        Ok(Obtained { id: pinned.id.clone(), line: format!("{} is in the engine", pinned.written) })
-    }
-    pub async fn push(&self, _: &str, to: &str, _: &Watch) -> Result<Pushed, Fault> {
-        Err(Fault::configuration(format!("push {to}")))
-    }
-    pub async fn prune(&self, _: &ServiceName, _: &BTreeSet<RevisionId>) -> Result<Pruned, Fault> {
-        Ok(Pruned)
+        write!(f, "{OURS}/{}:{}", self.service, self.revision)
     }
 }

@@ -3,3 +3,9 @@
 mod conformance;
 mod engines;
 mod harness;
+mod images;
+mod images_build;
+mod images_ignore;
+mod images_registry;
+mod images_trouble;
+mod registry;
