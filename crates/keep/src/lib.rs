@@ -4,7 +4,9 @@
 pub mod disk;
 pub mod memory;
 mod seal;
+pub mod sockets;
 mod wish;
+pub mod words;
 
-pub use seal::{Values, Vault};
+pub use seal::{Values, Vault, complete};
 pub use wish::Wish;

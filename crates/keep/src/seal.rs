@@ -112,7 +112,7 @@ impl Vault {
     /// Returns the values that were sealed for the same content and agree with `given`, if there is only one
     /// such set:
     /// between two, guessing would run a revision nobody asked for.
-    pub fn recall(&self, content: &str, given: &Values) -> Result<Option<Values>, Fault> {
+    fn recall(&self, content: &str, given: &Values) -> Result<Option<Values>, Fault> {
         let mut found = Vec::new();
         for name in disk::names(&self.folder)?.iter().filter(|name| name.ends_with(".json")) {
             if let Some(sealed) = disk::read_json::<Sealed>(&self.folder.join(name))?
@@ -125,7 +125,38 @@ impl Vault {
         Ok(if found.len() == 1 { found.pop() } else { None })
     }
 
+    /// Returns the values of these names, out of those that are given; where some are missing, those that were sealed for the
+    /// same content.
+    ///
+    /// # Errors
+    /// A value is neither given nor sealed.
+    pub fn choose(&self, names: &[String], all: &Values, content: &str) -> Result<Values, Fault> {
+        let given: Values =
+            names.iter().filter_map(|name| Some((name.clone(), all.get(name)?.clone()))).collect();
+        if given.len() < names.len()
+            && let Some(values) = self.recall(content, &given)?
+        {
+            return Ok(values);
+        }
+        complete(names, &given)?;
+        Ok(given)
+    }
+
     fn path(&self, revision: &RevisionId) -> PathBuf {
         self.folder.join(Path::new(&format!("{revision}.json")))
     }
+}
+
+/// Says which of the names have no value.
+pub fn complete(names: &[String], values: &Values) -> Result<(), Fault> {
+    let missing: Vec<&str> =
+        names.iter().filter(|name| !values.contains_key(*name)).map(String::as_str).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let list = missing.join(", ");
+    Err(Fault::configuration(format!(
+        "find the value of secret {list}: not in the environment, and not sealed before"
+    ))
+    .hint(format!("Set {list} in the environment of cutover deploy.")))
 }

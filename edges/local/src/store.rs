@@ -234,7 +234,7 @@ impl Store {
     /// Returns the sealed values of the revision.
     pub(crate) fn secrets(&self, revision: &RevisionId, manifest: &Manifest) -> Result<Values, Fault> {
         let values = self.vault.values(revision)?.unwrap_or_default();
-        complete(&manifest.platform.secrets, &values)?;
+        cutover_keep::complete(&manifest.platform.secrets, &values)?;
         Ok(values)
     }
 
@@ -341,16 +341,7 @@ impl Store {
     }
 
     fn values(&self, spec: &RevisionSpec, content: &str) -> Result<Values, Fault> {
-        let names = &local(spec)?.secrets;
-        let given: Values =
-            names.iter().filter_map(|name| Some((name.clone(), spec.secrets.get(name)?.clone()))).collect();
-        if given.len() < names.len()
-            && let Some(values) = self.vault.recall(content, &given)?
-        {
-            return Ok(values);
-        }
-        complete(names, &given)?;
-        Ok(given)
+        self.vault.choose(&local(spec)?.secrets, &spec.secrets, content)
     }
 
     fn name(&self, content: &str, values: &Values) -> Result<RevisionId, Fault> {
@@ -362,19 +353,6 @@ impl Store {
     fn manifest_path(&self, revision: &RevisionId) -> PathBuf {
         self.folder.join(revision.as_str()).join("manifest.json")
     }
-}
-
-fn complete(names: &[String], values: &Values) -> Result<(), Fault> {
-    let missing: Vec<&str> =
-        names.iter().filter(|name| !values.contains_key(*name)).map(String::as_str).collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let list = missing.join(", ");
-    Err(Fault::configuration(format!(
-        "find the value of secret {list}: not in the environment, and not sealed before"
-    ))
-    .hint(format!("Set {list} in the environment of cutover deploy.")))
 }
 
 fn content(spec: &RevisionSpec, artifact: Option<String>) -> Result<String, Fault> {

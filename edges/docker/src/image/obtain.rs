@@ -5,6 +5,7 @@ use std::path::Path;
 
 use cutover_core::Fault;
 use cutover_ports::Secret;
+use futures_util::FutureExt;
 use hyper::Method;
 
 use super::layers::{Layers, Said};
@@ -80,16 +81,19 @@ impl Images {
     async fn pull(&self, pinned: &Pinned, at: &str, watch: &Watch) -> Result<Layers, Fault> {
         let reference = Reference::parse(at)?;
         let login = self.login_header(&reference.registry).await?;
+        let login = login.as_deref();
         let doing = format!("pull {}", pinned.line());
-        self.retry
-            .run(&doing, &reference.registry, watch, async || {
+        let attempt = || {
+            async move {
                 let mut ask = Ask::new(Method::POST, "/images/create").query("fromImage", at);
-                if let Some(login) = &login {
+                if let Some(login) = login {
                     ask = ask.header("x-registry-auth", login);
                 }
                 self.told(ask, watch, |_| {}).await
-            })
-            .await
+            }
+            .boxed()
+        };
+        self.retry.run(&doing, &reference.registry, watch, attempt).await
     }
 
     /// Asks for something, hands on what is said of its layers until it is done, and lets `each` look at it.

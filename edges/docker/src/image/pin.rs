@@ -4,6 +4,7 @@ use std::path::Path;
 
 use cutover_core::Fault;
 use cutover_core::file::{DockerPlatform, DockerPull};
+use futures_util::FutureExt;
 use hyper::Method;
 use serde::{Deserialize, Serialize};
 
@@ -166,17 +167,18 @@ impl Images {
         let doing = format!("look for {reference} in the registry");
         let registry = &reference.registry;
         let login = self.login_header(registry).await?;
-        let path = format!("/distribution/{reference}/json");
-        let found: Distribution = self
-            .retry
-            .run(&doing, registry, &super::Watch::nobody(), async || {
-                let mut ask = Ask::new(Method::GET, &path);
-                if let Some(login) = &login {
+        let (login, path) = (login.as_deref(), &*format!("/distribution/{reference}/json"));
+        let attempt = || {
+            async move {
+                let mut ask = Ask::new(Method::GET, path);
+                if let Some(login) = login {
                     ask = ask.header("x-registry-auth", login);
                 }
                 self.wire.json(ask).await.map_err(unknown_here)
-            })
-            .await?;
+            }
+            .boxed()
+        };
+        let found: Distribution = self.retry.run(&doing, registry, &super::Watch::nobody(), attempt).await?;
         self.fits(&found.platforms, reference).await?;
         Ok(found.descriptor.digest)
     }

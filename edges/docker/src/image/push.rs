@@ -1,6 +1,7 @@
 //! Brings an image to a registry.
 
 use cutover_core::Fault;
+use futures_util::FutureExt;
 use hyper::Method;
 
 use super::layers::Said;
@@ -44,15 +45,17 @@ impl Images {
         let login = self.login_header(registry).await?.unwrap_or_else(|| "e30=".into());
         let doing = format!("push {name}");
         let path = format!("/images/{}/push", reference.repository);
-        let pushed = self
-            .retry
-            .run(&doing, registry, watch, async || {
-                let ask = Ask::new(Method::POST, &path).query("tag", &tag).header("x-registry-auth", &login);
+        let (path, tag, login) = (path.as_str(), tag.as_str(), login.as_str());
+        let attempt = || {
+            async move {
+                let ask = Ask::new(Method::POST, path).query("tag", tag).header("x-registry-auth", login);
                 let mut digest = None;
                 let layers = self.told(ask, watch, |said| digest = said.digest().or(digest.take())).await?;
                 Ok((layers, digest))
-            })
-            .await;
+            }
+            .boxed()
+        };
+        let pushed = self.retry.run(&doing, registry, watch, attempt).await;
         if !known {
             let back = self.take_back(id, &name).await;
             // That a push failed says more than that its name could not be taken back.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use cutover_core::Fault;
+use futures_util::future::BoxFuture;
 
 use super::refusal::Refusal;
 use super::watch::Watch;
@@ -27,12 +28,13 @@ impl Default for Retry {
 
 impl Retry {
     /// Tries until it succeeds, fails for good, or was tried often enough. `doing` and `registry` are words for the fault.
-    pub(crate) async fn run<T>(
+    // No async closure: of one the compiler cannot prove that it may be awaited on another thread.
+    pub(crate) async fn run<'a, T>(
         &self,
         doing: &str,
         registry: &str,
         watch: &Watch,
-        mut attempt: impl AsyncFnMut() -> Result<T, Refusal>,
+        mut attempt: impl FnMut() -> BoxFuture<'a, Result<T, Refusal>>,
     ) -> Result<T, Fault> {
         let mut tried = 1;
         loop {

@@ -10,7 +10,7 @@ use cutover_docker_engine::Engine;
 
 use crate::suite::harness::engines_wanted;
 use crate::suite::images::{Bench, TWICE, build, built, context, noise, pulled, service};
-use crate::suite::registry::{Registry, Wants, Wire};
+use crate::suite::registry::{Registry, Wants, Wire, registries_wanted};
 
 const COPY: &str = "FROM scratch\nCOPY . /\n";
 
@@ -23,7 +23,7 @@ async fn push(bench: &Bench, text: &str, to: &str) -> String {
 
 #[tokio::test]
 async fn what_is_built_and_pushed_is_pulled_by_digest_by_another_engine_whatever_its_tag_becomes() {
-    if !engines_wanted("what_is_built_and_pushed_is_pulled_by_digest") {
+    if !registries_wanted("what_is_built_and_pushed_is_pulled_by_digest") {
         return;
     }
     let (registry, one, other) = (Registry::start(), Engine::start(), Engine::start());
@@ -85,7 +85,7 @@ async fn an_image_of_the_engine_alone_is_pinned_by_its_id() {
 
 #[tokio::test]
 async fn a_login_is_taken_from_file_environment_or_helper_for_push_pull_pin_and_base_images() {
-    if !engines_wanted("a_login_is_taken_from_file_environment_or_helper") {
+    if !registries_wanted("a_login_is_taken_from_file_environment_or_helper") {
         return;
     }
     let registry = Registry::start_as(Wants { login: true, ..Wants::default() });
@@ -128,7 +128,7 @@ echo '{"ServerURL": "x", "Username": "me", "Secret": "word"}'
 
 #[tokio::test]
 async fn a_registry_that_goes_away_during_a_push_and_comes_back_has_it_in_the_end() {
-    if !engines_wanted("a_registry_that_goes_away_during_a_push") {
+    if !registries_wanted("a_registry_that_goes_away_during_a_push") {
         return;
     }
     let (mut registry, engine) = (Registry::start(), Engine::start());
@@ -164,7 +164,7 @@ async fn a_registry_that_goes_away_during_a_push_and_comes_back_has_it_in_the_en
 
 #[tokio::test]
 async fn a_registry_that_is_away_is_tried_again_and_then_named_and_one_that_comes_back_in_time_is_no_fault() {
-    if !engines_wanted("a_registry_that_is_away_is_tried_again") {
+    if !registries_wanted("a_registry_that_is_away_is_tried_again") {
         return;
     }
     let (mut registry, engine) = (Registry::start(), Engine::start());
@@ -194,7 +194,7 @@ async fn a_registry_that_is_away_is_tried_again_and_then_named_and_one_that_come
 
 #[tokio::test]
 async fn a_pull_that_is_cut_goes_on() {
-    if !engines_wanted("a_pull_that_is_cut_goes_on") {
+    if !registries_wanted("a_pull_that_is_cut_goes_on") {
         return;
     }
     // The engine itself gives up at once: it is our trying again that counts.
@@ -225,7 +225,7 @@ async fn a_pull_that_is_cut_goes_on() {
 
 #[tokio::test]
 async fn pruning_removes_what_was_built_or_pulled_for_gone_revisions_and_nothing_else() {
-    if !engines_wanted("pruning_removes") {
+    if !registries_wanted("pruning_removes") {
         return;
     }
     let (registry, one, other) = (Registry::start(), Engine::start(), Engine::start());

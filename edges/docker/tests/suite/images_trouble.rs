@@ -12,7 +12,7 @@ use cutover_docker_engine::Engine;
 
 use crate::suite::harness::engines_wanted;
 use crate::suite::images::{Bench, TWICE, build, context, noise, program, pulled};
-use crate::suite::registry::{Registry, Wants, stubborn};
+use crate::suite::registry::{Registry, Wants, registries_wanted, stubborn};
 
 async fn pin(bench: &Bench, image: &str) -> Fault {
     bench.images.pin(&pulled(image), "/".as_ref()).await.unwrap_err()
@@ -48,7 +48,7 @@ impl Drop for Trusted {
 
 #[tokio::test]
 async fn certificates_and_plain_http_are_told_apart_and_a_known_authority_is_enough() {
-    if !engines_wanted("certificates_and_plain_http") {
+    if !registries_wanted("certificates_and_plain_http") {
         return;
     }
     let engine = Engine::start();
@@ -77,7 +77,7 @@ async fn certificates_and_plain_http_are_told_apart_and_a_known_authority_is_eno
 
 #[tokio::test]
 async fn names_tags_addresses_and_statuses_that_do_not_work_have_their_own_words() {
-    if !engines_wanted("names_tags_addresses_and_statuses") {
+    if !registries_wanted("names_tags_addresses_and_statuses") {
         return;
     }
     let (engine, registry) = (Engine::start(), Registry::start());
@@ -118,7 +118,7 @@ async fn names_tags_addresses_and_statuses_that_do_not_work_have_their_own_words
 
 #[tokio::test]
 async fn an_image_for_other_machines_alone_is_refused_before_anything_is_pulled() {
-    if !engines_wanted("an_image_for_other_machines_alone") {
+    if !registries_wanted("an_image_for_other_machines_alone") {
         return;
     }
     let (engine, registry) = (Engine::start(), Registry::start());
@@ -147,7 +147,7 @@ async fn an_image_for_other_machines_alone_is_refused_before_anything_is_pulled(
 
 #[tokio::test]
 async fn a_wrong_login_is_no_matter_of_trying_again() {
-    if !engines_wanted("a_wrong_login_is_no_matter_of_trying_again") {
+    if !registries_wanted("a_wrong_login_is_no_matter_of_trying_again") {
         return;
     }
     let (engine, registry) = (Engine::start(), Registry::start_as(Wants { login: true, ..Wants::default() }));
@@ -229,7 +229,7 @@ impl Drop for Small {
 
 #[tokio::test]
 async fn a_disk_that_is_full_is_named_during_pull_and_build_and_the_rest_goes_on_when_there_is_room() {
-    if !engines_wanted("a_disk_that_is_full") {
+    if !registries_wanted("a_disk_that_is_full") {
         return;
     }
     let (registry, one) = (Registry::start(), Engine::start());

@@ -1,5 +1,6 @@
 //! One module per concern, and what they share.
 
+mod conformance;
 mod engines;
 mod harness;
 mod images;
