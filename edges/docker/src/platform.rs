@@ -180,8 +180,8 @@ impl Platform for DockerPlatform {
         let (named, secrets) = shared.revisions.named(revision)?;
         let (log, tag) = (shared.builds.join(format!("{revision}.log")), Tag::new(&spec.service, revision));
         let of = revision.clone();
-        let watch = Watch::new(move |line| tracing::info!(revision = %of, line, "image"));
-        let obtained = shared.images.obtain(&named.pinned, &tag, &secrets, &log, &watch).await?;
+        let watch = Watch::new(move |line| tracing::info!(revision = %of, line, "image")).kept_in(&log)?;
+        let obtained = shared.images.obtain(&named.pinned, &tag, &secrets, &watch).await?;
         let port = shared.stored_image_port(docker, &obtained.id).await?;
         let mut line = obtained.line;
         if let Some(to) = docker.build.as_ref().and_then(|build| build.push.as_ref()) {
