@@ -13,7 +13,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::container::Container;
 use crate::containers::Containers;
-use crate::image::{Images, Tag, Watch};
+use crate::image::{self, Images, Tag, Watch};
 use crate::logs::{self, Kept};
 use crate::memory::Memory;
 use crate::options::Options;
@@ -190,6 +190,11 @@ impl Platform for DockerPlatform {
         }
         shared.revisions.store(spec, revision, obtained.id, port)?;
         Ok(line)
+    }
+
+    async fn build_output(&self, revision: &RevisionId, from: u64) -> Result<Vec<u8>, Fault> {
+        let log = self.shared.builds.join(format!("{revision}.log"));
+        blocking(move || image::output(&log, from)).await
     }
 
     async fn ensure(

@@ -2,12 +2,15 @@
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cutover_core::Fault;
+
+/// As much output as one answer carries.
+const PART: u64 = 64 << 10;
 
 /// Takes a line for people at a time.
 #[derive(Clone)]
@@ -54,6 +57,26 @@ impl Watch {
     }
 }
 
+/// Returns what was kept in the file of a [`Watch`] from byte `from` on, at most 64 KiB; nothing where it has not begun.
+///
+/// # Errors
+/// It cannot be read.
+pub fn output(path: &Path, from: u64) -> Result<Vec<u8>, Fault> {
+    let read = || {
+        let mut file = File::open(path)?;
+        file.seek(SeekFrom::Start(from))?;
+        let mut part = Vec::new();
+        file.take(PART).read_to_end(&mut part)?;
+        Ok(part)
+    };
+    match read() {
+        Err(error) if io::Error::kind(&error) == io::ErrorKind::NotFound => Ok(Vec::new()),
+        read => read.map_err(|error| {
+            Fault::platform(format!("read the output of the build in {}: {error}", path.display()))
+        }),
+    }
+}
+
 impl fmt::Debug for Watch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Watch(…)")
@@ -73,7 +96,9 @@ mod tests {
             watch.line("one");
             watch.clone().line("two");
         }
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "one\ntwo\n");
+        assert_eq!(output(&path, 0).unwrap(), b"one\ntwo\n");
+        assert_eq!((output(&path, 4).unwrap(), output(&path, 100).unwrap()), (b"two\n".to_vec(), Vec::new()));
+        assert_eq!(output(&folder.path().join("none"), 0).unwrap(), b"");
         let fault = Watch::nobody().kept_in(&path.join("below")).unwrap_err();
         assert!(fault.what.starts_with("keep the output of the build in "), "{fault:?}");
     }
