@@ -26,7 +26,7 @@ pub(crate) async fn follow(shared: Arc<Shared>, mut closing: watch::Receiver<boo
     loop {
         tokio::select! {
             _ = closing.wait_for(|closes| *closes) => return,
-            ended = listen(&shared) => {
+            ended = listen_if_asked(&shared) => {
                 shared.memory.following(false);
                 if let Err(fault) = ended {
                     tracing::debug!(why = %fault, "no events of the engine");
@@ -38,6 +38,14 @@ pub(crate) async fn follow(shared: Arc<Shared>, mut closing: watch::Receiver<boo
             () = sleep(PAUSE) => {}
         }
     }
+}
+
+/// A machine without containers may have no engine either: it is left alone.
+async fn listen_if_asked(shared: &Shared) -> Result<(), Fault> {
+    while shared.wishes.names().is_empty() {
+        shared.wishes.asked.notified().await;
+    }
+    listen(shared).await
 }
 
 async fn listen(shared: &Shared) -> Result<(), Fault> {

@@ -21,6 +21,9 @@ use crate::seen::wanted;
 /// Events come in bursts: one look is for all of them.
 const BURST: Duration = Duration::from_millis(20);
 
+/// Without a service there is nothing to look at until one is asked for.
+const IDLE: Duration = Duration::from_secs(86_400);
+
 /// When a container may be started again, and how long the pause after that is.
 #[derive(Default)]
 struct Pace(BTreeMap<(ServiceName, Place), (Instant, Duration)>);
@@ -46,7 +49,10 @@ pub(crate) async fn follow(shared: Arc<Shared>, mut closing: watch::Receiver<boo
             stops.spawn(async move { restart(&shared, &id).await });
         }
         while stops.try_join_next().is_some() {}
-        let next = pace.next(shared.options.upkeep_every);
+        let next = match said.is_empty() {
+            true => IDLE,
+            false => pace.next(shared.options.upkeep_every),
+        };
         let woken = tokio::select! {
             _ = closing.wait_for(|closes| *closes) => break,
             () = shared.memory.woken.notified() => true,

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cutover_core::{Fault, Fence, ServiceName};
 use cutover_keep::{Wish, disk};
+use tokio::sync::Notify;
 
 /// One service. Its wish can be read at any time; who changes it, or acts on it, holds `acting`.
 #[derive(Default)]
@@ -25,6 +26,8 @@ impl Service {
 pub(crate) struct Wishes {
     folder: PathBuf,
     services: Mutex<BTreeMap<ServiceName, Arc<Service>>>,
+    /// Told once the first service was asked for.
+    pub(crate) asked: Notify,
 }
 
 impl Wishes {
@@ -37,7 +40,7 @@ impl Wishes {
             let service = Service { wish: Mutex::new(wish), ..Service::default() };
             services.insert(ServiceName::new(name), Arc::new(service));
         }
-        Ok(Wishes { folder, services: Mutex::new(services) })
+        Ok(Wishes { folder, services: Mutex::new(services), asked: Notify::new() })
     }
 
     /// Returns the names of all services.
@@ -56,7 +59,9 @@ impl Wishes {
         if text.is_empty() || text.starts_with('.') || text.contains('/') {
             return Err(Fault::configuration(format!("use \"{text}\" as the name of a service")));
         }
-        Ok(lock(&self.services).entry(name.clone()).or_default().clone())
+        let service = lock(&self.services).entry(name.clone()).or_default().clone();
+        self.asked.notify_one();
+        Ok(service)
     }
 
     /// Notes the fence and what `change` makes of the wish, on disk before anything acts on it. The caller holds `acting`.

@@ -101,8 +101,9 @@ pub(crate) fn local(spec: &RevisionSpec) -> Result<&file::LocalPlatform, Fault> 
     match &spec.platform {
         file::Platform::Local(local) => Ok(local),
         other @ file::Platform::Docker(_) => {
-            let what = format!("run {} as processes: its platform is {}", spec.service, other.name());
-            Err(Fault::cutover(what).fatal())
+            let (service, name) = (&spec.service, other.name());
+            Err(Fault::configuration(format!("run {service}: this build of cutover has no platform {name}"))
+                .hint(format!("Build it with its feature `{name}`, which a release build has.")))
         }
     }
 }
