@@ -166,16 +166,21 @@ struct GateTail {
 }
 
 impl GateTail {
-    /// Shows what the gate that runs has written since the last look. Not shown is not lost: it stays in its file.
+    /// Shows what the gate or build that runs has written since the last look. Not shown is not lost: it stays in its file.
     async fn follow(&mut self, client: &Client, release: &ReleaseId, machine: &Machine, view: &mut View) {
-        if !view.is_text() || !matches!(machine.step(), Step::Gate { .. } | Step::Smoke { .. }) {
+        if !view.is_text() {
             return;
         }
+        let of = match machine.step() {
+            Step::Gate { .. } | Step::Smoke { .. } => format!("gate/{}", machine.at()),
+            Step::Build => "build".to_owned(),
+            _ => return,
+        };
         if self.step != machine.at() {
             *self = GateTail { step: machine.at(), next: 0 };
         }
         loop {
-            let path = format!("/v1/releases/{release}/gate/{}?from={}", self.step, self.next);
+            let path = format!("/v1/releases/{release}/{of}?from={}", self.next);
             match client.get::<GateAnswer>(&path).await {
                 Ok(answer) if answer.next > self.next => {
                     self.next = answer.next;

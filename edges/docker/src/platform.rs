@@ -13,7 +13,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::container::Container;
 use crate::containers::Containers;
-use crate::image::{Images, Tag, Watch};
+use crate::image::{self, Images, Tag, Watch};
 use crate::logs::{self, Kept};
 use crate::memory::Memory;
 use crate::options::Options;
@@ -180,8 +180,8 @@ impl Platform for DockerPlatform {
         let (named, secrets) = shared.revisions.named(revision)?;
         let (log, tag) = (shared.builds.join(format!("{revision}.log")), Tag::new(&spec.service, revision));
         let of = revision.clone();
-        let watch = Watch::new(move |line| tracing::info!(revision = %of, line, "image"));
-        let obtained = shared.images.obtain(&named.pinned, &tag, &secrets, &log, &watch).await?;
+        let watch = Watch::new(move |line| tracing::info!(revision = %of, line, "image")).kept_in(&log)?;
+        let obtained = shared.images.obtain(&named.pinned, &tag, &secrets, &watch).await?;
         let port = shared.stored_image_port(docker, &obtained.id).await?;
         let mut line = obtained.line;
         if let Some(to) = docker.build.as_ref().and_then(|build| build.push.as_ref()) {
@@ -190,6 +190,11 @@ impl Platform for DockerPlatform {
         }
         shared.revisions.store(spec, revision, obtained.id, port)?;
         Ok(line)
+    }
+
+    async fn build_output(&self, revision: &RevisionId, from: u64) -> Result<Vec<u8>, Fault> {
+        let log = self.shared.builds.join(format!("{revision}.log"));
+        blocking(move || image::output(&log, from)).await
     }
 
     async fn ensure(

@@ -26,7 +26,7 @@ pub use pin::Pinned;
 pub use prune::Pruned;
 pub use push::Pushed;
 pub use retry::Retry;
-pub use watch::Watch;
+pub use watch::{Watch, output};
 
 use self::wire::Wire;
 use crate::Engine;

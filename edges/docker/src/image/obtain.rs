@@ -1,7 +1,6 @@
 //! Sees to it that the engine has an image.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use cutover_core::Fault;
 use cutover_ports::Secret;
@@ -29,7 +28,7 @@ pub struct Obtained {
 
 impl Images {
     /// Ensures that the engine has the image, and that it is tagged as the revision's. Pulls it with a line per layer, or
-    /// builds it with its output line by line, which is also appended to the file `log`.
+    /// builds it with its output line by line.
     ///
     /// # Cancel safety
     /// Dropping it breaks the pull or the build off; what is complete is kept by the engine, and the next call goes on there.
@@ -42,7 +41,6 @@ impl Images {
         pinned: &Pinned,
         tag: &Tag,
         secrets: &BuildSecrets,
-        log: &Path,
         watch: &Watch,
     ) -> Result<Obtained, Fault> {
         match &pinned.source {
@@ -53,7 +51,7 @@ impl Images {
                 Ok(Obtained { id: found.id, line: format!("{} is in the engine", pinned.line()) })
             }
             Source::Build { content, recipe } => {
-                self.obtain_built(recipe, content, tag, secrets, log, watch).await
+                self.obtain_built(recipe, content, tag, secrets, watch).await
             }
         }
     }

@@ -91,7 +91,7 @@ impl Images {
     }
 
     /// Takes a name from an image; with its last one it goes. False where a container uses it.
-    async fn forget(&self, name: &str) -> Result<bool, Fault> {
+    pub(crate) async fn forget(&self, name: &str) -> Result<bool, Fault> {
         let path = format!("/images/{name}");
         match self.wire.done(Ask::new(Method::DELETE, &path)).await {
             Ok(()) => Ok(true),

@@ -38,6 +38,7 @@ impl Images {
             .hint("Name the repository and a tag."));
         };
         let name = reference.to_string();
+        let known = self.has(&name).await?.is_some_and(|image| image.id == id);
         self.tag(id, &name).await?;
         let registry = &reference.registry;
         // Without a login the engine still wants the header.
@@ -54,13 +55,29 @@ impl Images {
             }
             .boxed()
         };
-        let (layers, digest) = self.retry.run(&doing, registry, watch, attempt).await?;
+        let pushed = self.retry.run(&doing, registry, watch, attempt).await;
+        if !known {
+            let back = self.take_back(id, &name).await;
+            // That a push failed says more than that its name could not be taken back.
+            if pushed.is_ok() {
+                back?;
+            }
+        }
+        let (layers, digest) = pushed?;
         let digest = digest.ok_or_else(|| {
             Fault::platform(format!("{doing}: the engine ended it without the digest"))
                 .hint("Try again; look at the engine's log if it stays: journalctl -u docker.")
         })?;
         let line = format!("pushed {name} ({}): {}", short(&digest), layers.summary());
         Ok(Pushed { at: reference.at(&digest), digest, line })
+    }
+
+    /// Takes back the name that an image had for its push: with it, and the digest that came with it, the image would stay
+    /// when its revision is gone.
+    async fn take_back(&self, id: &str, name: &str) -> Result<(), Fault> {
+        let others = self.has(id).await?.is_some_and(|image| image.repo_tags.iter().any(|tag| tag != name));
+        // Without another name it would go with this one.
+        if others { self.forget(name).await.map(|_| ()) } else { Ok(()) }
     }
 }
 

@@ -43,6 +43,10 @@ impl Reference {
             Some((first, _)) if is_host(first) => (first, path),
             _ => (HUB, path.strip_prefix("library/").unwrap_or(path)),
         };
+        let path = if registry == HUB { repository } else { &repository[registry.len() + 1..] };
+        if !is_path(path) {
+            return Err(unreadable(text));
+        }
         let tag = tag.or_else(|| digest.is_none().then(|| "latest".to_owned()));
         Ok(Reference { registry: registry.into(), repository: repository.into(), tag, digest })
     }
@@ -75,6 +79,12 @@ pub(crate) fn short(digest: &str) -> &str {
 /// Tells whether the host is Docker's own registry, under any of its names.
 pub(crate) fn is_hub(host: &str) -> bool {
     [HUB, "index.docker.io", "registry-1.docker.io"].contains(&host)
+}
+
+fn is_path(path: &str) -> bool {
+    let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_.-".contains(c);
+    path.split('/')
+        .all(|name| name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(word))
 }
 
 fn is_tag(tag: &str) -> bool {
@@ -112,7 +122,9 @@ mod tests {
 
     #[test]
     fn what_names_no_image_is_refused_with_an_example() {
-        for bad in ["", ":1", "a:", "a:-x", "a@sha256:short", "host:5000/a:b c"] {
+        for bad in
+            ["", ":1", "a:", "a:-x", "a@sha256:short", "host:5000/a:b c", "Shop", "host/a//b", "host.x/A"]
+        {
             let fault = Reference::parse(bad).unwrap_err();
             assert!(fault.hint.contains("registry.example/shop:1.4"), "{bad}");
         }

@@ -329,7 +329,7 @@ impl Refusal {
                 Configuration,
                 After::Final,
                 "the repository has no such tag or digest".into(),
-                format!("Correct the part behind the name, or push it first; a digest may have been deleted on {registry}."),
+                format!("Correct the tag, or push it first; a digest may have been deleted on {registry}. If the tag is right, look at the name: many registries say the same of a repository that is not there."),
             ),
             Trouble::NoImage => (
                 Configuration,

@@ -39,7 +39,7 @@ impl Bench {
 
     pub(crate) fn watch(&self) -> Watch {
         let told = self.told.clone();
-        Watch::new(move |line| told.lock().unwrap().push(line.to_owned()))
+        Watch::new(move |line| told.lock().unwrap().push(line.to_owned())).kept_in(&self.log()).unwrap()
     }
 
     pub(crate) fn told(&self) -> String {
@@ -60,7 +60,7 @@ impl Bench {
         revision: &str,
         secrets: &BuildSecrets,
     ) -> Result<Obtained, Fault> {
-        self.images.obtain(pinned, &tag(revision), secrets, &self.log(), &self.watch()).await
+        self.images.obtain(pinned, &tag(revision), secrets, &self.watch()).await
     }
 
     /// Pins and builds a context.

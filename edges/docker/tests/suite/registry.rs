@@ -6,11 +6,27 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, Instant};
+
+use crate::suite::harness::engines_wanted;
 
 /// How long a registry may take to listen, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// `me` with `word`, as Apache's htpasswd writes it.
+const LOGIN: &str = "me:$2y$05$O.sFxsGbAqcnXIFIrML/4.rg4BQIDRj2qhzW3K5e5lMF.pfOKYW6K\n";
+
+/// Whether registries must be there, and engines.
+pub(crate) fn registries_wanted(test: &str) -> bool {
+    let there = Path::new("/usr/bin/docker-registry").exists();
+    let wanted = engines_wanted(test);
+    if wanted && !there && std::env::var_os("CI").is_none() {
+        println!("skipped: {test}: it needs docker-registry");
+        return false;
+    }
+    wanted
+}
 
 /// How a registry is reached.
 #[derive(Clone, Copy, Default)]
@@ -48,8 +64,7 @@ impl Registry {
                 &format!("  tls: {{certificate: {0}/cert.pem, key: {0}/key.pem}}\n", folder.path().display());
         }
         if wants.login {
-            let line = run(Command::new("htpasswd").args(["-nbB", "me", "word"]));
-            fs::write(folder.path().join("htpasswd"), line).unwrap();
+            fs::write(folder.path().join("htpasswd"), LOGIN).unwrap();
             text +=
                 &format!("auth:\n  htpasswd: {{realm: test, path: {}/htpasswd}}\n", folder.path().display());
         }
@@ -148,52 +163,62 @@ fn run(command: &mut Command) -> Vec<u8> {
 /// A wire to a registry that is cut after so many bytes have come over it.
 pub(crate) struct Wire {
     address: SocketAddr,
-    left: Arc<AtomicI64>,
-    cuts: Arc<AtomicUsize>,
+    state: Arc<WireState>,
+}
+
+struct WireState {
+    /// How many bytes may still come.
+    left: AtomicI64,
+    /// It was cut, and lets nothing pass until it is mended.
+    cut: AtomicBool,
 }
 
 impl Wire {
-    /// Cuts all connections once `bytes` came from the registry, and lets all later ones pass whole.
+    /// Cuts all connections once `bytes` came from the registry, and every later one, until it is mended.
     pub(crate) fn cut_after(bytes: i64, to: SocketAddr) -> Wire {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let (left, cuts) = (Arc::new(AtomicI64::new(bytes)), Arc::new(AtomicUsize::new(0)));
-        let (counted, cut) = (left.clone(), cuts.clone());
+        let state = Arc::new(WireState { left: AtomicI64::new(bytes), cut: AtomicBool::new(false) });
+        let shared = state.clone();
         // It ends with the test's process.
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let Ok(server) = TcpStream::connect(to) else { continue };
                 let (from, back) = (client.try_clone().unwrap(), server.try_clone().unwrap());
-                std::thread::spawn(move || pass(from, back, None));
-                let (counted, cut) = (counted.clone(), cut.clone());
-                std::thread::spawn(move || pass(server, client, Some((counted, cut))));
+                let (up, down) = (shared.clone(), shared.clone());
+                std::thread::spawn(move || pass(from, back, |_| !up.cut.load(Ordering::SeqCst)));
+                std::thread::spawn(move || pass(server, client, |bytes| down.comes(bytes)));
             }
         });
-        Wire { address, left, cuts }
+        Wire { address, state }
     }
 
     pub(crate) fn name(&self) -> String {
         self.address.to_string()
     }
 
-    pub(crate) fn cuts(&self) -> usize {
-        assert!(self.left.load(Ordering::SeqCst) <= 0, "the wire was never cut");
-        self.cuts.load(Ordering::SeqCst)
+    /// Lets everything pass from here on. It must have been cut.
+    pub(crate) fn mend(&self) {
+        assert!(self.state.cut.load(Ordering::SeqCst), "the wire was never cut");
+        self.state.left.store(i64::MAX, Ordering::SeqCst);
+        self.state.cut.store(false, Ordering::SeqCst);
     }
 }
 
-fn pass(mut from: TcpStream, mut to: TcpStream, cut: Option<(Arc<AtomicI64>, Arc<AtomicUsize>)>) {
+impl WireState {
+    fn comes(&self, bytes: usize) -> bool {
+        if self.left.fetch_sub(bytes as i64, Ordering::SeqCst) <= bytes as i64 {
+            self.cut.store(true, Ordering::SeqCst);
+        }
+        !self.cut.load(Ordering::SeqCst)
+    }
+}
+
+fn pass(mut from: TcpStream, mut to: TcpStream, may: impl Fn(usize) -> bool) {
     let mut buffer = vec![0; 16 << 10];
     while let Ok(read) = from.read(&mut buffer) {
-        if read == 0 || to.write_all(&buffer[..read]).is_err() {
+        if read == 0 || !may(read) || to.write_all(&buffer[..read]).is_err() {
             break;
-        }
-        if let Some((left, cuts)) = &cut {
-            let before = left.fetch_sub(read as i64, Ordering::SeqCst);
-            if before > 0 && before <= read as i64 {
-                cuts.fetch_add(1, Ordering::SeqCst);
-                break;
-            }
         }
     }
     let _ = from.shutdown(Shutdown::Both);

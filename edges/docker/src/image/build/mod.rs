@@ -1,8 +1,8 @@
 //! Builds: what goes in, how it is sent, and what the engine says meanwhile.
 
 mod context;
+mod hidden;
 mod ignore;
-mod log;
 mod proto;
 mod run;
 mod session;

@@ -1,7 +1,5 @@
 //! Runs a build on the engine.
 
-use std::path::Path;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use cutover_core::{After, Blame, Fault};
@@ -10,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Recipe;
-use super::log::Log;
+use super::hidden::Hidden;
 use super::session::{Answers, Session};
 use super::trace::Trace;
 use crate::image::obtain::{BuildSecrets, Obtained};
@@ -38,7 +36,6 @@ impl Images {
         content: &str,
         tag: &Tag,
         secrets: &BuildSecrets,
-        log: &Path,
         watch: &Watch,
     ) -> Result<Obtained, Fault> {
         let name = tag.to_string();
@@ -54,14 +51,14 @@ impl Images {
         if now != content {
             return Err(recipe.changed());
         }
-        let mut log = Log::open(log, &secrets, watch)?;
+        let hidden = Hidden::of(&secrets);
         let doing = format!("build {}", recipe.dockerfile.display());
         let failed = |refusal: Refusal| refusal.fault(&doing, "the engine");
         let answers = Answers { context, secrets, credentials: self.credentials.clone() };
         let session = Session::open(&self.wire, content, answers).await.map_err(failed)?;
-        log.line(&format!("build {} as {name}", recipe.dockerfile.display()))?;
+        watch.line(&format!("build {} as {name}", recipe.dockerfile.display()));
         let lines = self.wire.lines(recipe.ask(content, &session.id)).await.map_err(failed)?;
-        let id = heard(lines, &mut log, &doing).await?;
+        let id = heard(lines, &hidden, watch, &doing).await?;
         // The context is read while it is built: what was written to meanwhile made another image than the one named.
         if recipe.name().await? != content {
             return Err(recipe.changed());
@@ -139,7 +136,7 @@ impl Recipe {
 }
 
 /// Takes in all that the engine says, and returns the id of the image.
-async fn heard(mut lines: Lines, log: &mut Log, doing: &str) -> Result<String, Fault> {
+async fn heard(mut lines: Lines, hidden: &Hidden, watch: &Watch, doing: &str) -> Result<String, Fault> {
     let mut trace = Trace::default();
     let mut id = None;
     loop {
@@ -149,14 +146,15 @@ async fn heard(mut lines: Lines, log: &mut Log, doing: &str) -> Result<String, F
             Err(refusal) => return Err(refusal.fault(doing, "the engine")),
         };
         if let Some(error) = said.error {
-            log.line(&format!("error: {error}"))?;
-            return Err(failed(&log.hide(&error), &trace, doing));
+            let error = hidden.hide(&error);
+            watch.line(&format!("error: {error}"));
+            return Err(failed(&error, &trace, hidden, doing));
         }
         match (said.id.as_str(), said.aux) {
             ("moby.image.id", Some(aux)) => id = aux.get("ID").and_then(Value::as_str).map(str::to_owned),
             ("moby.buildkit.trace", Some(Value::String(aux))) => {
                 for line in trace.hear(&STANDARD.decode(aux).unwrap_or_default()) {
-                    log.line(&line)?;
+                    watch.line(&hidden.hide(&line));
                 }
             }
             _ => {}
@@ -169,17 +167,19 @@ async fn heard(mut lines: Lines, log: &mut Log, doing: &str) -> Result<String, F
 }
 
 /// Says why a build failed: the network, the disk, or what a step of the Dockerfile did.
-fn failed(error: &str, trace: &Trace, doing: &str) -> Fault {
+fn failed(error: &str, trace: &Trace, hidden: &Hidden, doing: &str) -> Fault {
     let refusal = Refusal::said(error);
     let step = trace.failed();
     let ran = error.contains("exit code: ") || error.contains("did not complete successfully");
     let fault = match (&step, refusal.trouble()) {
-        (Some(step), _) if ran => Fault::candidate(format!("{doing}: {} failed: {error}", step.name))
-            .hint("Its last lines are above; all of them are in the log of the build."),
+        (Some(step), _) if ran => {
+            Fault::candidate(format!("{doing}: {} failed: {error}", hidden.hide(&step.name)))
+                .hint("Its last lines are above; all of them are in the log of the build.")
+        }
         (_, Trouble::Other) => Fault::configuration(format!("{doing}: {error}")).hint(
             "Correct the Dockerfile, or what it takes from the context; .dockerignore may leave it out.",
         ),
         (_, _) => refusal.fault(doing, "the registry of the base image"),
     };
-    fault.lines(step.into_iter().flat_map(|step| step.last))
+    fault.lines(step.into_iter().flat_map(|step| step.last).map(|line| hidden.hide(&line)))
 }
