@@ -15,6 +15,8 @@ pub(crate) struct Memory {
     killed: Mutex<BTreeSet<String>>,
     stopping: Mutex<BTreeSet<String>>,
     restarts: Mutex<BTreeSet<String>>,
+    /// Why those are ended that were asked to be started again.
+    reasons: Mutex<BTreeMap<String, String>>,
     stamps: Mutex<BTreeMap<ServiceName, (u64, u64)>>,
     generation: AtomicU64,
     following: AtomicBool,
@@ -74,10 +76,13 @@ impl Memory {
     pub(crate) fn forget(&self, id: &str) {
         lock(&self.endings).remove(id);
         lock(&self.killed).remove(id);
+        lock(&self.reasons).remove(id);
     }
 
     /// Asks for the container to be ended and started again.
-    pub(crate) fn restart(&self, id: String) {
+    pub(crate) fn restart(&self, id: String, why: &str) {
+        lock(&self.reasons).insert(id.clone(), why.into());
+        self.ended(&id, why.into());
         lock(&self.restarts).insert(id);
         self.changed();
     }
@@ -85,6 +90,11 @@ impl Memory {
     /// Returns what was asked to be started again since this was last called.
     pub(crate) fn take_restarts(&self) -> BTreeSet<String> {
         std::mem::take(&mut *lock(&self.restarts))
+    }
+
+    /// Returns why the container was ended, if that was asked for.
+    pub(crate) fn take_reason(&self, id: &str) -> Option<String> {
+        lock(&self.reasons).remove(id)
     }
 
     /// Claims the stop of a container; none where somebody stops it already.

@@ -309,8 +309,7 @@ impl Platform for DockerPlatform {
         self.shared.wishes.admit(fence, name, &service, |_| ())?;
         drop(acting);
         let one = self.find(name, instance).await?;
-        self.shared.memory.ended(&one.id, why.into());
-        self.shared.memory.restart(one.id);
+        self.shared.memory.restart(one.id, why);
         Ok(())
     }
 
