@@ -18,6 +18,7 @@ use std::convert::Infallible;
 use std::fs::{File, OpenOptions};
 use std::future::Future;
 use std::io::{self, Write};
+use std::net::Ipv4Addr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -67,7 +68,8 @@ pub fn run() -> io::Result<u8> {
         let mut term = signal(SignalKind::terminate())?;
         tokio::time::sleep(settings.start_delay).await;
         let port = if settings.wrong_port { 0 } else { settings.port };
-        let listener = TcpListener::bind(("127.0.0.1", port)).await?;
+        let address = if settings.everywhere { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST };
+        let listener = TcpListener::bind((address, port)).await?;
         println!("version {} listens on {}", settings.version, listener.local_addr()?);
         let ignore_term = settings.ignore_term;
         let stop = async move {

@@ -9,6 +9,8 @@ use std::time::Duration;
 pub struct Settings {
     /// `PORT`: where it listens, on loopback.
     pub port: u16,
+    /// `EVERYWHERE=1`: listens on all addresses, as a service in a container must.
+    pub everywhere: bool,
     /// `VERSION`: what it says it is.
     pub version: String,
     /// `RECEIVED`: the file that ids are appended to; none: they are acknowledged all the same.
@@ -43,6 +45,7 @@ impl Settings {
         let flag = |name: &str| value(name).is_some_and(|value| value != "0");
         Ok(Self {
             port: number(&value, "PORT")?.unwrap_or(0),
+            everywhere: flag("EVERYWHERE"),
             version: value("VERSION").unwrap_or_else(|| "none".into()),
             received: value("RECEIVED").map(PathBuf::from),
             start_delay: span(&value, "START_DELAY")?,

@@ -35,7 +35,7 @@ fn environment(source: &str, name: &str) -> ReleaseFile {
 #[test]
 fn keys_are_merged_lists_replaced_and_null_removes() {
     let staging = environment(FILE, "staging");
-    let Platform::Local(local) = &staging.platform;
+    let Platform::Local(local) = &staging.platform else { panic!("local") };
     assert_eq!(staging.service.as_str(), "shop-staging");
     assert_eq!(local.command, ["./shop", "--all"]);
     assert_eq!((local.replicas, local.memory), (1, None));

@@ -4,7 +4,6 @@
 
 use std::sync::Mutex;
 
-use cutover_core::file::Platform;
 use cutover_core::sim::{Campaign, Fate, Injection, Sabotage, Scenario, Schedule, Tally, run};
 use cutover_core::{Observed, Release, ReleaseFile, ReleaseId, ReleaseKind, RevisionId};
 
@@ -73,8 +72,7 @@ fn process_scenarios() -> Vec<Scenario> {
 }
 
 fn with_replicas(mut scenario: Scenario, replicas: u32) -> Scenario {
-    let Platform::Local(local) = &mut scenario.release.file.platform;
-    local.replicas = replicas;
+    scenario.release.file.platform.set_replicas(replicas);
     scenario
 }
 

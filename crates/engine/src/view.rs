@@ -177,6 +177,18 @@ impl Engine {
         })
     }
 
+    /// Returns what storing the candidate has said from byte `from` on, a part of it at a time.
+    ///
+    /// # Errors
+    /// When there is no such release, or its platform cannot say.
+    pub async fn build_output(&self, release: &ReleaseId, from: u64) -> Result<Vec<u8>, EngineError> {
+        let Some(row) = self.shared.store.release(release).await? else {
+            return Err(EngineError::not_found(release));
+        };
+        let output = self.shared.edges.platform.build_output(&row.candidate, from).await;
+        output.map_err(|fault| EngineError::new(EngineErrorKind::Store, fault.what))
+    }
+
     /// Returns where the load test of a release is; none where none runs here.
     pub fn load_progress(&self, release: &ReleaseId) -> Option<LoadProgress> {
         lock(&self.shared.loads).get(release).and_then(|progress| *progress.borrow())

@@ -144,6 +144,12 @@ pub trait Platform: Send + Sync {
     /// Stores the revision complete, or not at all. Returns a line for people.
     async fn build(&self, fence: Fence, spec: &RevisionSpec, revision: &RevisionId) -> Result<String, Fault>;
 
+    /// Returns what storing the revision has said from byte `from` on, for whoever looks on: a part of it at a time. Begins
+    /// anew with each [`build`](Self::build); nothing where storing says nothing.
+    async fn build_output(&self, _revision: &RevisionId, _from: u64) -> Result<Vec<u8>, Fault> {
+        Ok(Vec::new())
+    }
+
     /// Ensures that `count` routed instances of a stored revision are being kept running. Returns when they were started,
     /// not when they are ready.
     async fn ensure(

@@ -66,6 +66,9 @@ pub(super) struct Deploy {
     /// Another artifact than the release file names
     #[arg(long, value_name = "PATH")]
     pub(super) artifact: Option<String>,
+    /// Another image than the release file names, or instead of the one that it builds
+    #[arg(long, value_name = "IMAGE", conflicts_with = "artifact")]
+    pub(super) image: Option<String>,
 }
 
 #[derive(Subcommand)]

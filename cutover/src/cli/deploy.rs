@@ -166,16 +166,21 @@ struct GateTail {
 }
 
 impl GateTail {
-    /// Shows what the gate that runs has written since the last look. Not shown is not lost: it stays in its file.
+    /// Shows what the gate or build that runs has written since the last look. Not shown is not lost: it stays in its file.
     async fn follow(&mut self, client: &Client, release: &ReleaseId, machine: &Machine, view: &mut View) {
-        if !view.is_text() || !matches!(machine.step(), Step::Gate { .. } | Step::Smoke { .. }) {
+        if !view.is_text() {
             return;
         }
+        let of = match machine.step() {
+            Step::Gate { .. } | Step::Smoke { .. } => format!("gate/{}", machine.at()),
+            Step::Build => "build".to_owned(),
+            _ => return,
+        };
         if self.step != machine.at() {
             *self = GateTail { step: machine.at(), next: 0 };
         }
         loop {
-            let path = format!("/v1/releases/{release}/gate/{}?from={}", self.step, self.next);
+            let path = format!("/v1/releases/{release}/{of}?from={}", self.next);
             match client.get::<GateAnswer>(&path).await {
                 Ok(answer) if answer.next > self.next => {
                     self.next = answer.next;
@@ -215,7 +220,7 @@ fn body(global: &Global, deploy: &Deploy) -> Result<DeployBody, Failure> {
 /// Takes the values of the named secrets from our environment; they travel over the socket, never as arguments.
 fn secrets(file: &ReleaseFile) -> Result<BTreeMap<String, Secret>, Failure> {
     let mut secrets = BTreeMap::new();
-    for name in file.platform.secrets().iter().map(String::as_str).chain(file.metric_secrets()) {
+    for name in file.platform.secrets().into_iter().chain(file.metric_secrets()) {
         let value = std::env::var(name).map_err(|_| {
             Failure::new(exit::USAGE, format!("the secret {name} is not set in this environment"))
                 .hint(format!("set it for this command: {name}=… cutover deploy"))

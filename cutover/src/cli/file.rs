@@ -55,11 +55,32 @@ pub(super) fn read_for(global: &Global, deploy: &Deploy) -> Result<ReleaseFile, 
         let (file, names) = (global.file.display(), names.join(", "));
         eprintln!("note: no --env, so the base of {file} is taken; its environments: {names}");
     }
-    let file::Platform::Local(local) = &mut read.platform;
-    if let Some(artifact) = &deploy.artifact {
-        local.artifact = Some(artifact.clone());
-    }
+    replace_what_runs(&mut read.platform, deploy)?;
     Ok(read)
+}
+
+/// Puts what `--artifact` or `--image` names in the place of what the release file does.
+fn replace_what_runs(platform: &mut file::Platform, deploy: &Deploy) -> Result<(), Failure> {
+    let refused = |option: &str, name: &str, instead: &str| {
+        let what = format!("{option} is not for platform.{name}");
+        Err(Failure::new(exit::USAGE, what).hint(format!("{instead}, or leave it out")))
+    };
+    match platform {
+        file::Platform::Local(_) if deploy.image.is_some() => refused("--image", "local", "use --artifact"),
+        file::Platform::Local(local) => {
+            local.artifact = deploy.artifact.clone().or(local.artifact.take());
+            Ok(())
+        }
+        file::Platform::Docker(_) if deploy.artifact.is_some() => {
+            refused("--artifact", "docker", "use --image")
+        }
+        file::Platform::Docker(docker) => {
+            if let Some(image) = &deploy.image {
+                (docker.image, docker.build) = (Some(image.clone()), None);
+            }
+            Ok(())
+        }
+    }
 }
 
 /// Returns the service that a verb is about: the one named, else the release file's.

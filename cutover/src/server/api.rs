@@ -45,6 +45,7 @@ pub(crate) async fn serve(
         .route("/v1/history", get(history))
         .route("/v1/releases/{release}/records", get(records))
         .route("/v1/releases/{release}/gate/{step}", get(gate))
+        .route("/v1/releases/{release}/build", get(build))
         .route("/v1/releases/{release}/load", get(load))
         .route("/v1/services/{service}/logs", get(logs))
         .route("/v1/services/{service}/pin", get(pin))
@@ -226,9 +227,24 @@ async fn gate(
 ) -> Answer<GateAnswer> {
     let from = query.from.unwrap_or(0);
     let bytes = context.engine.gate_output(&ReleaseId::new(release), step, from).await?;
+    Ok(Json(whole_lines(&bytes, from)))
+}
+
+/// What storing the candidate has said from a position on, in the same way.
+async fn build(
+    State(context): State<Arc<Context>>,
+    Path(release): Path<String>,
+    Query(query): Query<GateQuery>,
+) -> Answer<GateAnswer> {
+    let from = query.from.unwrap_or(0);
+    let bytes = context.engine.build_output(&ReleaseId::new(release), from).await?;
+    Ok(Json(whole_lines(&bytes, from)))
+}
+
+fn whole_lines(bytes: &[u8], from: u64) -> GateAnswer {
     let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
     let text = String::from_utf8_lossy(&bytes[..whole]).into_owned();
-    Ok(Json(GateAnswer { text, next: from + whole as u64 }))
+    GateAnswer { text, next: from + whole as u64 }
 }
 
 /// Where the load test of a release is.

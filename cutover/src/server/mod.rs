@@ -8,6 +8,8 @@ pub(crate) mod install;
 mod lock;
 mod metrics;
 mod place;
+#[cfg(feature = "docker")]
+mod platforms;
 pub(crate) mod protocol;
 mod proxy;
 mod run;

@@ -60,6 +60,8 @@ pub(crate) async fn run(state: StateDir, own_proxy: bool) -> Result<(), Failure>
         ..LocalOptions::default()
     };
     let platform = Arc::new(LocalPlatform::open(state.path().to_path_buf(), options).await?);
+    #[cfg(feature = "docker")]
+    let platform = Arc::new(super::platforms::Platforms::open(&state, platform).await);
     let metrics = Metrics::new();
     let edges = Edges {
         platform,

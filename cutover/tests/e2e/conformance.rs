@@ -47,7 +47,7 @@ impl PlatformFixture for Local {
     fn spec(&self, service: &ServiceName, variant: u32) -> RevisionSpec {
         let mut spec = self
             .spec_of(service, "[sh, -c, 'echo begins; exec python3 -m http.server $PORT --bind 127.0.0.1']");
-        let PlatformSection::Local(LocalSection { env, .. }) = &mut spec.platform;
+        let PlatformSection::Local(LocalSection { env, .. }) = &mut spec.platform else { panic!("local") };
         env.insert("VARIANT".into(), variant.to_string());
         spec
     }

@@ -16,6 +16,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct Scratch {
     pub(crate) folder: TempDir,
     pub(crate) address: SocketAddr,
+    /// The Docker engine that its server uses.
+    pub(crate) docker_host: Option<String>,
 }
 
 /// What a command said.
@@ -58,7 +60,7 @@ impl Scratch {
     pub(crate) fn new() -> Scratch {
         let folder = tempfile::Builder::new().prefix("cutover-e2e-").tempdir().unwrap();
         let address = free_address();
-        Scratch { folder, address }
+        Scratch { folder, address, docker_host: None }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -77,6 +79,7 @@ impl Scratch {
             .env("CUTOVER_STATE", self.state())
             .env_remove("CI")
             .stdin(Stdio::null());
+        command.envs(self.docker_host.iter().map(|host| ("DOCKER_HOST", host)));
         command
     }
 

@@ -11,6 +11,7 @@ mod clock;
 mod conformance;
 mod damage;
 mod demo;
+mod docker;
 mod environments;
 mod foreign;
 mod h2c;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use cutover_core::{After, Blame, Fault};
+use cutover_keep::words;
 use rustix::process::Signal;
 
 use crate::cgroup::{Group, Groups};
@@ -103,7 +104,11 @@ fn command(
     let words: Vec<String> = match record.port {
         Some(port) => {
             let port = port.to_string();
-            manifest.command(record.beside.as_ref())?.iter().map(|word| with_port(word, &port)).collect()
+            manifest
+                .command(record.beside.as_ref())?
+                .iter()
+                .map(|word| words::with_port(word, &port))
+                .collect()
         }
         None => manifest.command(record.beside.as_ref())?.to_vec(),
     };
@@ -167,19 +172,6 @@ fn search_path() -> String {
     std::env::var("PATH").ok().filter(|path| !path.is_empty()).unwrap_or_else(|| DEFAULT_PATH.into())
 }
 
-/// Replaces `$PORT` and `${PORT}`, but not the beginning of a longer name.
-fn with_port(word: &str, port: &str) -> String {
-    let word = word.replace("${PORT}", port);
-    let mut parts = word.split("$PORT");
-    let mut replaced = parts.next().unwrap_or_default().to_string();
-    for part in parts {
-        let longer = part.starts_with(|next: char| next.is_ascii_alphanumeric() || next == '_');
-        replaced.push_str(if longer { "$PORT" } else { port });
-        replaced.push_str(part);
-    }
-    replaced
-}
-
 /// Tells whether the port is free on loopback at this moment.
 pub(crate) fn port_is_free(port: u16) -> bool {
     std::net::TcpListener::bind(("127.0.0.1", port)).is_ok()
@@ -188,19 +180,6 @@ pub(crate) fn port_is_free(port: u16) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_port_replaces_only_its_own_name() {
-        let cases = [
-            ("$PORT", "8000"),
-            ("--listen=127.0.0.1:${PORT}", "--listen=127.0.0.1:8000"),
-            ("$PORT:$PORT/", "8000:8000/"),
-            ("$PORTAL $PORT_A ${PORTAL} $port", "$PORTAL $PORT_A ${PORTAL} $port"),
-        ];
-        for (word, replaced) in cases {
-            assert_eq!(with_port(word, "8000"), replaced);
-        }
-    }
 
     #[test]
     fn a_program_is_found_where_the_instance_will_find_it() {

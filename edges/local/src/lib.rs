@@ -2,7 +2,6 @@
 
 mod cgroup;
 mod diag;
-mod disk;
 mod launch;
 mod logs;
 mod losses;
@@ -12,7 +11,6 @@ mod ports;
 mod preflight;
 mod process;
 mod record;
-mod seal;
 mod seen;
 mod session;
 mod sockets;
@@ -24,6 +22,8 @@ mod tree;
 mod upkeep;
 mod user;
 mod vouch;
+
+pub(crate) use cutover_keep::disk;
 
 pub use cgroup::{leave, shared_with, tidy};
 pub use options::Options;

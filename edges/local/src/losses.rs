@@ -25,7 +25,7 @@ pub(crate) fn of(shared: &Shared, spec: &RevisionSpec) -> Result<Vec<String>, Fa
             }
         }
     }
-    losses.extend(limits(store::local(spec), &shared.groups));
+    losses.extend(limits(store::local(spec)?, &shared.groups));
     losses.extend(shared.options.shared_cgroup.as_ref().map(|group| {
         format!(
             "cutover shares the cgroup {group} with what started it: whatever ends that ends the server, the proxy and \

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cutover_core::{After, Fault, Fence, InstanceId, ProcessCounts, ProcessName, RevisionId, ServiceName};
+use cutover_keep::{Vault, Wish};
 use cutover_ports::{ObservedRevision, Platform, RevisionSpec};
 use rustix::fs::{FlockOperation, flock};
 use tokio::sync::{Mutex, watch};
@@ -23,8 +24,7 @@ use crate::options::Options;
 use crate::ports::Ports;
 use crate::preflight::{self, Running};
 use crate::process::{self, Leader};
-use crate::record::{InstanceRecord, Records, ServiceRecord};
-use crate::seal::Vault;
+use crate::record::{InstanceRecord, Records};
 use crate::seen::Seen;
 use crate::store::Store;
 use crate::supervise::{Handle, Shared, Status};
@@ -48,7 +48,7 @@ pub struct LocalPlatform {
 
 #[derive(Default)]
 pub(crate) struct Service {
-    pub(crate) record: ServiceRecord,
+    pub(crate) record: Wish,
     pub(crate) instances: Vec<Handle>,
 }
 
@@ -175,16 +175,9 @@ impl LocalPlatform {
         fence: Fence,
         name: &ServiceName,
         service: &mut Service,
-        change: impl FnOnce(&mut ServiceRecord),
+        change: impl FnOnce(&mut Wish),
     ) -> Result<(), Fault> {
-        if fence < service.record.fence {
-            let seen = service.record.fence;
-            return Err(Fault::fenced(format!(
-                "act on {name}: this driver's fence {fence} is lower than {seen}"
-            )));
-        }
-        let mut record = service.record.clone();
-        record.fence = fence;
+        let mut record = service.record.admit(fence, name)?;
         change(&mut record);
         let (shared, name, written) = (self.shared.clone(), name.clone(), record.clone());
         blocking(move || {

@@ -36,7 +36,7 @@ pub(crate) fn look(
     candidate: &RevisionId,
     running: &Running,
 ) -> Result<String, Fault> {
-    let local = store::local(spec);
+    let local = store::local(spec)?;
     let stored = store.manifest(candidate)?;
     // What is stored runs from its copy, whatever became of the artifact since.
     let (workdir, artifact) = match &stored {
@@ -150,7 +150,7 @@ fn memory(local: &file::LocalPlatform, instances: u32, running: &Running) -> Res
     if instances == 0 {
         return Ok("its instances run already, warm".into());
     }
-    let available = available_memory()?;
+    let available = cutover_keep::memory::available()?;
     let many = |count: u32| format!("{count} instance{}", if count == 1 { "" } else { "s" });
     let (each, how) = match local.memory {
         Some(size) => (size.bytes(), ""),
@@ -172,34 +172,6 @@ fn memory(local: &file::LocalPlatform, instances: u32, running: &Running) -> Res
             .hint("Both revisions run at once during a release; free memory, or lower replicas."));
     }
     Ok(format!("{} {need} {}{how}, {} available", many(instances), human(needed), human(available)))
-}
-
-/// Returns the memory that a new process can get: MemAvailable, or less inside a control group.
-fn available_memory() -> Result<u64, Fault> {
-    let path = Path::new("/proc/meminfo");
-    let text = fs::read_to_string(path).map_err(|error| crate::disk::fault("read", path, &error))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
-    let kib = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
-    let machine = kib.ok_or_else(|| Fault::platform("read /proc/meminfo: MemAvailable is missing"))? << 10;
-    Ok(group_room().map_or(machine, |room| room.min(machine)))
-}
-
-/// Returns what this process's control group (version 2) has left of its memory limit.
-fn group_room() -> Option<u64> {
-    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let mut group = Path::new(groups.lines().find_map(|line| line.strip_prefix("0::"))?).to_path_buf();
-    let mut least: Option<u64> = None;
-    loop {
-        let folder = Path::new("/sys/fs/cgroup").join(group.strip_prefix("/").unwrap_or(&group));
-        let number = |name: &str| fs::read_to_string(folder.join(name)).ok()?.trim().parse::<u64>().ok();
-        if let (Some(most), Some(used)) = (number("memory.max"), number("memory.current")) {
-            let room = most.saturating_sub(used);
-            least = Some(least.map_or(room, |least| least.min(room)));
-        }
-        if !group.pop() {
-            return least;
-        }
-    }
 }
 
 fn resident_bytes((id, leader): &(cutover_core::InstanceId, crate::record::ProcessRecord)) -> u64 {

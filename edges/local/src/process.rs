@@ -162,21 +162,13 @@ impl Leader {
         match waited {
             Ok(Some(status)) => match (status.exit_status(), status.terminating_signal()) {
                 (Some(code), _) => format!("exit status {code}"),
-                (None, Some(signal)) => format!("killed by signal {signal}{}", signal_name(signal)),
+                (None, Some(signal)) => cutover_keep::words::killed_by(signal),
                 (None, None) => "ended".into(),
             },
             // Adopted from an earlier server: its exit status went to init.
             _ => "ended, exit status unknown".into(),
         }
     }
-}
-
-fn signal_name(number: i32) -> String {
-    let names =
-        [(1, "HUP"), (2, "INT"), (3, "QUIT"), (4, "ILL"), (6, "ABRT"), (7, "BUS"), (8, "FPE"), (9, "KILL")];
-    let more = [(11, "SEGV"), (13, "PIPE"), (15, "TERM"), (31, "SYS")];
-    let name = names.iter().chain(&more).find(|(known, _)| *known == number);
-    name.map(|(_, name)| format!(" ({name})")).unwrap_or_default()
 }
 
 fn marked(pid: u32, id: &InstanceId) -> bool {

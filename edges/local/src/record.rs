@@ -1,57 +1,14 @@
 //! What is remembered of services and instances across the death of the server.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use cutover_core::{Fault, Fence, InstanceId, ProcessCounts, ProcessName, RevisionId, ServiceName};
+use cutover_core::{Fault, InstanceId, ProcessName, RevisionId, ServiceName};
+use cutover_keep::Wish;
 use serde::{Deserialize, Serialize};
 
 use crate::disk;
 
 const SCHEMA: u32 = 1;
-
-/// What was asked for a service.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct ServiceRecord {
-    schema: u32,
-    /// The highest fence seen.
-    pub(crate) fence: Fence,
-    /// How many routed instances of each revision shall be kept running.
-    pub(crate) desired: BTreeMap<RevisionId, u32>,
-    /// How many of each process beside them.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub(crate) processes: BTreeMap<RevisionId, ProcessCounts>,
-}
-
-impl ServiceRecord {
-    /// Tells whether instances of this kind are wanted.
-    pub(crate) fn wants(&self, revision: &RevisionId, beside: Option<&ProcessName>) -> bool {
-        match beside {
-            None => self.desired.contains_key(revision),
-            Some(name) => self.processes.get(revision).is_some_and(|run| run.contains_key(name)),
-        }
-    }
-
-    /// Returns all that is wanted: revision, process, how many.
-    pub(crate) fn wishes(&self) -> Vec<(RevisionId, Option<ProcessName>, u32)> {
-        let routed = self.desired.iter().map(|(revision, count)| (revision.clone(), None, *count));
-        let beside = self.processes.iter().flat_map(|(revision, run)| {
-            run.iter().map(|(name, count)| (revision.clone(), Some(name.clone()), *count))
-        });
-        routed.chain(beside).collect()
-    }
-}
-
-impl Default for ServiceRecord {
-    fn default() -> Self {
-        ServiceRecord {
-            schema: SCHEMA,
-            fence: Fence::default(),
-            desired: BTreeMap::new(),
-            processes: BTreeMap::new(),
-        }
-    }
-}
 
 /// One instance. Without a process it is an intent: written before the process starts, so that none is
 /// orphaned.
@@ -104,7 +61,7 @@ impl Records {
     }
 
     /// Reads what was asked for the service, and its instances.
-    pub(crate) fn read(&self, service: &ServiceName) -> Result<(ServiceRecord, Vec<InstanceRecord>), Fault> {
+    pub(crate) fn read(&self, service: &ServiceName) -> Result<(Wish, Vec<InstanceRecord>), Fault> {
         let folder = self.instances(service);
         let mut instances = Vec::new();
         for name in disk::names(&folder)?.iter().filter(|name| name.ends_with(".json")) {
@@ -112,12 +69,9 @@ impl Records {
         }
         instances.sort_by_key(|record| record.slot);
         let path = self.service_path(service);
-        match disk::read_json::<ServiceRecord>(&path)? {
-            Some(record) if record.schema == SCHEMA => Ok((record, instances)),
-            Some(record) => {
-                Err(Fault::cutover(format!("read {}: schema {}", path.display(), record.schema)).fatal())
-            }
-            None if instances.is_empty() => Ok((ServiceRecord::default(), instances)),
+        match Wish::read(&path)? {
+            Some(wish) => Ok((wish, instances)),
+            None if instances.is_empty() => Ok((Wish::default(), instances)),
             // Taking the file for empty would stop instances that take traffic.
             None => Err(Fault::cutover(format!(
                 "read {}: it is missing, but the service has instances",
@@ -138,8 +92,8 @@ impl Records {
     }
 
     /// Writes what was asked for the service.
-    pub(crate) fn write_service(&self, service: &ServiceName, record: &ServiceRecord) -> Result<(), Fault> {
-        disk::write_json(&self.service_path(service), record)
+    pub(crate) fn write_service(&self, service: &ServiceName, record: &Wish) -> Result<(), Fault> {
+        record.write(&self.service_path(service))
     }
 
     /// Writes one instance.

@@ -4,14 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// A listening TCP socket.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Listener {
-    pub(crate) address: IpAddr,
-    pub(crate) port: u16,
-    pub(crate) inode: u64,
-    pub(crate) uid: u32,
-}
+pub(crate) use cutover_keep::sockets::Listener;
+use cutover_keep::sockets::parse_table;
 
 /// Returns all listening TCP sockets of this network namespace.
 pub(crate) fn listeners() -> Vec<Listener> {
@@ -23,7 +17,7 @@ pub(crate) fn listeners() -> Vec<Listener> {
 pub(crate) fn from_proc() -> Vec<Listener> {
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"];
     let lines = tables.iter().filter_map(|table| fs::read_to_string(table).ok());
-    lines.flat_map(|table| table.lines().filter_map(parse).collect::<Vec<_>>()).collect()
+    lines.flat_map(|table| parse_table(&table)).collect()
 }
 
 /// Returns the sockets that a connection to `port` on 127.0.0.1 may reach: the most specific address wins,
@@ -54,34 +48,6 @@ pub(crate) fn sockets_of(pid: u32) -> BTreeSet<u64> {
         link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
     };
     links.filter_map(inode).collect()
-}
-
-fn parse(line: &str) -> Option<Listener> {
-    let fields: Vec<&str> = line.split_whitespace().collect();
-    // 0A is LISTEN.
-    if *fields.get(3)? != "0A" {
-        return None;
-    }
-    let (address, port) = fields.get(1)?.split_once(':')?;
-    Some(Listener {
-        address: parse_address(address)?,
-        port: u16::from_str_radix(port, 16).ok()?,
-        uid: fields.get(7)?.parse().ok()?,
-        inode: fields.get(9)?.parse().ok()?,
-    })
-}
-
-/// The kernel prints addresses as 32-bit words in the machine's byte order.
-fn parse_address(hex: &str) -> Option<IpAddr> {
-    let mut bytes = Vec::with_capacity(16);
-    for start in (0..hex.len()).step_by(8) {
-        bytes.extend(u32::from_str_radix(hex.get(start..start + 8)?, 16).ok()?.to_ne_bytes());
-    }
-    match bytes.len() {
-        4 => <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from),
-        16 => <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cutover_core::{After, Blame, Cores, Fault, ProcessName, RevisionId, ServiceName, Size, Span, file};
+use cutover_keep::{Values, Vault};
 use cutover_ports::RevisionSpec;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::disk;
-use crate::seal::{Values, Vault};
 use crate::tree::{self, Tree};
 
 const SCHEMA: u32 = 1;
@@ -96,10 +96,15 @@ struct ProcessContent<'a> {
     program: Option<String>,
 }
 
-/// Returns the local section of the spec.
-pub(crate) fn local(spec: &RevisionSpec) -> &file::LocalPlatform {
+/// Returns the local section of the spec; a fault where it is another platform's.
+pub(crate) fn local(spec: &RevisionSpec) -> Result<&file::LocalPlatform, Fault> {
     match &spec.platform {
-        file::Platform::Local(local) => local,
+        file::Platform::Local(local) => Ok(local),
+        other @ file::Platform::Docker(_) => {
+            let (service, name) = (&spec.service, other.name());
+            Err(Fault::configuration(format!("run {service}: this build of cutover has no platform {name}"))
+                .hint(format!("Build it with its feature `{name}`, which a release build has.")))
+        }
     }
 }
 
@@ -131,7 +136,7 @@ impl Store {
     /// Stores the revision complete, or not at all. Returns a line for people.
     pub(crate) fn build(&self, spec: &RevisionSpec, revision: &RevisionId) -> Result<String, Fault> {
         if let Some(stored) = self.manifest(revision)? {
-            let asked = local(spec);
+            let asked = local(spec)?;
             let mut platform = stored.platform.clone();
             (platform.replicas, platform.log_size) = (asked.replicas, asked.log_size);
             let processes = spec.processes.clone();
@@ -230,7 +235,7 @@ impl Store {
     /// Returns the sealed values of the revision.
     pub(crate) fn secrets(&self, revision: &RevisionId, manifest: &Manifest) -> Result<Values, Fault> {
         let values = self.vault.values(revision)?.unwrap_or_default();
-        complete(&manifest.platform.secrets, &values)?;
+        cutover_keep::complete(&manifest.platform.secrets, &values)?;
         Ok(values)
     }
 
@@ -249,7 +254,7 @@ impl Store {
 
     /// Reads the spec's artifact, `None` where it names none.
     pub(crate) fn artifact(&self, spec: &RevisionSpec) -> Result<Option<Tree>, Fault> {
-        let Some(artifact) = &local(spec).artifact else { return Ok(None) };
+        let Some(artifact) = &local(spec)?.artifact else { return Ok(None) };
         let path = spec.base.join(artifact);
         if let (Ok(path), Ok(store)) = (path.canonicalize(), self.folder.canonicalize())
             && store.starts_with(&path)
@@ -316,7 +321,7 @@ impl Store {
             schema: SCHEMA,
             revision: revision.clone(),
             service: spec.service.clone(),
-            platform: local(spec).clone(),
+            platform: local(spec)?.clone(),
             processes: spec.processes.clone(),
             base: spec.base.clone(),
             content,
@@ -337,16 +342,7 @@ impl Store {
     }
 
     fn values(&self, spec: &RevisionSpec, content: &str) -> Result<Values, Fault> {
-        let names = &local(spec).secrets;
-        let given: Values =
-            names.iter().filter_map(|name| Some((name.clone(), spec.secrets.get(name)?.clone()))).collect();
-        if given.len() < names.len()
-            && let Some(values) = self.vault.recall(content, &given)?
-        {
-            return Ok(values);
-        }
-        complete(names, &given)?;
-        Ok(given)
+        self.vault.choose(&local(spec)?.secrets, &spec.secrets, content)
     }
 
     fn name(&self, content: &str, values: &Values) -> Result<RevisionId, Fault> {
@@ -360,21 +356,8 @@ impl Store {
     }
 }
 
-fn complete(names: &[String], values: &Values) -> Result<(), Fault> {
-    let missing: Vec<&str> =
-        names.iter().filter(|name| !values.contains_key(*name)).map(String::as_str).collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let list = missing.join(", ");
-    Err(Fault::configuration(format!(
-        "find the value of secret {list}: not in the environment, and not sealed before"
-    ))
-    .hint(format!("Set {list} in the environment of cutover deploy.")))
-}
-
 fn content(spec: &RevisionSpec, artifact: Option<String>) -> Result<String, Fault> {
-    let local = local(spec);
+    let local = local(spec)?;
     if !spec.base.is_absolute() {
         // The next server may start in another folder.
         return Err(Fault::cutover(format!(

@@ -8,9 +8,11 @@ pub mod answer;
 mod checks;
 mod condition;
 mod decode;
+mod docker;
 mod document;
 mod error;
 mod guess;
+mod instances;
 mod json_path;
 mod limits;
 mod live;
@@ -45,6 +47,7 @@ use serde::{Deserialize, Serialize};
 pub use access_log::{AccessLogFormat, RouteAccessLog};
 pub use checks::{Check, Checks, Expect, StatusRange, Through};
 pub use condition::{Condition, ConditionError};
+pub use docker::{DOCKER_PORT, DockerBuild, DockerPlatform, DockerPull, DockerReach};
 pub use document::{Checked, Document};
 pub use error::{FileError, FileErrors};
 pub use json_path::{JsonPath, JsonPathError};
@@ -130,13 +133,24 @@ pub struct ReleaseFile {
 pub enum Platform {
     /// Processes on this machine.
     Local(LocalPlatform),
+    /// Containers of a Docker engine.
+    Docker(Box<DockerPlatform>),
 }
 
 impl Platform {
+    /// Returns the name of its section in the release file.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Platform::Local(_) => "local",
+            Platform::Docker(_) => "docker",
+        }
+    }
+
     /// Returns how many instances of a revision run when it takes all traffic.
     pub fn replicas(&self) -> u32 {
         match self {
             Platform::Local(local) => local.replicas,
+            Platform::Docker(docker) => docker.replicas,
         }
     }
 
@@ -144,13 +158,15 @@ impl Platform {
     pub fn stop_grace(&self) -> Span {
         match self {
             Platform::Local(local) => local.stop_grace,
+            Platform::Docker(docker) => docker.stop_grace,
         }
     }
 
-    /// Returns the names of the environment variables whose values instances get sealed.
-    pub fn secrets(&self) -> &[String] {
+    /// Returns the names of the environment variables whose values are kept sealed: for instances, and for a build.
+    pub fn secrets(&self) -> Vec<&str> {
         match self {
-            Platform::Local(local) => &local.secrets,
+            Platform::Local(local) => local.secrets.iter().map(String::as_str).collect(),
+            Platform::Docker(docker) => docker.all_secrets(),
         }
     }
 
@@ -158,6 +174,7 @@ impl Platform {
     pub fn set_replicas(&mut self, replicas: u32) {
         match self {
             Platform::Local(local) => local.replicas = replicas,
+            Platform::Docker(docker) => docker.replicas = replicas,
         }
     }
 }

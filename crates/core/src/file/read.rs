@@ -4,7 +4,7 @@ use super::tree::short;
 use super::{Document, FileErrors, ReleaseFile};
 
 /// Platforms of the format that this version does not know yet.
-const NOT_YET_PLATFORMS: [&str; 3] = ["docker", "kubernetes", "ecs"];
+const NOT_YET_PLATFORMS: [&str; 2] = ["kubernetes", "ecs"];
 
 impl ReleaseFile {
     /// Reads the base of a release file; `name` is how messages call it.
@@ -20,7 +20,7 @@ pub(super) fn unknown_key(unknown: &str, known: &[&str], word: &str) -> (String,
     if NOT_YET_PLATFORMS.contains(&unknown) && known.contains(&"local") {
         return (
             format!("the platform `{unknown}` is not supported by this version of cutover yet"),
-            "use `platform: {local: {command: [./shop]}}`: processes on this machine".into(),
+            "use `platform: {local: {command: [./shop]}}`: processes on this machine, or `docker`: containers on it".into(),
         );
     }
     // Set by the reader, never written: what people write is its plural.

@@ -11,9 +11,6 @@ pub(super) struct Mistake {
     pub(super) hint: String,
 }
 
-/// Set by cutover for each instance; a file that sets them too would be overruled silently.
-const RESERVED_ENV: [&str; 4] = ["PORT", "CUTOVER_SERVICE", "CUTOVER_REVISION", "CUTOVER_INSTANCE"];
-
 pub(super) fn mistakes(file: &ReleaseFile) -> Vec<Mistake> {
     let mut found = Vec::new();
     let mut say = |path: &str, what: String, hint: &str| {
@@ -110,9 +107,12 @@ pub(super) fn mistakes(file: &ReleaseFile) -> Vec<Mistake> {
             "give it a while, such as `within: 60s`",
         );
     }
-    let Platform::Local(local) = &file.platform;
-    found.extend(local_mistakes(local));
-    found.extend(file.strategy.mistakes(local.replicas));
+    match &file.platform {
+        Platform::Local(local) => found.extend(local_mistakes(local)),
+        Platform::Docker(docker) => found.extend(super::docker::mistakes(docker)),
+    }
+    found.extend(super::instances::mistakes(&file.platform));
+    found.extend(file.strategy.mistakes(file.platform.replicas()));
     let routes = file.route.iter().enumerate();
     found.extend(routes.flat_map(|(i, Route::Proxy(proxy))| asset_mistakes(i, proxy)));
     found.extend(super::protocols::mistakes(&file.route));
@@ -123,8 +123,7 @@ pub(super) fn mistakes(file: &ReleaseFile) -> Vec<Mistake> {
     found.extend(super::access_log::mistakes(&file.route));
     found.extend(super::metrics::mistakes(file));
     found.extend(super::routing::mistakes(&file.route));
-    found.extend(environment_mistakes(local));
-    found.extend(super::processes::mistakes(&file.processes));
+    found.extend(super::processes::mistakes(&file.processes, file.platform.name()));
     found.extend(super::load::mistakes(&file.checks.load));
     found.extend(file.checks.health.iter().enumerate().flat_map(|(i, check)| check_mistakes(i, check)));
     found.extend(super::live::mistakes(&file.checks.live));
@@ -157,79 +156,14 @@ fn asset_mistakes(i: usize, proxy: &ProxyRoute) -> Vec<Mistake> {
 
 fn local_mistakes(local: &LocalPlatform) -> Vec<Mistake> {
     let mut found = Vec::new();
-    let mut say = |key: String, what: String, hint: &str| {
-        found.push(Mistake { path: format!("platform.local.{key}"), what, hint: hint.into() });
+    let mut say = |key: &str, what: &str, hint: &str| {
+        found.push(Mistake { path: format!("platform.local.{key}"), what: what.into(), hint: hint.into() });
     };
     if local.command.first().is_none_or(String::is_empty) {
-        say(
-            "command".into(),
-            "the command is empty".into(),
-            "name the program and its arguments: `command: [./shop]`",
-        );
+        say("command", "the command is empty", "name the program and its arguments: `command: [./shop]`");
     }
     if local.artifact.as_deref() == Some("") {
-        say("artifact".into(), "the artifact is empty".into(), "name a file or folder, or leave the key out");
-    }
-    if local.replicas == 0 || local.replicas > 1000 {
-        say("replicas".into(), format!("{} replicas are not possible", local.replicas), "give 1 to 1000");
-    }
-    if local.memory.is_some_and(|memory| memory.bytes() < 1 << 20) {
-        let given = local.memory.unwrap_or_default();
-        say(
-            "memory".into(),
-            format!("no process lives within {given} bytes of memory"),
-            "give it with its unit, such as `memory: 512Mi`",
-        );
-    }
-    if local.cpu.is_some_and(|cpu| cpu.milli() < 10) {
-        let given = local.cpu.unwrap_or_default();
-        say("cpu".into(), format!("{given} cores are too few to be given"), "give at least 0.01");
-    }
-    if local.pids == Some(0) {
-        say("pids".into(), "0 processes are not possible".into(), "give at least 1");
-    }
-    if local.log_size.bytes() < 64 << 10 {
-        say(
-            "log_size".into(),
-            format!("a log of {} is too small to help", local.log_size),
-            "give at least 64Ki",
-        );
-    }
-    found
-}
-
-fn environment_mistakes(local: &LocalPlatform) -> Vec<Mistake> {
-    let mut found = Vec::new();
-    let mut say = |path: String, what: String, hint: &str| {
-        found.push(Mistake { path: format!("platform.local.{path}"), what, hint: hint.into() });
-    };
-    let named = local.env.keys().map(|key| (format!("env.{key}"), key));
-    let secret = local.secrets.iter().enumerate().map(|(i, key)| (format!("secrets[{i}]"), key));
-    for (place, key) in named.chain(secret) {
-        let quoted = short(key);
-        if key.is_empty() || key.contains(['=', '\0']) {
-            let what = format!("\"{quoted}\" cannot name an environment variable");
-            say(place.clone(), what, "leave out = and NUL, and give it a name");
-        }
-        if RESERVED_ENV.contains(&key.as_str()) {
-            let what = format!("`{quoted}` is set by cutover for each instance");
-            say(place, what, "leave it out and read it in the service");
-        }
-    }
-    for (i, secret) in local.secrets.iter().enumerate() {
-        let (place, quoted) = (format!("secrets[{i}]"), short(secret));
-        if local.env.contains_key(secret) {
-            say(place, format!("`{quoted}` stands in env and in secrets"), "keep it in secrets alone");
-        } else if local.secrets[..i].contains(secret) {
-            say(place, format!("`{quoted}` stands here twice"), "remove one of them");
-        }
-    }
-    let values = local.env.iter().map(|(key, value)| (format!("env.{key}"), value));
-    let arguments = local.command.iter().enumerate().map(|(i, text)| (format!("command[{i}]"), text));
-    for (place, text) in values.chain(arguments) {
-        if text.contains('\0') {
-            say(place, "a NUL character cannot be passed to a program".into(), "remove it");
-        }
+        say("artifact", "the artifact is empty", "name a file or folder, or leave the key out");
     }
     found
 }

@@ -20,7 +20,7 @@ use std::time::Duration;
 use cutover_core::effect::BackStage;
 use cutover_core::{
     After, Effect, EffectKey, EffectName, Event, Evidence, Fault, Fence, Outcome, Release, ReleaseFile,
-    RevisionId, ServiceName, StepKey, file,
+    RevisionId, ServiceName, StepKey,
 };
 use cutover_ports::{Edges, RevisionSpec, Secret};
 use serde_json::json;
@@ -80,7 +80,7 @@ impl Act {
     /// a deadline.
     fn deadline(&self, effect: &Effect) -> Option<Duration> {
         let (times, file) = (self.timeouts(), &self.release.file);
-        let file::Platform::Local(local) = &file.platform;
+        let stop = file.platform.stop_grace().duration() + times.retire_beyond;
         Some(match effect {
             Effect::Preflight { .. } => times.preflight,
             Effect::Build { .. } => times.build,
@@ -91,11 +91,8 @@ impl Act {
             Effect::Processes { grace, .. } => times.provision + grace.duration() + times.retire_beyond,
             Effect::Shift(_) | Effect::Lower(_) | Effect::Settle(_) => times.shift,
             Effect::Drain { within, .. } => within.duration() + times.drain_beyond,
-            Effect::Shrink { within, .. } => {
-                let stop = local.stop_grace.duration() + times.retire_beyond;
-                within.duration() + times.shift + times.drain_beyond + stop
-            }
-            Effect::Retire { .. } => local.stop_grace.duration() + times.retire_beyond,
+            Effect::Shrink { within, .. } => within.duration() + times.shift + times.drain_beyond + stop,
+            Effect::Retire { .. } => stop,
             Effect::Judge { guard, .. } => times.look + metrics::longest(guard),
             Effect::Load { test, .. } => {
                 // The last batch begins within the time, and pauses when it is answered.
@@ -203,7 +200,7 @@ pub(crate) fn spec_of(release: &Release, secrets: BTreeMap<String, Secret>) -> R
         // What metrics stores want to see is none of the service's business.
         secrets: secrets
             .into_iter()
-            .filter(|(name, _)| release.file.platform.secrets().contains(name))
+            .filter(|(name, _)| release.file.platform.secrets().contains(&name.as_str()))
             .collect(),
     }
 }

@@ -15,9 +15,13 @@ pub struct FakePlatform(pub Arc<World>);
 #[async_trait]
 impl Platform for FakePlatform {
     async fn identify(&self, spec: &RevisionSpec) -> Result<RevisionId, Fault> {
-        let file::Platform::Local(local) = &spec.platform;
-        let name = local.env.get("REVISION").cloned().unwrap_or_else(|| {
-            let own = format!("{:?} {:?} {:?}", local.command, local.artifact, local.env);
+        let (env, own) = match &spec.platform {
+            file::Platform::Local(local) => {
+                (&local.env, format!("{:?} {:?} {:?}", local.command, local.artifact, local.env))
+            }
+            file::Platform::Docker(docker) => (&docker.env, format!("{docker:?}")),
+        };
+        let name = env.get("REVISION").cloned().unwrap_or_else(|| {
             let text = format!("{own} {:?} {}", spec.processes, spec.settings);
             // FNV-1a: enough to tell the revisions of a test apart.
             let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {

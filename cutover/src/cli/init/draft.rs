@@ -208,7 +208,7 @@ mod tests {
         let text = draft.text("Procfile", Path::new("/srv/My App_2"));
         let file =
             cutover_core::ReleaseFile::read("cutover.yaml", &text).unwrap_or_else(|e| panic!("{e}\n{text}"));
-        let cutover_core::file::Platform::Local(local) = &file.platform;
+        let cutover_core::file::Platform::Local(local) = &file.platform else { panic!("local") };
         assert_eq!(local.command, command);
         assert!(local.env.values().all(|value| command.contains(value)));
         assert_eq!(file.service.as_str(), "my-app-2");

@@ -170,6 +170,7 @@ pub(crate) fn fence(sequence: u64) -> Fence {
 pub(crate) fn local(spec: &mut RevisionSpec) -> &mut file::LocalPlatform {
     match &mut spec.platform {
         file::Platform::Local(local) => local,
+        file::Platform::Docker(_) => panic!("local"),
     }
 }
 

@@ -10,12 +10,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// Makes a fault of an I/O error: `write /x/y: No space left on device (os error 28)`.
-pub(crate) fn fault(did: &str, path: &Path, error: &io::Error) -> Fault {
+pub fn fault(did: &str, path: &Path, error: &io::Error) -> Fault {
     Fault::platform(format!("{did} {}: {error}", path.display()))
 }
 
 /// Ensures that the folder and its parents are there; the folder itself gets exactly `mode`.
-pub(crate) fn ensure_folder(path: &Path, mode: u32) -> Result<(), Fault> {
+pub fn ensure_folder(path: &Path, mode: u32) -> Result<(), Fault> {
     let made = DirBuilder::new().recursive(true).mode(mode).create(path);
     made.and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(mode)))
         .map_err(|error| fault("create folder", path, &error))
@@ -23,14 +23,14 @@ pub(crate) fn ensure_folder(path: &Path, mode: u32) -> Result<(), Fault> {
 
 /// Writes the value as JSON, complete or not at all, even if the machine loses power; readable by this user
 /// alone.
-pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Fault> {
+pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Fault> {
     let bytes = serde_json::to_vec_pretty(value)
         .map_err(|error| Fault::cutover(format!("encode {}: {error}", path.display())).fatal())?;
     write(path, &bytes).map_err(|error| fault("write", path, &error))
 }
 
 /// Writes the bytes, complete or not at all; readable by this user alone.
-pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("/"));
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let draft = folder.join(format!(".{name}.{}", random_hex(4)?));
@@ -48,7 +48,7 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Reads JSON; `None` where the file is not there.
-pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Fault> {
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Fault> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -62,7 +62,7 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, F
 }
 
 /// Removes a file that may not be there.
-pub(crate) fn remove(path: &Path) -> io::Result<()> {
+pub fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => sync_folder(path.parent().unwrap_or(Path::new("/"))),
@@ -71,7 +71,7 @@ pub(crate) fn remove(path: &Path) -> io::Result<()> {
 
 /// Removes a folder with all in it, as far as it goes; read-only folders of an artifact are no obstacle. What stays is
 /// said; where it has a leading dot the next start tries again.
-pub(crate) fn remove_tree(path: &Path) {
+pub fn remove_tree(path: &Path) {
     let removed = fs::remove_dir_all(path).or_else(|error| match error.kind() {
         io::ErrorKind::NotFound => Ok(()),
         io::ErrorKind::PermissionDenied => {
@@ -94,12 +94,12 @@ fn open_folders(path: &Path) {
 }
 
 /// Makes the names in the folder survive a loss of power.
-pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
+pub fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
 /// Returns the names of what lies in the folder, sorted, drafts (with a leading dot) left out.
-pub(crate) fn names(path: &Path) -> Result<Vec<String>, Fault> {
+pub fn names(path: &Path) -> Result<Vec<String>, Fault> {
     let read = |error: &io::Error| fault("read folder", path, error);
     let mut names = Vec::new();
     for entry in fs::read_dir(path).map_err(|error| read(&error))? {
@@ -115,7 +115,7 @@ pub(crate) fn names(path: &Path) -> Result<Vec<String>, Fault> {
 }
 
 /// Returns `bytes` random bytes as hex.
-pub(crate) fn random_hex(bytes: usize) -> io::Result<String> {
+pub fn random_hex(bytes: usize) -> io::Result<String> {
     let mut buffer = vec![0; bytes];
     let mut filled = 0;
     while filled < bytes {
@@ -125,19 +125,19 @@ pub(crate) fn random_hex(bytes: usize) -> io::Result<String> {
 }
 
 /// Returns the bytes as hex.
-pub(crate) fn hex(bytes: &[u8]) -> String {
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Returns the bytes free for this process on the file system of `path`.
-pub(crate) fn free_bytes(path: &Path) -> Result<u64, Fault> {
+pub fn free_bytes(path: &Path) -> Result<u64, Fault> {
     let stat =
         rustix::fs::statvfs(path).map_err(|error| fault("ask the free space of", path, &error.into()))?;
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
 /// Returns the size for people: `512Mi`, `21.3Gi`.
-pub(crate) fn human(bytes: u64) -> String {
+pub fn human(bytes: u64) -> String {
     for (unit, shift) in [("Gi", 30), ("Mi", 20), ("Ki", 10)] {
         if bytes >= 1 << shift {
             let tenths = (u128::from(bytes) * 10) >> shift;

@@ -13,10 +13,10 @@ use sha2::Sha256;
 use crate::disk;
 
 /// The values of a revision's secrets.
-pub(crate) type Values = BTreeMap<String, Secret>;
+pub type Values = BTreeMap<String, Secret>;
 
 /// Keeps secret values; only this knows where they lie.
-pub(crate) struct Vault {
+pub struct Vault {
     folder: PathBuf,
     key: Vec<u8>,
 }
@@ -35,7 +35,7 @@ struct Sealed {
 
 impl Vault {
     /// Opens the vault in `folder`; its key is made once.
-    pub(crate) fn open(folder: PathBuf) -> Result<Vault, Fault> {
+    pub fn open(folder: PathBuf) -> Result<Vault, Fault> {
         disk::ensure_folder(&folder, 0o700)?;
         let path = folder.join("key");
         if !path.exists() {
@@ -50,7 +50,7 @@ impl Vault {
     }
 
     /// Hashes the values with the key, so that the hash tells nobody without it whether a guess is right.
-    pub(crate) fn hash(&self, values: &Values) -> Result<String, Fault> {
+    pub fn hash(&self, values: &Values) -> Result<String, Fault> {
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.key)
             .map_err(|error| Fault::cutover(format!("key the secrets' hash: {error}")).fatal())?;
         for (name, value) in values {
@@ -63,7 +63,7 @@ impl Vault {
     }
 
     /// Seals the values for the revision; there already is a no-op.
-    pub(crate) fn seal(
+    pub fn seal(
         &self,
         service: &ServiceName,
         revision: &RevisionId,
@@ -85,12 +85,12 @@ impl Vault {
     }
 
     /// Returns the sealed values of the revision, `None` where it has none.
-    pub(crate) fn values(&self, revision: &RevisionId) -> Result<Option<Values>, Fault> {
+    pub fn values(&self, revision: &RevisionId) -> Result<Option<Values>, Fault> {
         Ok(disk::read_json::<Sealed>(&self.path(revision))?.map(|sealed| sealed.values))
     }
 
     /// Returns the revisions of the service that have sealed values.
-    pub(crate) fn of(&self, service: &ServiceName) -> Result<Vec<RevisionId>, Fault> {
+    pub fn of(&self, service: &ServiceName) -> Result<Vec<RevisionId>, Fault> {
         let mut found = Vec::new();
         for name in disk::names(&self.folder)?.iter().filter(|name| name.ends_with(".json")) {
             // One that cannot be read belongs to nobody: it stays for a person to look at.
@@ -104,7 +104,7 @@ impl Vault {
     }
 
     /// Forgets the values of the revision.
-    pub(crate) fn forget(&self, revision: &RevisionId) -> Result<(), Fault> {
+    pub fn forget(&self, revision: &RevisionId) -> Result<(), Fault> {
         let path = self.path(revision);
         disk::remove(&path).map_err(|error| disk::fault("remove", &path, &error))
     }
@@ -112,7 +112,7 @@ impl Vault {
     /// Returns the values that were sealed for the same content and agree with `given`, if there is only one
     /// such set:
     /// between two, guessing would run a revision nobody asked for.
-    pub(crate) fn recall(&self, content: &str, given: &Values) -> Result<Option<Values>, Fault> {
+    fn recall(&self, content: &str, given: &Values) -> Result<Option<Values>, Fault> {
         let mut found = Vec::new();
         for name in disk::names(&self.folder)?.iter().filter(|name| name.ends_with(".json")) {
             if let Some(sealed) = disk::read_json::<Sealed>(&self.folder.join(name))?
@@ -125,7 +125,38 @@ impl Vault {
         Ok(if found.len() == 1 { found.pop() } else { None })
     }
 
+    /// Returns the values of these names, out of those that are given; where some are missing, those that were sealed for the
+    /// same content.
+    ///
+    /// # Errors
+    /// A value is neither given nor sealed.
+    pub fn choose(&self, names: &[String], all: &Values, content: &str) -> Result<Values, Fault> {
+        let given: Values =
+            names.iter().filter_map(|name| Some((name.clone(), all.get(name)?.clone()))).collect();
+        if given.len() < names.len()
+            && let Some(values) = self.recall(content, &given)?
+        {
+            return Ok(values);
+        }
+        complete(names, &given)?;
+        Ok(given)
+    }
+
     fn path(&self, revision: &RevisionId) -> PathBuf {
         self.folder.join(Path::new(&format!("{revision}.json")))
     }
+}
+
+/// Says which of the names have no value.
+pub fn complete(names: &[String], values: &Values) -> Result<(), Fault> {
+    let missing: Vec<&str> =
+        names.iter().filter(|name| !values.contains_key(*name)).map(String::as_str).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let list = missing.join(", ");
+    Err(Fault::configuration(format!(
+        "find the value of secret {list}: not in the environment, and not sealed before"
+    ))
+    .hint(format!("Set {list} in the environment of cutover deploy.")))
 }

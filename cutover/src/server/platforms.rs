@@ -1,0 +1,151 @@
+//! The platforms of this machine as one: each revision is that of the platform that named it.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use cutover_core::{Fault, Fence, InstanceId, ProcessCounts, RevisionId, ServiceName, file};
+use cutover_docker::{DockerPlatform, Engine, Options, is_instance, is_revision};
+use cutover_local::LocalPlatform;
+use cutover_ports::{ObservedRevision, Platform, RevisionSpec};
+
+use crate::state::StateDir;
+
+/// Processes and containers. A service may have revisions of both: it moves from one to the other by a release.
+pub(super) struct Platforms {
+    local: Arc<LocalPlatform>,
+    /// Or why there are no containers: that is nothing to services that have none.
+    docker: Result<DockerPlatform, Fault>,
+}
+
+impl Platforms {
+    /// Opens the platform of containers beside that of processes. The engine need not be there.
+    pub(super) async fn open(state: &StateDir, local: Arc<LocalPlatform>) -> Platforms {
+        let docker = match Engine::of_environment() {
+            Ok(engine) => DockerPlatform::open(state.path(), engine, Options::default()).await,
+            Err(fault) => Err(fault),
+        };
+        if let Err(fault) = &docker {
+            tracing::warn!(why = %fault, "no containers");
+        }
+        Platforms { local, docker }
+    }
+
+    fn docker(&self) -> Result<&DockerPlatform, Fault> {
+        self.docker.as_ref().map_err(Clone::clone)
+    }
+
+    fn for_spec(&self, spec: &RevisionSpec) -> Result<&dyn Platform, Fault> {
+        Ok(match &spec.platform {
+            file::Platform::Local(_) => &*self.local,
+            file::Platform::Docker(_) => self.docker()?,
+        })
+    }
+
+    fn for_revision(&self, revision: &RevisionId) -> Result<&dyn Platform, Fault> {
+        Ok(if is_revision(revision) { self.docker()? } else { &*self.local })
+    }
+
+    fn for_instance(&self, instance: &InstanceId) -> Result<&dyn Platform, Fault> {
+        Ok(if is_instance(instance) { self.docker()? } else { &*self.local })
+    }
+
+    /// Returns the platform of containers if it was ever asked for the service.
+    fn docker_of(&self, service: &ServiceName) -> Option<&DockerPlatform> {
+        self.docker.as_ref().ok().filter(|docker| docker.knows(service))
+    }
+}
+
+#[async_trait]
+impl Platform for Platforms {
+    async fn identify(&self, spec: &RevisionSpec) -> Result<RevisionId, Fault> {
+        self.for_spec(spec)?.identify(spec).await
+    }
+
+    async fn losses(&self, spec: &RevisionSpec) -> Result<Vec<String>, Fault> {
+        self.for_spec(spec)?.losses(spec).await
+    }
+
+    async fn preflight(&self, spec: &RevisionSpec, candidate: &RevisionId) -> Result<String, Fault> {
+        self.for_spec(spec)?.preflight(spec, candidate).await
+    }
+
+    async fn build(&self, fence: Fence, spec: &RevisionSpec, revision: &RevisionId) -> Result<String, Fault> {
+        self.for_spec(spec)?.build(fence, spec, revision).await
+    }
+
+    async fn ensure(
+        &self,
+        fence: Fence,
+        service: &ServiceName,
+        revision: &RevisionId,
+        count: u32,
+    ) -> Result<(), Fault> {
+        self.for_revision(revision)?.ensure(fence, service, revision, count).await
+    }
+
+    async fn ensure_processes(
+        &self,
+        fence: Fence,
+        service: &ServiceName,
+        revision: &RevisionId,
+        run: &ProcessCounts,
+    ) -> Result<(), Fault> {
+        self.for_revision(revision)?.ensure_processes(fence, service, revision, run).await
+    }
+
+    async fn observe(&self, service: &ServiceName) -> Result<Vec<ObservedRevision>, Fault> {
+        let mut seen = self.local.observe(service).await?;
+        if let Some(docker) = self.docker_of(service) {
+            seen.extend(docker.observe(service).await?);
+        }
+        Ok(seen)
+    }
+
+    async fn stamp(&self, service: &ServiceName) -> Option<u64> {
+        let local = self.local.stamp(service).await?;
+        let Some(docker) = self.docker_of(service) else { return Some(local) };
+        let mut hash = DefaultHasher::new();
+        (local, docker.stamp(service).await?).hash(&mut hash);
+        Some(hash.finish())
+    }
+
+    async fn vouch(&self, service: &ServiceName, instance: &InstanceId) -> Result<(), Fault> {
+        self.for_instance(instance)?.vouch(service, instance).await
+    }
+
+    async fn restart(
+        &self,
+        fence: Fence,
+        service: &ServiceName,
+        instance: &InstanceId,
+        why: &str,
+    ) -> Result<(), Fault> {
+        self.for_instance(instance)?.restart(fence, service, instance, why).await
+    }
+
+    async fn retire(&self, fence: Fence, service: &ServiceName, revision: &RevisionId) -> Result<(), Fault> {
+        self.for_revision(revision)?.retire(fence, service, revision).await
+    }
+
+    async fn stored(&self, service: &ServiceName) -> Result<Vec<RevisionId>, Fault> {
+        let mut stored = self.local.stored(service).await?;
+        if let Ok(docker) = &self.docker {
+            stored.extend(docker.stored(service).await?);
+        }
+        Ok(stored)
+    }
+
+    async fn discard(&self, fence: Fence, service: &ServiceName, revision: &RevisionId) -> Result<(), Fault> {
+        self.for_revision(revision)?.discard(fence, service, revision).await
+    }
+
+    async fn logs(
+        &self,
+        service: &ServiceName,
+        revision: &RevisionId,
+        lines: usize,
+    ) -> Result<Vec<(InstanceId, Vec<String>)>, Fault> {
+        self.for_revision(revision)?.logs(service, revision, lines).await
+    }
+}
