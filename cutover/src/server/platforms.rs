@@ -74,6 +74,10 @@ impl Platform for Platforms {
         self.for_spec(spec)?.build(fence, spec, revision).await
     }
 
+    async fn build_output(&self, revision: &RevisionId, from: u64) -> Result<Vec<u8>, Fault> {
+        self.for_revision(revision)?.build_output(revision, from).await
+    }
+
     async fn ensure(
         &self,
         fence: Fence,
