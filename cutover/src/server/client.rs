@@ -180,8 +180,9 @@ impl Failure {
 }
 
 /// What of the command's environment a server in the background keeps. Nothing else: the command may have been given
-/// secrets, which are not for the server, its proxy and its gates to keep for as long as they live.
-const KEPT: [&str; 12] = [
+/// secrets, which are not for the server, its proxy and its gates to keep for as long as they live. Where the engine of
+/// containers listens, and how one logs in at registries, are the server's own.
+const KEPT: [&str; 17] = [
     "PATH",
     "HOME",
     "LANG",
@@ -193,6 +194,11 @@ const KEPT: [&str; 12] = [
     "XDG_STATE_HOME",
     "RUST_LOG",
     "CUTOVER_STATE",
+    "DOCKER_HOST",
+    "DOCKER_CONFIG",
+    "CUTOVER_REGISTRY",
+    "CUTOVER_REGISTRY_USER",
+    "CUTOVER_REGISTRY_PASSWORD",
     super::place::VARIABLE,
 ];
 

@@ -136,7 +136,10 @@ fn setup(state: &StateDir, starter: Starter) -> Result<Setup, Failure> {
     Ok(Setup {
         exe,
         state: state.path().to_path_buf(),
-        environment: ["PATH", "HOME", "LANG"].into_iter().filter_map(of).collect(),
+        environment: ["PATH", "HOME", "LANG", "DOCKER_HOST", "DOCKER_CONFIG"]
+            .into_iter()
+            .filter_map(of)
+            .collect(),
         run_as,
         user: starter == Starter::User,
     })

@@ -1,6 +1,7 @@
 //! One module per concern, and what they share.
 
 mod conformance;
+mod containers;
 mod engines;
 mod harness;
 mod images;
