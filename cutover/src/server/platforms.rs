@@ -78,6 +78,10 @@ impl Platform for Platforms {
         self.for_revision(revision)?.build_output(revision, from).await
     }
 
+    fn build_may_drop(&self, revision: &RevisionId) -> bool {
+        self.for_revision(revision).is_ok_and(|platform| platform.build_may_drop(revision))
+    }
+
     async fn ensure(
         &self,
         fence: Fence,
