@@ -156,6 +156,9 @@ impl Analysis {
                 self.sampled_at_ms = *sampled_at_ms;
                 self.with_age(*value, measured)
             }
+            Ok(Reading { found: Found::State { good, said }, .. }) => {
+                (if *good { Phase::Succeeded } else { Phase::Failed }, said.clone())
+            }
             Ok(_) => (Phase::Error, "counters instead of a number".into()),
             Err(error) if error.kind == AskErrorKind::NoData => (Phase::Inconclusive, error.what.clone()),
             Err(error) => (Phase::Error, error.what.clone()),

@@ -181,7 +181,7 @@ impl Failure {
 
 /// What of the command's environment a server in the background keeps. Nothing else: the command may have been given
 /// secrets, which are not for the server, its proxy and its gates to keep for as long as they live.
-const KEPT: [&str; 12] = [
+const KEPT: [&str; 16] = [
     "PATH",
     "HOME",
     "LANG",
@@ -193,6 +193,11 @@ const KEPT: [&str; 12] = [
     "XDG_STATE_HOME",
     "RUST_LOG",
     "CUTOVER_STATE",
+    // Where this machine's own AWS credentials come from; none of them is one.
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+    "AWS_EC2_METADATA_DISABLED",
     super::place::VARIABLE,
 ];
 

@@ -240,9 +240,12 @@ fn weight(act: &Act) -> Weight {
 
 fn setting(act: &Act) -> Setting {
     let live = act.service.live(&act.release.id);
-    let stable = live.and_then(|live| live.look(|machine| machine.plan().stable.clone()));
+    let (stable, opened, since) = live.map_or((None, 0, 0), |live| {
+        live.look(|machine| (machine.plan().stable.clone(), machine.opened().0, machine.entered().0))
+    });
     let mut secrets = BTreeMap::new();
-    for name in act.release.file.metric_secrets() {
+    let (needed, known) = (act.release.file.metric_secrets(), act.release.file.metric_variables());
+    for name in needed.into_iter().chain(known.iter().copied()) {
         // A driver that took the release over has only what its own environment says.
         let given = act.secrets.get(name).map(|secret| secret.expose().to_string());
         secrets.extend(given.or_else(|| std::env::var(name).ok()).map(|value| (name.to_string(), value)));
@@ -255,6 +258,8 @@ fn setting(act: &Act) -> Setting {
             stable_revision: stable.map(|stable| stable.to_string()).unwrap_or_default(),
         },
         folder: act.release.base.clone().into(),
+        opened_ms: opened,
+        since_ms: since,
         secrets,
         roots: None,
         wall: std::sync::Arc::new(move || clock.read().wall_ms),
