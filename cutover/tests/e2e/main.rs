@@ -8,6 +8,7 @@ mod checks;
 mod cli;
 mod clients;
 mod clock;
+mod cloudwatch;
 mod conformance;
 mod damage;
 mod demo;
