@@ -21,4 +21,4 @@ pub use build::{OwnSources, Setting, Sources};
 pub use counters::{ArmSample, Feed, Look};
 pub use names::Names;
 pub use source::{AskError, AskErrorKind, Found, Reading, Source, Wall, lag};
-pub use threshold::{Analysis, Rules, Standing};
+pub use threshold::{Analysis, Measured, Rules, Standing};

@@ -49,6 +49,8 @@ struct Tally {
     settle_ms: u64,
     /// Where the first period begins that is not counted yet; none before the first look.
     next_ms: Option<u64>,
+    /// Where the first period began that was counted.
+    base_ms: Option<u64>,
     sums: [Scraped; 2],
     /// What the newest counted periods had when they were counted.
     recent: BTreeMap<u64, [Scraped; 2]>,
@@ -114,7 +116,9 @@ impl Counts {
         let mut tally = self.tally();
         tally.take(next, end, &seen);
         let ahead_ms = Some(self.store.skew.ahead_ms());
-        let counters = tally.sums.map(|sum| BTreeMap::from([(String::new(), sum)]));
+        // Sums from another beginning are other counters: nothing is concluded of how they differ.
+        let base = tally.base_ms.unwrap_or(next);
+        let counters = tally.sums.map(|sum| BTreeMap::from([(format!("since {base}"), sum)]));
         let lag_ms = match tally.newest_ms {
             Some(newest) => Some(lag(newest, now_ms, self.max_age_ms)?),
             // Nothing is final yet, or nobody asked for anything yet.
@@ -162,6 +166,7 @@ impl Tally {
             periods,
             settle_ms: periods.settle_ms,
             next_ms: None,
+            base_ms: None,
             sums: [Scraped::default(); 2],
             recent: BTreeMap::new(),
             newest_ms: None,
@@ -207,6 +212,7 @@ impl Tally {
         }
         let oldest = self.periods.back(end, AGAIN);
         self.recent.retain(|at, _| *at >= oldest);
+        self.base_ms.get_or_insert(next);
         self.next_ms = Some(end);
     }
 }
