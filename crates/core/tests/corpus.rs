@@ -682,7 +682,82 @@ fn metrics_and_counters() {
             ),
             case("counters that are rates", queries("\"rate(x[1m])\"")),
             case("counters without a query", queries("\"\"")),
+            case("counters of nowhere", and("guard: {counters: {interval: 5s}}")),
         ],
         &expect_file!["corpus/metrics.txt"],
+    );
+}
+
+#[test]
+fn cloudwatch() {
+    let cloudwatch = |keys: &str, more: &str| {
+        and(&format!("bake: 10m\nguard: {{metrics: [{{name: errors, cloudwatch: {{{keys}}}{more}}}]}}"))
+    };
+    let alb = "preset: alb, load_balancer: app/shop/50dc";
+    let counters = |keys: &str| and(&format!("guard: {{counters: {{cloudwatch: {{{keys}}}}}}}"));
+    let one = "{namespace: Shop, name: Errors}";
+    let queries = |stat: &str| {
+        counters(&format!(
+            "queries: {{stable_requests: {one}, stable_errors: {one}, candidate_requests: {one}, candidate_errors: \
+             {{namespace: Shop, name: Errors, stat: {stat}}}}}"
+        ))
+    };
+    refused(
+        &[
+            case("CloudWatch for nothing", cloudwatch("region: eu-central-1", ", max: 1")),
+            case("a metric and alarms", cloudwatch(&format!("metric: {one}, alarms: [a]"), ", max: 1")),
+            case("alarms with a limit", cloudwatch("alarms: [shop-5xx]", ", max: 0")),
+            case("an alarm by its ARN", cloudwatch("alarms: ['arn:aws:cloudwatch:x:1:alarm:a']", "")),
+            case("a metric without a limit", cloudwatch(&format!("metric: {one}"), "")),
+            case("no region", cloudwatch(&format!("metric: {one}, region: Frankfurt"), ", max: 1")),
+            case(
+                "a period that there is none of",
+                cloudwatch(&format!("metric: {one}, period: 45s"), ", max: 1"),
+            ),
+            case(
+                "a settling longer than any data",
+                cloudwatch(&format!("metric: {one}, settle: 15m"), ", max: 1"),
+            ),
+            case(
+                "a bake that is over before a number is final",
+                and(&format!(
+                    "bake: 2m\nguard: {{metrics: [{{name: a, cloudwatch: {{metric: {one}}}, max: 1}}]}}"
+                )),
+            ),
+            case(
+                "a name that cannot be in an expression",
+                cloudwatch(&format!("expression: 'E + 1', metrics: {{E: {one}}}"), ", max: 1"),
+            ),
+            case(
+                "names without an expression",
+                cloudwatch(&format!("metric: {one}, metrics: {{e: {one}}}"), ", max: 1"),
+            ),
+            case(
+                "an unknown placeholder in a dimension",
+                cloudwatch(
+                    "metric: {namespace: Shop, name: Errors, dimensions: {Revision: '{{candidate}}'}}",
+                    ", max: 1",
+                ),
+            ),
+            case("a load balancer without a target group", cloudwatch(alb, ", min: 0.9")),
+            case(
+                "a network load balancer",
+                cloudwatch(
+                    "preset: alb, load_balancer: 'arn:aws:elasticloadbalancing:eu-central-1:1:loadbalancer/net/shop/50dc', candidate: targetgroup/a/1",
+                    ", min: 0.9",
+                ),
+            ),
+            case(
+                "an endpoint that is none",
+                cloudwatch(&format!("metric: {one}, endpoint: localhost"), ", max: 1"),
+            ),
+            case(
+                "one target group twice",
+                counters(&format!("{alb}, stable: targetgroup/a/1, candidate: targetgroup/a/1")),
+            ),
+            case("counters that are means", queries("Average")),
+            case("a preset and queries", queries("Sum").replace("queries:", "preset: alb, queries:")),
+        ],
+        &expect_file!["corpus/cloudwatch.txt"],
     );
 }

@@ -786,7 +786,7 @@ fn what_the_page_on_metrics_shows_is_good() {
     let page = include_str!("../../../docs/metrics.md");
     let samples: Vec<&str> =
         page.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
-    assert_eq!(samples.len(), 2);
+    assert_eq!(samples.len(), 3);
     for sample in samples {
         ReleaseFile::read("metrics.md", &format!("{GOOD}{sample}"))
             .unwrap_or_else(|errors| panic!("{errors}"));

@@ -13,7 +13,8 @@ use cutover_core::{
     Weight,
 };
 use cutover_engine::store::{
-    Append, Claimed, Journal, Opening, ReleaseRow, ServiceRow, StoreError, StoreErrorKind, Stored, Tenant,
+    Append, Claimed, Journal, Memo, Opening, ReleaseRow, ServiceRow, StoreError, StoreErrorKind, Stored,
+    Tenant,
 };
 use cutover_engine::{
     DeployRequest, Engine, EngineError, EngineOptions, FakeClock, Started, Store, Timeouts,
@@ -277,6 +278,12 @@ impl Journal for Cut {
     }
     async fn append(&self, append: &Append) -> Result<(), StoreError> {
         self.write(self.inner.append(append)).await
+    }
+    async fn remember(&self, memo: &Memo) -> Result<(), StoreError> {
+        self.read(self.inner.remember(memo)).await
+    }
+    async fn remembered(&self, release: &ReleaseId) -> Result<BTreeMap<String, String>, StoreError> {
+        self.read(self.inner.remembered(release)).await
     }
     async fn renew(&self, service: &ServiceName, epoch: u64, tenant: &Tenant) -> Result<(), StoreError> {
         self.read(self.inner.renew(service, epoch, tenant)).await

@@ -8,10 +8,11 @@ use async_trait::async_trait;
 use cutover_core::file::{Counters, Metric};
 use cutover_core::machine::{BackReason, HoldReason};
 use cutover_core::{Command, Ending, Event, Machine, Mode, RevisionId};
+use cutover_engine::Store;
 use cutover_judge::Scraped;
 use cutover_sources::{AskError, Found, Reading, Setting, Source, Sources};
 
-use crate::harness::{House, at_step, ended, request, shop, started, story, until};
+use crate::harness::{House, at_step, ended, request, shop, started, steady, story, until};
 
 type Says = Box<dyn FnMut(&Setting) -> Result<Reading, AskError> + Send>;
 
@@ -276,19 +277,91 @@ async fn a_rollback_to_a_warm_predecessor_asks_nobody() {
     assert_eq!(*script.asked.lock().unwrap(), before);
 }
 
+/// The driver dies at each measurement of a bake in turn; what it had seen counts for the next one.
 #[tokio::test(start_paused = true)]
-async fn a_driver_that_takes_over_measures_anew() {
+async fn a_driver_that_takes_over_goes_on_with_what_was_measured() {
+    for dies_after in 1..=3 {
+        let (house, script, engine) = house().await;
+        let asked = Arc::new(Mutex::new(0));
+        let counted = asked.clone();
+        // Three are forgiven; the dead driver saw no more than that.
+        script.says("errors", move |_| {
+            *counted.lock().unwrap() += 1;
+            value(9.0)
+        });
+        let id = started(engine.deploy(request("r-2", &metric(", failure_limit: 3"))).await);
+        while *asked.lock().unwrap() < dies_after {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        // The answer is there; it is kept a moment later.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        engine.crash().await;
+        let (other, _) = house.engine("host:2", true).await;
+        other.recover().await.unwrap();
+        let machine = ended(&other, &id).await;
+        let Some(Ending::RolledBack { why: BackReason::Verdict { verdict } }) = machine.ending() else {
+            panic!("{:?}", machine.ending());
+        };
+        assert!(
+            verdict.why.ends_with("4 of 4 measurements failed, 3 forgiven"),
+            "after {dies_after}: {}",
+            verdict.why
+        );
+        assert_eq!(*asked.lock().unwrap(), 4 + 1, "preflight, and four measurements by both together");
+        house.settled(&["r-1"]);
+    }
+}
+
+/// What was proven bad stays so, though all that is measured afterwards is good.
+#[tokio::test(start_paused = true)]
+async fn a_failure_that_a_dead_driver_saw_is_not_forgotten() {
     let (house, script, engine) = house().await;
-    script.says("errors", |_| value(0.0));
-    let id = started(engine.deploy(request("r-2", &metric(""))).await);
+    let mut asked = 0;
+    script.says("errors", move |_| {
+        asked += 1;
+        // The first is preflight's.
+        value(if asked == 2 || asked == 4 { 9.0 } else { 0.0 })
+    });
+    let id = started(engine.deploy(request("r-2", &metric(", failure_limit: 1"))).await);
     at_step(&engine, &id, "bake").await;
-    tokio::time::sleep(Duration::from_secs(20)).await;
-    engine.shutdown().await;
-    script.says("errors", |_| value(9.0));
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    engine.crash().await;
     let (other, _) = house.engine("host:2", true).await;
     other.recover().await.unwrap();
-    assert_eq!(ended(&other, &id).await.exit_code(), Some(4));
+    let machine = ended(&other, &id).await;
+    let Some(Ending::RolledBack { why: BackReason::Verdict { verdict } }) = machine.ending() else {
+        panic!("{:?}", machine.ending());
+    };
+    assert!(verdict.why.contains("2 of 3 measurements failed, 1 forgiven"), "{}", verdict.why);
     house.settled(&["r-1"]);
+}
+
+/// A bake that is over is over: its failures are not the next one's, whoever drives.
+#[tokio::test(start_paused = true)]
+async fn another_bake_begins_anew_also_after_a_takeover() {
+    let (house, script, engine) = house().await;
+    let mut asked = 0;
+    script.says("errors", move |_| {
+        asked += 1;
+        value(if asked == 2 { 9.0 } else { 0.0 })
+    });
+    let more = "bake: 60s\nstrategy: {canary: {weights: [10%, 100%], bake: 20s}}\nguard: {metrics: [{name: errors, run: ./errors, \
+                max: 1, interval: 7s, failure_limit: 1}]}\n";
+    let id = started(engine.deploy(request("r-2", more)).await);
+    until(&engine, &id, |machine| machine.step().name() == "bake" && !machine.verdicts().is_empty()).await;
+    engine.crash().await;
+    let (other, _) = house.engine("host:2", true).await;
+    other.recover().await.unwrap();
+    let machine = ended(&other, &id).await;
+    assert_eq!(machine.exit_code(), Some(0), "{}", story(&other, &id).await);
+    let last = verdict(&machine);
+    let measured = last.split("0 (sampled 2s before); ").nth(1).unwrap_or_else(|| panic!("{last}"));
+    let counts: Vec<&str> = measured.split(' ').collect();
+    assert_eq!(counts[0], counts[2], "none of them failed: {last}");
+    // Nothing is kept of a release that is over.
+    let store = steady(Store::open(&house.folder.path().join("journal.db"))).await.unwrap();
+    assert!(steady(store.remembered(&id)).await.unwrap().is_empty());
+    house.settled(&["r-2"]);
 }
 
 const COUNTERS: &str = "bake: 60s
@@ -356,4 +429,35 @@ async fn counters_pass_a_good_candidate_and_their_outage_holds_it() {
     script.says("counters", growing(0));
     assert_eq!(ended(&engine, &id).await.exit_code(), Some(0), "{}", story(&engine, &id).await);
     house.settled(&["r-2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_driver_that_takes_over_goes_on_with_the_judge_of_the_counters() {
+    let (house, script, engine) = house().await;
+    // Bad enough to be proven by several looks, and by none alone.
+    script.says("counters", growing(2));
+    let id = started(engine.deploy(request("r-2", COUNTERS)).await);
+    at_step(&engine, &id, "bake").await;
+    let mut engine = engine;
+    let mut drivers = 1;
+    let verdict = loop {
+        tokio::time::sleep(Duration::from_secs(8)).await;
+        let machine = engine.machine(&id).await.unwrap();
+        if let Some(Ending::RolledBack { why: BackReason::Verdict { verdict } }) = machine.ending() {
+            break verdict.clone();
+        }
+        assert!(machine.ending().is_none() && drivers < 12, "{}", story(&engine, &id).await);
+        if matches!(machine.mode(), Mode::Back(_)) {
+            continue;
+        }
+        drivers += 1;
+        engine.crash().await;
+        (engine, _) = house.engine(&format!("host:{drivers}"), true).await;
+        engine.recover().await.unwrap();
+    };
+    // No driver lived for more than two looks; the verdict is on all that they counted.
+    assert!(drivers >= 2, "it was too easy");
+    assert!(verdict.why.starts_with("counters: fail: the candidate is worse"), "{}", verdict.why);
+    assert!(!verdict.why.contains("began again"), "{}", verdict.why);
+    house.settled(&["r-1"]);
 }

@@ -152,3 +152,62 @@ async fn an_older_epoch_writes_nothing() {
     store.append(&tick(epoch)).await.unwrap();
     assert_eq!(store.records(&id, 0, 1_000).await.unwrap().len(), before.len() + 1, "the same again is once");
 }
+
+#[tokio::test]
+async fn what_was_measured_is_kept_by_the_driver_alone_and_goes_with_its_release() {
+    use cutover_engine::store::{Append, Memo, StoreErrorKind};
+    let house = House::new();
+    let (engine, _) = house.with_stable().await;
+    let id = started(engine.deploy(request("r-2", "")).await);
+    let machine = crate::harness::ended(&engine, &id).await;
+    let path = house.folder.path().join("journal.db");
+    let store = Store::open(&path).await.unwrap();
+    let last = store.records(&id, 0, 1_000).await.unwrap().pop().unwrap();
+    let memo = |epoch, text: &str| Memo {
+        service: crate::harness::shop(),
+        epoch,
+        release: id.clone(),
+        name: "metric errors".into(),
+        text: text.into(),
+    };
+    let epoch = last.record.epoch;
+    store.remember(&memo(epoch, "1")).await.unwrap();
+    store.remember(&memo(epoch, "2")).await.unwrap();
+    let old = store.remember(&memo(epoch - 1, "0")).await;
+    assert_eq!(old.unwrap_err().kind(), StoreErrorKind::Fenced);
+    // Who opens it next reads it.
+    let store = Store::open(&path).await.unwrap();
+    let kept = store.remembered(&id).await.unwrap();
+    assert_eq!(kept, [("metric errors".to_string(), "2".to_string())].into());
+    let end = Append {
+        service: crate::harness::shop(),
+        release: id.clone(),
+        record: cutover_core::Record {
+            sequence: last.record.sequence + 1,
+            event: cutover_core::Event::Tick,
+            ..last.record
+        },
+        reading: last.reading,
+        decided: false,
+        ended: machine.ending().cloned(),
+        ready_ms: None,
+    };
+    store.append(&end).await.unwrap();
+    assert!(store.remembered(&id).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_journal_of_an_earlier_version_gets_what_it_lacks() {
+    use sqlx::{Connection, SqliteConnection};
+    let house = House::new();
+    let (engine, _) = house.with_stable().await;
+    engine.shutdown().await;
+    drop(engine);
+    let path = house.folder.path().join("journal.db");
+    let mut connection = SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.unwrap();
+    sqlx::query("DROP TABLE memory").execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+    let store = Store::open(&path).await.unwrap();
+    let releases = store.releases(None, 10).await.unwrap();
+    assert!(store.remembered(&releases[0].id).await.unwrap().is_empty());
+}

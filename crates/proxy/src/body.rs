@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 
 use crate::claim::Claim;
 use crate::event_stream::EventStream;
+use crate::grpc::{self, Ends};
 use crate::pool::Conn;
 use crate::upload::Watched;
 
@@ -163,6 +164,8 @@ pub(crate) struct Stream {
     conn: Option<Conn>,
     keep: Duration,
     events: Option<Box<EventStream>>,
+    /// Only its trailers will say what it came to, and they have not passed.
+    undecided: bool,
 }
 
 impl DownBody {
@@ -173,8 +176,10 @@ impl DownBody {
         conn: Conn,
         keep: Duration,
         events: Option<Box<EventStream>>,
+        ends: Ends,
     ) -> Self {
-        let mut stream = Stream { body, claim: Some(claim), conn: Some(conn), keep, events };
+        let undecided = ends == Ends::InTrailers;
+        let mut stream = Stream { body, claim: Some(claim), conn: Some(conn), keep, events, undecided };
         if stream.body.is_end_stream() {
             stream.end();
         }
@@ -184,11 +189,20 @@ impl DownBody {
 
 impl Stream {
     fn end(&mut self) {
+        // Without trailers it has no status, which is one: UNKNOWN.
+        self.decide(true);
         if let Some(claim) = self.claim.take() {
             claim.finish();
         }
         if let Some(conn) = self.conn.take() {
             conn.give_back(self.keep);
+        }
+    }
+
+    fn decide(&mut self, failed: bool) {
+        let undecided = std::mem::replace(&mut self.undecided, false);
+        if let Some(claim) = self.claim.as_mut().filter(|_| undecided && failed) {
+            claim.refute();
         }
     }
 
@@ -233,6 +247,9 @@ impl Body for DownBody {
             Some(Ok(frame)) => {
                 if let (Some(events), Some(data)) = (&mut stream.events, frame.data_ref()) {
                     events.passed(data);
+                }
+                if let Some(trailers) = frame.trailers_ref() {
+                    stream.decide(grpc::is_failure(trailers));
                 }
                 if let Some(log) = stream.claim.as_mut().and_then(|claim| claim.log.as_mut()) {
                     log.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);

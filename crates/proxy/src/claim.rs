@@ -24,6 +24,8 @@ pub(crate) struct Claim {
     pub(crate) open: Option<Rc<Open>>,
     pub(crate) started: Instant,
     status: Option<u16>,
+    /// Its answer says by gRPC that it failed, whatever its HTTP status.
+    refuted: bool,
     settled: bool,
     /// The proxy itself could not make the attempt.
     excused: bool,
@@ -58,6 +60,7 @@ impl Claim {
             open: None,
             started: Instant::now(),
             status: None,
+            refuted: false,
             settled: false,
             excused: false,
             guest: None,
@@ -72,11 +75,20 @@ impl Claim {
 
     /// Records that the response head arrived; once.
     pub(crate) fn head(&mut self, status: u16) {
+        self.head_with(status, false);
+    }
+
+    /// Records that a head arrived which is a whole answer of gRPC and says that it failed.
+    pub(crate) fn head_refuted(&mut self, status: u16) {
+        self.head_with(status, true);
+    }
+
+    fn head_with(&mut self, status: u16, refuted: bool) {
         if self.status.is_some() {
             return;
         }
         let latency_us = self.latency_us();
-        self.status = Some(status);
+        (self.status, self.refuted) = (Some(status), refuted);
         if let Some(log) = &mut self.log {
             log.status = Some(status);
             log.head_us = Some(latency_us);
@@ -84,6 +96,8 @@ impl Claim {
             log.arm = Some(self.arm.arm.name());
             log.target = Some(self.target.address);
         }
+        // What it is judged by.
+        let status = if refuted { 500 } else { status };
         self.target.trust.took(latency_us, status >= 500, Instant::now());
         if !COUNTING {
             return;
@@ -91,6 +105,16 @@ impl Claim {
         self.arm.counts.borrow_mut().latency.record(latency_us);
         if let Some(open) = &self.open {
             open.answer(status, latency_us);
+        }
+    }
+
+    /// Records that an answer whose head looked good says at its end, by gRPC, that it failed; once.
+    pub(crate) fn refute(&mut self) {
+        if std::mem::replace(&mut self.refuted, true) || !COUNTING {
+            return;
+        }
+        if let Some(open) = &self.open {
+            open.fail(self.status, self.latency_us());
         }
     }
 
@@ -114,7 +138,8 @@ impl Claim {
         if !COUNTING {
             return;
         }
-        let class = usize::from(self.status.unwrap_or(200) / 100).clamp(1, 5) - 1;
+        let status = if self.refuted { 500 } else { self.status.unwrap_or(200) };
+        let class = usize::from(status / 100).clamp(1, 5) - 1;
         let mut counts = self.arm.counts.borrow_mut();
         counts.finished += 1;
         counts.status[class] += 1;

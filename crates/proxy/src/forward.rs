@@ -21,6 +21,7 @@ use crate::event_stream::EventStream;
 use crate::exhausted::EXHAUSTED;
 use crate::extended::{self, Alive};
 use crate::framing::ambiguous;
+use crate::grpc::{self, Ends};
 use crate::headers;
 use crate::mirror::{self, Pair};
 use crate::multiplex;
@@ -469,7 +470,11 @@ fn answer(answered: Answered, client: Option<OnUpgrade>, sending: &Sending) -> R
         // The client would take it for its WebSocket.
         return lost(claim.fail("bad-response"));
     }
-    claim.head(head.status.as_u16());
+    let ends = grpc::ends(head.status, &head.headers);
+    match ends {
+        Ends::Failed => claim.head_refuted(head.status.as_u16()),
+        Ends::AsHttp | Ends::InTrailers => claim.head(head.status.as_u16()),
+    }
     let keep = keep_of(&head.headers);
     let events = EventStream::of(&head.headers, &claim.target);
     if bridged {
@@ -478,7 +483,7 @@ fn answer(answered: Answered, client: Option<OnUpgrade>, sending: &Sending) -> R
     headers::strip_hop_by_hop(&mut head.headers);
     // The client's version decides how the body is framed, not the target's.
     head.version = Version::HTTP_11;
-    Response::from_parts(head, DownBody::stream(body, claim, conn, keep, events))
+    Response::from_parts(head, DownBody::stream(body, claim, conn, keep, events, ends))
 }
 
 /// Returns how long the connection of a response may be kept idle.

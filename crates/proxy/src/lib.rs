@@ -41,6 +41,7 @@ mod frames;
 mod framing;
 mod gate;
 mod greet;
+mod grpc;
 mod headers;
 mod holder;
 mod http2;

@@ -21,6 +21,10 @@ pub struct Setting {
     pub names: Names,
     /// Where commands run: the release file's folder.
     pub folder: PathBuf,
+    /// When the release began, in milliseconds since 1970.
+    pub opened_ms: u64,
+    /// When what is measured began, the bake, in milliseconds since 1970.
+    pub since_ms: u64,
     /// The values of secrets, by the name of their variable.
     pub secrets: BTreeMap<String, String>,
     /// The roots to trust; none: those of this machine.
@@ -60,6 +64,9 @@ impl Sources for OwnSources {
 
 fn metric(metric: &Metric, setting: &Setting) -> Result<Box<dyn Source>, AskError> {
     let Setting { names, folder, wall, .. } = setting;
+    if metric.cloudwatch.is_some() {
+        return Err(no_cloudwatch());
+    }
     match (&metric.prometheus, &metric.http, &metric.run) {
         (Some(prometheus), None, None) => {
             let selection = prometheus.selection();
@@ -105,8 +112,9 @@ fn metric(metric: &Metric, setting: &Setting) -> Result<Box<dyn Source>, AskErro
 }
 
 fn counters(counters: &Counters, setting: &Setting) -> Result<Box<dyn Source>, AskError> {
-    let CountersFile { address, preset, queries, max_age, secret_headers, .. } = &counters.prometheus;
-    let selection = counters.prometheus.selection();
+    let Some(prometheus) = &counters.prometheus else { return Err(no_cloudwatch()) };
+    let CountersFile { address, preset, queries, max_age, secret_headers, .. } = prometheus;
+    let selection = prometheus.selection();
     let (queries, sampled_at) = match (queries, preset) {
         (Some(queries), _) => {
             let fill = |query: &String| setting.names.query(query, &selection);
@@ -151,6 +159,13 @@ fn secrets(headers: &BTreeMap<String, String>, setting: &Setting) -> Result<Vec<
         )),
     };
     headers.iter().map(value).collect()
+}
+
+fn no_cloudwatch() -> AskError {
+    AskError::wrong(
+        "this cutover was built without AWS and cannot ask CloudWatch",
+        "build it with the feature `aws`, which is on unless it was turned off",
+    )
 }
 
 /// The file's own checks let nothing of the kind pass.

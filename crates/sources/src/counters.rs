@@ -7,20 +7,21 @@
 use std::collections::BTreeMap;
 
 use cutover_judge::{Block, Scraped};
+use serde::{Deserialize, Serialize};
 
 use crate::source::{Found, Reading};
 
 /// The series of one arm.
 pub type ArmSample = BTreeMap<String, Scraped>;
 
-/// What was seen at the last look.
-#[derive(Clone, Debug, Default)]
+/// What was seen at the last look. Written down and read again it goes on where it was.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Feed {
     last: Option<Seen>,
     resets: u64,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Seen {
     at_ms: u64,
     arms: [ArmSample; 2],

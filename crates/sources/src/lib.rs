@@ -20,5 +20,5 @@ mod words;
 pub use build::{OwnSources, Setting, Sources};
 pub use counters::{ArmSample, Feed, Look};
 pub use names::Names;
-pub use source::{AskError, AskErrorKind, Found, Reading, Source, Wall};
-pub use threshold::{Analysis, Rules, Standing};
+pub use source::{AskError, AskErrorKind, Found, Reading, Source, Wall, lag};
+pub use threshold::{Analysis, Measured, Rules, Standing};

@@ -29,6 +29,16 @@ impl Names {
         fill(text, &words)
     }
 
+    /// Fills in a text that nothing can be broken out of: only the service and its revisions.
+    pub fn plain(&self, text: &str) -> String {
+        let words = [
+            ("service", self.service.clone()),
+            ("revision", self.revision.clone()),
+            ("stable_revision", self.stable_revision.clone()),
+        ];
+        fill(text, &words)
+    }
+
     /// Fills in a URL. What stands in for a placeholder is percent-encoded.
     pub(crate) fn url(&self, text: &str, now_s: u64, window_s: u64) -> String {
         let words = [

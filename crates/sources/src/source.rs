@@ -25,7 +25,7 @@ pub trait Source: Send + Sync {
 /// What a source answered.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reading {
-    /// The number, or the counters.
+    /// The number, the state, or the counters.
     pub found: Found,
     /// When its newest sample was taken, in milliseconds since 1970 on the source's clock; none where it does not say.
     pub sampled_at_ms: Option<u64>,
@@ -35,11 +35,18 @@ pub struct Reading {
     pub ahead_ms: Option<i64>,
 }
 
-/// A number, or counters.
+/// A number, a state, or counters.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Found {
     /// One finite number.
     Value(f64),
+    /// Something that is good or bad by itself, such as alarms.
+    State {
+        /// Whether it is good.
+        good: bool,
+        /// What it is, in words.
+        said: String,
+    },
     /// What was counted so far of both arms, stable's first, by series.
     Counters([BTreeMap<String, Scraped>; 2]),
 }
@@ -113,7 +120,7 @@ const AHEAD_MS: u64 = 5_000;
 /// # Errors
 /// There is no data where it is older than `max_age_ms`, or from the future: a clock was set, and which of all samples are
 /// of now cannot be told.
-pub(crate) fn lag(sampled_ms: u64, now_ms: u64, max_age_ms: u64) -> Result<u64, AskError> {
+pub fn lag(sampled_ms: u64, now_ms: u64, max_age_ms: u64) -> Result<u64, AskError> {
     if sampled_ms > now_ms.saturating_add(AHEAD_MS) {
         let ahead = span(sampled_ms - now_ms);
         return Err(AskError::no_data(format!(

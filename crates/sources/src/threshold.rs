@@ -5,6 +5,7 @@
 //! And the same sample is not counted twice: asking more often than a store samples proves nothing more.
 
 use cutover_core::file::{Condition, Metric};
+use serde::{Deserialize, Serialize};
 
 use crate::source::{AskError, AskErrorKind, Found, Reading};
 use crate::words::number;
@@ -73,7 +74,8 @@ impl Rules {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 enum Phase {
     Succeeded,
     Failed,
@@ -86,6 +88,12 @@ enum Phase {
 pub struct Analysis {
     rules: Rules,
     next_ms: u64,
+    tally: Measured,
+}
+
+/// What was measured in a bake so far, to be written down and gone on with.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Measured {
     succeeded: u32,
     failed: u32,
     inconclusive: u32,
@@ -112,30 +120,31 @@ pub enum Standing {
 impl Analysis {
     /// Begins the measurements of a bake.
     pub fn new(rules: Rules, now_ms: u64) -> Analysis {
-        Analysis {
-            next_ms: now_ms.saturating_add(rules.initial_delay_ms),
-            rules,
-            succeeded: 0,
-            failed: 0,
-            inconclusive: 0,
-            errors_in_a_row: 0,
-            outage_told: false,
-            sampled_at_ms: None,
-            last: None,
-            last_failure: String::new(),
-        }
+        Analysis { next_ms: now_ms.saturating_add(rules.initial_delay_ms), rules, tally: Measured::default() }
+    }
+
+    /// Goes on with the measurements of a bake that somebody else began. The next one is due an interval from now: when
+    /// the last one was is not known.
+    pub fn resume(rules: Rules, measured: Measured, now_ms: u64) -> Analysis {
+        Analysis { next_ms: now_ms.saturating_add(rules.interval_ms), rules, tally: measured }
+    }
+
+    /// Returns what was measured so far.
+    pub fn measured(&self) -> &Measured {
+        &self.tally
     }
 
     /// Returns when the next measurement is due; none where all are made.
     pub fn next_ms(&self) -> Option<u64> {
-        let complete = self.rules.count.is_some_and(|count| self.succeeded + self.failed >= count);
+        let complete =
+            self.rules.count.is_some_and(|count| self.tally.succeeded + self.tally.failed >= count);
         (!complete && !self.has_failed()).then_some(self.next_ms)
     }
 
     /// Tells whether a verdict at the end of the bake needs one more measurement: there is none yet, or the last one
     /// concluded nothing.
     pub fn is_open(&self) -> bool {
-        let concluded = matches!(self.last, Some((Phase::Succeeded | Phase::Failed, _)));
+        let concluded = matches!(self.tally.last, Some((Phase::Succeeded | Phase::Failed, _)));
         self.next_ms().is_some() && !concluded
     }
 
@@ -144,39 +153,42 @@ impl Analysis {
         let mut pause = self.rules.interval_ms;
         let (phase, said) = match measured {
             Ok(Reading { found: Found::Value(value), sampled_at_ms, .. }) => {
-                self.errors_in_a_row = 0;
-                if sampled_at_ms.is_some() && *sampled_at_ms == self.sampled_at_ms {
+                self.tally.errors_in_a_row = 0;
+                if sampled_at_ms.is_some() && *sampled_at_ms == self.tally.sampled_at_ms {
                     self.next_ms = now_ms.saturating_add(pause);
                     // The answer ends an outage, and the sample says again what it said.
-                    if matches!(self.last, Some((Phase::Error, _))) {
-                        self.last = Some(self.with_age(*value, measured));
+                    if matches!(self.tally.last, Some((Phase::Error, _))) {
+                        self.tally.last = Some(self.with_age(*value, measured));
                     }
                     return;
                 }
-                self.sampled_at_ms = *sampled_at_ms;
+                self.tally.sampled_at_ms = *sampled_at_ms;
                 self.with_age(*value, measured)
+            }
+            Ok(Reading { found: Found::State { good, said }, .. }) => {
+                (if *good { Phase::Succeeded } else { Phase::Failed }, said.clone())
             }
             Ok(_) => (Phase::Error, "counters instead of a number".into()),
             Err(error) if error.kind == AskErrorKind::NoData => (Phase::Inconclusive, error.what.clone()),
             Err(error) => (Phase::Error, error.what.clone()),
         };
         match phase {
-            Phase::Succeeded => self.succeeded += 1,
+            Phase::Succeeded => self.tally.succeeded += 1,
             Phase::Failed => {
-                self.failed += 1;
-                self.last_failure.clone_from(&said);
+                self.tally.failed += 1;
+                self.tally.last_failure.clone_from(&said);
             }
-            Phase::Inconclusive => self.inconclusive += 1,
+            Phase::Inconclusive => self.tally.inconclusive += 1,
             Phase::Error => {
-                self.errors_in_a_row += 1;
+                self.tally.errors_in_a_row += 1;
                 pause = pause.min(AGAIN_MS);
             }
         }
         if phase != Phase::Error {
-            self.errors_in_a_row = 0;
-            self.outage_told = false;
+            self.tally.errors_in_a_row = 0;
+            self.tally.outage_told = false;
         }
-        self.last = Some((phase, said));
+        self.tally.last = Some((phase, said));
         // From now on, not from when it was due: what a sleeping machine missed is not made up for.
         self.next_ms = now_ms.saturating_add(pause);
     }
@@ -189,24 +201,24 @@ impl Analysis {
 
     /// Tells once that the store has not answered more often in a row than is let pass.
     pub fn outage(&mut self) -> Option<String> {
-        let told = self.errors_in_a_row > self.rules.consecutive_error_limit && !self.outage_told;
+        let told = self.tally.errors_in_a_row > self.rules.consecutive_error_limit && !self.tally.outage_told;
         told.then(|| {
-            self.outage_told = true;
-            format!("{} ({} times in a row)", self.last_said(), self.errors_in_a_row)
+            self.tally.outage_told = true;
+            format!("{} ({} times in a row)", self.last_said(), self.tally.errors_in_a_row)
         })
     }
 
     fn has_failed(&self) -> bool {
-        self.failed > self.rules.failure_limit
+        self.tally.failed > self.rules.failure_limit
     }
 
     fn last_said(&self) -> &str {
-        self.last.as_ref().map_or("", |(_, said)| said)
+        self.tally.last.as_ref().map_or("", |(_, said)| said)
     }
 
     /// Returns where it stands; at the end of a bake this is its verdict.
     pub fn standing(&self) -> Standing {
-        let conclusive = self.succeeded + self.failed;
+        let conclusive = self.tally.succeeded + self.tally.failed;
         if self.has_failed() {
             let forgiven = match self.rules.failure_limit {
                 0 => String::new(),
@@ -214,11 +226,11 @@ impl Analysis {
             };
             return Standing::Failed(format!(
                 "{}; {} of {conclusive} measurements failed{forgiven}",
-                self.last_failure, self.failed
+                self.tally.last_failure, self.tally.failed
             ));
         }
         let last = self.last_said();
-        if matches!(self.last, Some((Phase::Error, _))) {
+        if matches!(self.tally.last, Some((Phase::Error, _))) {
             return Standing::Outage(last.to_string());
         }
         let wanted = self.rules.count.unwrap_or(1);
@@ -226,16 +238,16 @@ impl Analysis {
             let why = if last.is_empty() { "nothing was measured" } else { last };
             return Standing::Inconclusive(format!("{why}; {conclusive} measurements, {wanted} needed"));
         }
-        if let Some(limit) = self.rules.inconclusive_limit.filter(|limit| self.inconclusive > *limit) {
+        if let Some(limit) = self.rules.inconclusive_limit.filter(|limit| self.tally.inconclusive > *limit) {
             return Standing::Inconclusive(format!(
                 "{last}; {} measurements without a conclusion, {limit} forgiven",
-                self.inconclusive
+                self.tally.inconclusive
             ));
         }
-        if matches!(self.last, Some((Phase::Inconclusive, _))) {
+        if matches!(self.tally.last, Some((Phase::Inconclusive, _))) {
             return Standing::Inconclusive(last.to_string());
         }
-        Standing::Passed(format!("{last}; {} of {conclusive} measurements succeeded", self.succeeded))
+        Standing::Passed(format!("{last}; {} of {conclusive} measurements succeeded", self.tally.succeeded))
     }
 }
 

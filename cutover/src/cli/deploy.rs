@@ -227,6 +227,9 @@ fn secrets(file: &ReleaseFile) -> Result<BTreeMap<String, Secret>, Failure> {
         })?;
         secrets.insert(name.to_string(), Secret::new(value));
     }
+    for name in file.metric_variables() {
+        secrets.extend(std::env::var(name).ok().map(|value| ((*name).to_string(), Secret::new(value))));
+    }
     Ok(secrets)
 }
 

@@ -182,7 +182,7 @@ impl Failure {
 /// What of the command's environment a server in the background keeps. Nothing else: the command may have been given
 /// secrets, which are not for the server, its proxy and its gates to keep for as long as they live. Where the engine of
 /// containers listens, and how one logs in at registries, are the server's own.
-const KEPT: [&str; 17] = [
+const KEPT: [&str; 21] = [
     "PATH",
     "HOME",
     "LANG",
@@ -199,6 +199,11 @@ const KEPT: [&str; 17] = [
     "CUTOVER_REGISTRY",
     "CUTOVER_REGISTRY_USER",
     "CUTOVER_REGISTRY_PASSWORD",
+    // Where this machine's own AWS credentials come from; none of them is one.
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+    "AWS_EC2_METADATA_DISABLED",
     super::place::VARIABLE,
 ];
 

@@ -4,6 +4,7 @@
 //! `CUTOVER_TEST_STOP` stops it there, until SIGCONT: a test then does what it likes to others, at that very place.
 //! With `each` for N it happens at all of them.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -11,7 +12,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use async_trait::async_trait;
 use cutover_core::{ReleaseId, ServiceName};
 use cutover_engine::store::{
-    Append, Claimed, Journal, Opening, ReleaseRow, ServiceRow, Store, StoreError, Stored, Tenant,
+    Append, Claimed, Journal, Memo, Opening, ReleaseRow, ServiceRow, Store, StoreError, Stored, Tenant,
 };
 use cutover_engine::{Clock, Reading, SystemClock};
 use rustix::process::{Signal, getpid, kill_process};
@@ -94,6 +95,14 @@ impl Journal for Hit {
         force: bool,
     ) -> Result<Claimed, StoreError> {
         self.journal.claim(service, tenant, force).await
+    }
+
+    async fn remember(&self, memo: &Memo) -> Result<(), StoreError> {
+        self.journal.remember(memo).await
+    }
+
+    async fn remembered(&self, release: &ReleaseId) -> Result<BTreeMap<String, String>, StoreError> {
+        self.journal.remembered(release).await
     }
 
     async fn renew(&self, service: &ServiceName, epoch: u64, tenant: &Tenant) -> Result<(), StoreError> {

@@ -11,6 +11,7 @@ use cutover_engine::{Engine, EngineOptions, Store};
 use cutover_local::{LocalPlatform, Options as LocalOptions};
 use cutover_ports::Edges;
 use cutover_proxy_router::ProxyRouter;
+use cutover_sources::{OwnSources, Sources};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -75,6 +76,7 @@ pub(crate) async fn run(state: StateDir, own_proxy: bool) -> Result<(), Failure>
     let options = EngineOptions {
         sole: true,
         gate_logs: state.path().join("gates"),
+        sources: sources(),
         witness: metrics.clone(),
         ..EngineOptions::new(owner())
     };
@@ -100,6 +102,14 @@ pub(crate) async fn run(state: StateDir, own_proxy: bool) -> Result<(), Failure>
     drop(fs::remove_file(state.server_socket()));
     info!("server stopped; traffic goes on");
     stopped
+}
+
+/// What can be asked beside the proxy: what is in this build.
+fn sources() -> Arc<dyn Sources> {
+    #[cfg(feature = "aws")]
+    return Arc::new(cutover_aws::AwsSources::beside(OwnSources));
+    #[cfg(not(feature = "aws"))]
+    Arc::new(OwnSources)
 }
 
 /// A holder that died leaves its worker serving alone: a new one takes the listeners over.

@@ -9,6 +9,7 @@ mod checks;
 mod cli;
 mod clients;
 mod clock;
+mod cloudwatch;
 mod conformance;
 mod damage;
 mod demo;

@@ -1,4 +1,5 @@
-//! Other sources of truth: numbers of Prometheus, of anything that answers JSON, of a command; and counters for the judge.
+//! Other sources of truth: numbers of Prometheus, CloudWatch, of anything that answers JSON, of a command; and counters for
+//! the judge.
 //!
 //! Names are those of Argo Rollouts and Flagger where the meaning is theirs; docs/metrics.md says where it is not.
 
@@ -6,11 +7,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::cloudwatch::{self, CloudWatchCounters, CloudWatchMetric};
 use super::validate::Mistake;
 use super::{CanaryBake, Condition, JsonPath, ReleaseFile, Strategy};
 use crate::units::Span;
 
-/// One number that must hold while the candidate bakes: exactly one of `prometheus`, `http` and `run`.
+/// One number that must hold while the candidate bakes: exactly one of `prometheus`, `cloudwatch`, `http` and `run`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -20,6 +22,9 @@ pub struct Metric {
     /// Asks a Prometheus, or what speaks its API.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prometheus: Option<PrometheusMetric>,
+    /// Asks Amazon CloudWatch for a number, or for the state of its alarms, which needs no limits here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cloudwatch: Option<CloudWatchMetric>,
     /// Asks any URL that answers JSON.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<HttpMetric>,
@@ -31,7 +36,7 @@ pub struct Metric {
     #[serde(default = "default_interval")]
     pub interval: Span,
     /// The pause from the beginning of a bake to its first measurement; without it one `interval`, because there is no data
-    /// of the new weight before.
+    /// of the new weight before, and for numbers of CloudWatch at least two periods and `settle`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initial_delay: Option<Span>,
     /// How long one measurement may take; then the store counts as not answering.
@@ -249,13 +254,17 @@ pub struct HttpMetric {
 }
 
 /// Where another router counts the requests of both revisions. Their observed split is used, whatever was configured; an
-/// answer that does not come holds the release and never fails it.
+/// answer that does not come holds the release and never fails it. Exactly one of `prometheus` and `cloudwatch`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Counters {
     /// The Prometheus that has them.
-    pub prometheus: PrometheusCounters,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prometheus: Option<PrometheusCounters>,
+    /// The CloudWatch that has them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cloudwatch: Option<CloudWatchCounters>,
     /// The pause between looks.
     #[serde(default = "default_counters_interval")]
     pub interval: Span,
@@ -347,7 +356,13 @@ const fn default_max_age() -> Span {
 impl Metric {
     /// Returns the pause before the first measurement of a bake.
     pub fn first_after(&self) -> Span {
-        self.initial_delay.unwrap_or(self.interval)
+        let finals = self.cloudwatch.as_ref().and_then(CloudWatchMetric::first_final);
+        self.initial_delay.unwrap_or(self.interval.max(finals.unwrap_or_default()))
+    }
+
+    /// Tells whether a CloudWatch's alarms are asked, which know by themselves what is good.
+    pub fn is_alarms(&self) -> bool {
+        self.cloudwatch.as_ref().is_some_and(|asked| !asked.alarms.is_empty())
     }
 
     /// Returns the names of the environment variables that hold its secrets.
@@ -379,7 +394,7 @@ impl PrometheusCounters {
 impl Counters {
     /// Returns the names of the environment variables that hold its secrets.
     pub fn secrets(&self) -> impl Iterator<Item = &str> {
-        self.prometheus.secret_headers.values().map(String::as_str)
+        self.prometheus.iter().flat_map(|prometheus| prometheus.secret_headers.values()).map(String::as_str)
     }
 }
 
@@ -393,6 +408,16 @@ pub(super) fn mistakes(file: &ReleaseFile) -> Vec<Mistake> {
             say(".name", format!("the name `{}` stands here twice", metric.name), "give each its own name");
         }
         let Some(bake) = shortest_bake(file) else { continue };
+        let finals = metric.cloudwatch.as_ref().and_then(CloudWatchMetric::first_final);
+        if let Some(finals) = finals.filter(|finals| *finals > bake) {
+            say(
+                ".cloudwatch",
+                format!(
+                    "its first final number of a bake comes after {finals}, the shortest bake of this release is {bake}"
+                ),
+                "give a longer bake, or a shorter `period` or `settle`",
+            );
+        }
         let last = u64::from(metric.count.unwrap_or(1)).saturating_sub(1);
         let needs = metric.first_after().ms().saturating_add(metric.interval.ms().saturating_mul(last));
         if metric.count.is_some() && needs > bake.ms() {
@@ -444,17 +469,27 @@ fn metric_mistakes(metric: &Metric, say: &mut impl FnMut(&str, String, &str)) {
     if metric.name.trim().is_empty() || metric.name.contains(char::is_control) {
         say(".name", "the name is empty, or not in one line".into(), "such as `name: error rate`");
     }
-    let kinds = [metric.prometheus.is_some(), metric.http.is_some(), metric.run.is_some()];
+    let kinds = [
+        metric.prometheus.is_some(),
+        metric.cloudwatch.is_some(),
+        metric.http.is_some(),
+        metric.run.is_some(),
+    ];
     if kinds.iter().filter(|kind| **kind).count() != 1 {
         say(
             "",
-            "a metric is exactly one of `prometheus`, `http` and `run`".into(),
+            "a metric is exactly one of `prometheus`, `cloudwatch`, `http` and `run`".into(),
             "such as `prometheus: {address: \"http://prometheus:9090\", preset: istio, …}`",
         );
     }
     let range = metric.min.is_some() || metric.max.is_some();
     let conditions = metric.success_condition.is_some() || metric.failure_condition.is_some();
-    if range == conditions {
+    if metric.is_alarms() {
+        if range || conditions {
+            let what = "an alarm is good or bad by itself, and no number";
+            say("", what.into(), "remove `min`, `max` and the conditions");
+        }
+    } else if range == conditions {
         let what = if range {
             "`min` and `max` stand beside conditions, which say the same in another way"
         } else {
@@ -482,6 +517,9 @@ fn metric_mistakes(metric: &Metric, say: &mut impl FnMut(&str, String, &str)) {
     }
     if let Some(prometheus) = &metric.prometheus {
         prometheus_mistakes(prometheus, say);
+    }
+    if let Some(asked) = &metric.cloudwatch {
+        cloudwatch::check::metric(asked, say);
     }
     if let Some(http) = &metric.http {
         url_mistakes(".http.url", &http.url, say);
@@ -544,7 +582,18 @@ fn counters_mistakes(counters: &Counters, say: &mut impl FnMut(&str, String, &st
     if counters.interval == Span::default() || counters.timeout == Span::default() {
         say("", "interval and timeout need some time".into(), "such as `interval: 15s, timeout: 10s`");
     }
-    let prometheus = &counters.prometheus;
+    match (&counters.prometheus, &counters.cloudwatch) {
+        (Some(prometheus), None) => prometheus_counters_mistakes(prometheus, say),
+        (None, Some(asked)) => cloudwatch::check::counters(asked, say),
+        _ => say(
+            "",
+            "counters are exactly one of `prometheus` and `cloudwatch`".into(),
+            "such as `prometheus: {address: \"http://prometheus:9090\", preset: istio, …}`",
+        ),
+    }
+}
+
+fn prometheus_counters_mistakes(prometheus: &PrometheusCounters, say: &mut impl FnMut(&str, String, &str)) {
     let selection = &prometheus.selection();
     url_mistakes(".prometheus.address", &prometheus.address, say);
     header_mistakes(".prometheus.secret_headers", &prometheus.secret_headers, say);
@@ -634,7 +683,12 @@ fn query_mistakes(key: &str, query: &str, selection: &Selection, say: &mut impl 
     }
 }
 
-fn placeholder_mistakes(key: &str, text: &str, known: &[&str], say: &mut impl FnMut(&str, String, &str)) {
+pub(super) fn placeholder_mistakes(
+    key: &str,
+    text: &str,
+    known: &[&str],
+    say: &mut impl FnMut(&str, String, &str),
+) {
     // The first part is what stands before any placeholder.
     for part in text.split("{{").skip(1) {
         let word = part.split_once("}}").map(|(word, _)| word);
@@ -647,11 +701,15 @@ fn placeholder_mistakes(key: &str, text: &str, known: &[&str], say: &mut impl Fn
     }
 }
 
-fn url_mistakes(key: &str, url: &str, say: &mut impl FnMut(&str, String, &str)) {
+/// Tells whether a text is a URL that can be asked; one with a user in it is none.
+pub(super) fn is_url(url: &str) -> bool {
     let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
     let host = rest.map(|rest| rest.split(['/', '?', '#']).next().unwrap_or_default());
-    if !host.is_some_and(|host| !host.is_empty() && !host.contains('@')) || url.contains(char::is_whitespace)
-    {
+    host.is_some_and(|host| !host.is_empty() && !host.contains('@')) && !url.contains(char::is_whitespace)
+}
+
+fn url_mistakes(key: &str, url: &str, say: &mut impl FnMut(&str, String, &str)) {
+    if !is_url(url) {
         say(
             key,
             "this is not a URL that can be asked".into(),

@@ -6,6 +6,7 @@ mod access;
 mod access_log;
 pub mod answer;
 mod checks;
+mod cloudwatch;
 mod condition;
 mod decode;
 mod docker;
@@ -46,6 +47,10 @@ use serde::{Deserialize, Serialize};
 
 pub use access_log::{AccessLogFormat, RouteAccessLog};
 pub use checks::{Check, Checks, Expect, StatusRange, Through};
+pub use cloudwatch::{
+    AWS_VARIABLES, CloudWatchCounters, CloudWatchMetric, CloudWatchPreset, CloudWatchQueries,
+    CloudWatchSeries, end_of_arn,
+};
 pub use condition::{Condition, ConditionError};
 pub use docker::{DOCKER_PORT, DockerBuild, DockerPlatform, DockerPull, DockerReach};
 pub use document::{Checked, Document};
@@ -389,6 +394,14 @@ impl Default for Guard {
 }
 
 impl ReleaseFile {
+    /// Returns the names of the environment variables that say who asks a store, where they are set: AWS' own, if it is
+    /// asked.
+    pub fn metric_variables(&self) -> &'static [&'static str] {
+        let metric = self.guard.metrics.iter().any(|metric| metric.cloudwatch.is_some());
+        let counters = self.guard.counters.iter().any(|counters| counters.cloudwatch.is_some());
+        if metric || counters { &AWS_VARIABLES } else { &[] }
+    }
+
     /// Returns the names of the environment variables that hold what metrics stores want to see; each once.
     pub fn metric_secrets(&self) -> Vec<&str> {
         let metrics = self.guard.metrics.iter().flat_map(Metric::secrets);

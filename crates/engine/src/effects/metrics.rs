@@ -4,6 +4,7 @@
 //! and holds the end of the bake; what has no data concludes nothing.
 
 mod counting;
+mod memory;
 mod probe;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ use tokio::time::{sleep, timeout};
 use tracing::warn;
 
 use self::counting::Counting;
+use self::memory::{Kept, Memory};
 use self::probe::Probe;
 use super::Act;
 
@@ -30,7 +32,8 @@ const PREFLIGHT: Duration = Duration::from_secs(10);
 /// How long after the traffic was proven good a source without data is asked again.
 const PROVEN_AGAIN: Duration = Duration::from_secs(2);
 
-/// What the bakes of one release measured so far. A driver that takes the release over begins anew.
+/// What the bakes of one release measured so far. It is kept in the store as well, and a driver that takes the release over
+/// goes on with it.
 #[derive(Default)]
 pub(crate) struct Measuring(tokio::sync::Mutex<Option<Measured>>);
 
@@ -108,9 +111,10 @@ fn fails(outcome: &Outcome) -> bool {
 
 async fn watch(act: &Act, key: &EffectKey, guard: &Guard) -> Told {
     let mut held = act.service.measuring.0.lock().await;
-    let measured = measured(&mut held, act, key, guard);
-    let mut all: Vec<_> = measured.probes.iter_mut().map(|probe| probe.told().boxed()).collect();
-    all.extend(measured.counting.iter_mut().map(|counting| counting.told().boxed()));
+    let measured = measured(&mut held, act, key, guard).await;
+    let memory = Memory { act, step: key.step };
+    let mut all: Vec<_> = measured.probes.iter_mut().map(|probe| probe.told(&memory).boxed()).collect();
+    all.extend(measured.counting.iter_mut().map(|counting| counting.told(&memory).boxed()));
     // There is at least one: `measures`.
     select_all(all).await.0
 }
@@ -127,9 +131,10 @@ pub(super) async fn verdict(
         other => return Ok(other),
     };
     let mut held = act.service.measuring.0.lock().await;
-    let measured = measured(&mut held, act, key, guard);
-    let mut open: Vec<_> = measured.probes.iter_mut().map(|probe| probe.close().boxed()).collect();
-    open.extend(measured.counting.iter_mut().map(|counting| counting.close().boxed()));
+    let measured = measured(&mut held, act, key, guard).await;
+    let memory = Memory { act, step: key.step };
+    let mut open: Vec<_> = measured.probes.iter_mut().map(|probe| probe.close(&memory).boxed()).collect();
+    open.extend(measured.counting.iter_mut().map(|counting| counting.close(&memory).boxed()));
     join_all(open).await;
     let metrics = measured.probes.iter().map(Probe::stand);
     let stands = metrics.chain(measured.counting.iter().map(Counting::stand)).collect();
@@ -210,8 +215,8 @@ pub(super) async fn preflight(act: &Act) -> Result<String, Fault> {
     Ok(told.join("; "))
 }
 
-/// Returns what this release's bake measured so far; another bake begins with nothing but the judge.
-fn measured<'a>(
+/// Returns what this release's bake measured so far, by whatever driver; another bake begins with nothing but the judge.
+async fn measured<'a>(
     held: &'a mut Option<Measured>,
     act: &Act,
     key: &EffectKey,
@@ -220,12 +225,15 @@ fn measured<'a>(
     let same = |measured: &Measured| measured.release == act.release.id && measured.step == key.step;
     if !held.as_ref().is_some_and(same) {
         let before = held.take().filter(|measured| measured.release == act.release.id);
+        // Who measured in this release before has kept nothing that it does not know.
+        let memory = Memory { act, step: key.step };
+        let kept = if before.is_some() { Kept::default() } else { memory.kept().await };
         let (setting, sources) = (setting(act), &act.shared.options.sources);
-        let probe = |metric| Probe::new(metric, sources.metric(metric, &setting));
+        let probe = |metric| Probe::new(metric, sources.metric(metric, &setting), &kept, key.step);
         let probes = guard.metrics.iter().map(probe).collect();
         let counting = guard.counters.as_deref().map(|counters| {
             let before = before.and_then(|measured| measured.counting);
-            Counting::next(before, counters, || sources.counters(counters, &setting), weight(act))
+            Counting::next(before, counters, || sources.counters(counters, &setting), weight(act), &kept)
         });
         let (release, step) = (act.release.id.clone(), key.step);
         *held = Some(Measured { release, step, probes, counting });
@@ -240,9 +248,12 @@ fn weight(act: &Act) -> Weight {
 
 fn setting(act: &Act) -> Setting {
     let live = act.service.live(&act.release.id);
-    let stable = live.and_then(|live| live.look(|machine| machine.plan().stable.clone()));
+    let (stable, opened, since) = live.map_or((None, 0, 0), |live| {
+        live.look(|machine| (machine.plan().stable.clone(), machine.opened().0, machine.entered().0))
+    });
     let mut secrets = BTreeMap::new();
-    for name in act.release.file.metric_secrets() {
+    let (needed, known) = (act.release.file.metric_secrets(), act.release.file.metric_variables());
+    for name in needed.into_iter().chain(known.iter().copied()) {
         // A driver that took the release over has only what its own environment says.
         let given = act.secrets.get(name).map(|secret| secret.expose().to_string());
         secrets.extend(given.or_else(|| std::env::var(name).ok()).map(|value| (name.to_string(), value)));
@@ -255,6 +266,8 @@ fn setting(act: &Act) -> Setting {
             stable_revision: stable.map(|stable| stable.to_string()).unwrap_or_default(),
         },
         folder: act.release.base.clone().into(),
+        opened_ms: opened,
+        since_ms: since,
         secrets,
         roots: None,
         wall: std::sync::Arc::new(move || clock.read().wall_ms),

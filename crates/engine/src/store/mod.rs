@@ -3,6 +3,7 @@
 mod error;
 mod sqlite;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -84,6 +85,16 @@ pub trait Journal: Send + Sync {
     /// holds it.
     async fn destroy(&self, service: &ServiceName, epoch: u64) -> Result<(), StoreError>;
 
+    /// Keeps what was measured in a release, under a name, in place of what was kept before; until the release ends. It is
+    /// no record: it makes nothing happen, and is only what a driver that takes over goes on with.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::Fenced`] when the service has a higher epoch.
+    async fn remember(&self, memo: &Memo) -> Result<(), StoreError>;
+
+    /// Returns what is kept of a release, by name.
+    async fn remembered(&self, release: &ReleaseId) -> Result<BTreeMap<String, String>, StoreError>;
+
     /// Returns the records of a release from sequence `from` on, at most `limit`.
     async fn records(&self, release: &ReleaseId, from: u64, limit: u32) -> Result<Vec<Stored>, StoreError>;
 
@@ -159,6 +170,21 @@ pub struct Append {
     pub ended: Option<Ending>,
     /// How long the candidate took to become ready, once known.
     pub ready_ms: Option<u64>,
+}
+
+/// Something to be kept while a release is under way.
+#[derive(Clone, Debug)]
+pub struct Memo {
+    /// The service.
+    pub service: ServiceName,
+    /// The driver's epoch.
+    pub epoch: u64,
+    /// The release.
+    pub release: ReleaseId,
+    /// What it is called.
+    pub name: String,
+    /// What is kept.
+    pub text: String,
 }
 
 /// A record as it is stored.

@@ -1,5 +1,6 @@
 //! The journal in a SQLite file: write-ahead log, every commit synced. All SQL of the engine is here.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,8 @@ use sqlx::{ConnectOptions, Connection, Row, SqliteConnection};
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::{
-    Append, Claimed, Journal, Opening, ReleaseRow, ServiceRow, StoreError, StoreErrorKind, Stored, Tenant,
+    Append, Claimed, Journal, Memo, Opening, ReleaseRow, ServiceRow, StoreError, StoreErrorKind, Stored,
+    Tenant,
 };
 use crate::clock::Reading;
 
@@ -37,6 +39,10 @@ const SCHEMA: [&str; 5] = [
         wall_ms INTEGER NOT NULL, boot TEXT NOT NULL, boot_ms INTEGER NOT NULL, event TEXT NOT NULL,
         PRIMARY KEY (release, sequence)) STRICT, WITHOUT ROWID",
 ];
+
+/// Journals of earlier versions have none of it, and those versions leave it alone.
+const MEMORY: &str = "CREATE TABLE IF NOT EXISTS memory (
+    release TEXT NOT NULL, name TEXT NOT NULL, text TEXT NOT NULL, PRIMARY KEY (release, name)) STRICT, WITHOUT ROWID";
 
 pub(super) struct Sqlite {
     path: PathBuf,
@@ -88,6 +94,7 @@ impl Sqlite {
             .execute(&mut connection)
             .await
             .map_err(sql)?;
+        sqlx::query(MEMORY).execute(&mut connection).await.map_err(sql)?;
         Ok(Sqlite {
             path: path.to_path_buf(),
             connection: Mutex::new(connection),
@@ -440,6 +447,13 @@ impl Journal for Sqlite {
             .await
             .map_err(self.sql())?;
         }
+        if append.ended.is_some() {
+            sqlx::query("DELETE FROM memory WHERE release = ?")
+                .bind(release.as_str())
+                .execute(&mut *transaction)
+                .await
+                .map_err(self.sql())?;
+        }
         if append.decided || append.ended.is_some() {
             sqlx::query("UPDATE services SET holder = NULL WHERE name = ? AND holder = ?")
                 .bind(append.service.as_str())
@@ -449,6 +463,35 @@ impl Journal for Sqlite {
                 .map_err(self.sql())?;
         }
         transaction.commit().await.map_err(self.sql())
+    }
+
+    async fn remember(&self, memo: &Memo) -> Result<(), StoreError> {
+        let mut connection = self.connected().await?;
+        // One statement, so that whoever gives up waiting for it leaves no transaction behind.
+        let kept = sqlx::query(
+            "INSERT INTO memory (release, name, text)
+             SELECT ?, ?, ? WHERE EXISTS (SELECT 1 FROM services WHERE name = ? AND epoch = ?)
+             ON CONFLICT (release, name) DO UPDATE SET text = excluded.text",
+        )
+        .bind(memo.release.as_str())
+        .bind(&memo.name)
+        .bind(&memo.text)
+        .bind(memo.service.as_str())
+        .bind(signed(memo.epoch))
+        .execute(&mut *connection)
+        .await
+        .map_err(self.sql())?;
+        if kept.rows_affected() == 0 { Err(StoreError::fenced("another driver")) } else { Ok(()) }
+    }
+
+    async fn remembered(&self, release: &ReleaseId) -> Result<BTreeMap<String, String>, StoreError> {
+        let mut connection = self.connected().await?;
+        let rows = sqlx::query("SELECT name, text FROM memory WHERE release = ?")
+            .bind(release.as_str())
+            .fetch_all(&mut *connection)
+            .await
+            .map_err(self.sql())?;
+        Ok(rows.iter().map(|row| (row.get("name"), row.get("text"))).collect())
     }
 
     async fn renew(&self, name: &ServiceName, epoch: u64, tenant: &Tenant) -> Result<(), StoreError> {

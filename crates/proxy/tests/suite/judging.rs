@@ -1,5 +1,7 @@
 //! The judge in the proxy: the candidate is compared with stable, request by request, with no server about.
 
+mod grpc;
+
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 

@@ -32,6 +32,8 @@ pub(crate) struct Shared {
     /// Status of every answer to `/id`.
     pub(crate) status: AtomicU16,
     pub(crate) delay_ms: AtomicU64,
+    /// Status of gRPC of every answer to `/grpc` and `/grpc-at-once`.
+    pub(crate) grpc_status: AtomicU16,
     pub(crate) requests: AtomicU64,
     pub(crate) connections: AtomicU64,
     /// Those of HTTP/2 among them.
@@ -60,6 +62,7 @@ impl Upstream {
             name: name.into(),
             status: AtomicU16::new(200),
             delay_ms: AtomicU64::new(0),
+            grpc_status: AtomicU16::new(5),
             requests: AtomicU64::new(0),
             connections: AtomicU64::new(0),
             shared_connections: AtomicU64::new(0),
@@ -158,7 +161,19 @@ async fn answer(mut request: Request<Incoming>, shared: Arc<Shared>) -> Result<R
             Response::new(full(format!("{} {}\n{}", request.method(), request.uri(), lines.join("\n"))))
         }
         "big" => Response::new(full(vec![b'x'; argument as usize])),
-        "grpc" => Response::new(grpc(request.into_body())),
+        "grpc" => {
+            let status = shared.grpc_status.load(Ordering::SeqCst);
+            let mut response = Response::new(grpc(request.into_body(), status));
+            response.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
+            response
+        }
+        "grpc-at-once" => {
+            let status = HeaderValue::from(shared.grpc_status.load(Ordering::SeqCst));
+            let mut response = Response::new(full(""));
+            response.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc+proto"));
+            response.headers_mut().insert("grpc-status", status);
+            response
+        }
         "echo" => Response::new(request.into_body().boxed()),
         "trailers" => match request.into_body().collect().await {
             Ok(body) => {
@@ -210,7 +225,7 @@ async fn answer(mut request: Request<Incoming>, shared: Arc<Shared>) -> Result<R
 }
 
 /// Answers each message with itself, at the end with the status in trailers, as servers of gRPC do.
-fn grpc(mut body: Incoming) -> Body {
+fn grpc(mut body: Incoming, status: u16) -> Body {
     let (sender, mut receiver) = mpsc::channel::<Frame<Bytes>>(1);
     tokio::spawn(async move {
         let mut count = 0_u64;
@@ -222,7 +237,7 @@ fn grpc(mut body: Incoming) -> Body {
             }
         }
         let mut trailers = HeaderMap::new();
-        trailers.insert("grpc-status", HeaderValue::from_static("5"));
+        trailers.insert("grpc-status", HeaderValue::from(status));
         trailers.insert("x-messages", HeaderValue::from(count));
         let _ = sender.send(Frame::trailers(trailers)).await;
     });

@@ -70,6 +70,8 @@ pub(crate) fn setting() -> Setting {
         names: Names { service: "shop".into(), revision: "r-2".into(), stable_revision: "r-1".into() },
         folder: "/".into(),
         secrets: BTreeMap::new(),
+        opened_ms: 0,
+        since_ms: 0,
         roots: None,
         wall: Arc::new(|| {
             let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();

@@ -4,15 +4,25 @@ use std::time::Duration;
 
 use cutover_core::Weight;
 use cutover_core::file::{Counters, OnOutage};
-use cutover_judge::{History, Judge, Question, Settings, Verdict};
+use cutover_judge::{History, Judge, Question, Settings, State, Verdict};
 use cutover_sources::{AskError, AskErrorKind, Feed, Look, Source};
+use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep_until};
 
+use super::memory::{Kept, Memory};
 use super::{Stand, Told, probe, unmeasured};
 
 /// What the end of a bake asks for: that the candidate does not fail by 5 percentage points more often.
 const MARGIN_PPB: u64 = 50_000_000;
 const NAME: &str = "counters";
+
+/// What was counted in a release, as it is kept: judge and last look belong together, or a block would count twice.
+#[derive(Serialize, Deserialize)]
+struct Memo {
+    judge: State,
+    feed: Feed,
+    began_before_ms: u64,
+}
 
 pub(super) struct Counting {
     counters: Counters,
@@ -30,31 +40,42 @@ pub(super) struct Counting {
 }
 
 impl Counting {
-    /// Goes on with the judge of the bake before, at another weight.
+    /// Goes on with the judge of the bake before, at another weight, or with the one that another driver kept.
     pub(super) fn next(
         before: Option<Counting>,
         counters: &Counters,
         source: impl FnOnce() -> Result<Box<dyn Source>, AskError>,
         weight: Weight,
+        kept: &Kept,
     ) -> Counting {
-        let mut counting = before.unwrap_or_else(|| Counting {
-            counters: counters.clone(),
-            source: source(),
-            feed: Feed::default(),
-            judge: Judge::new(Settings::new(vec![MARGIN_PPB]), History::default())
-                .expect("the settings are usual ones: checked in the judge's own tests"),
-            begin: Instant::now(),
-            next: Instant::now(),
-            trouble: None,
-            errors_in_a_row: 0,
-            outage_told: false,
-            age: String::new(),
+        let mut counting = before.unwrap_or_else(|| {
+            let (judge, feed, began_before) = resumed(kept).unwrap_or_else(begun);
+            let now = Instant::now();
+            Counting {
+                counters: counters.clone(),
+                source: source(),
+                feed,
+                judge,
+                begin: now.checked_sub(began_before).unwrap_or(now),
+                next: now,
+                trouble: None,
+                errors_in_a_row: 0,
+                outage_told: false,
+                age: String::new(),
+            }
         });
         counting.judge.set_share(weight.bp());
         counting
     }
 
-    async fn look(&mut self) {
+    async fn look(&mut self, memory: &Memory<'_>) {
+        self.count().await;
+        let began_before_ms = u64::try_from(self.begin.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let memo = Memo { judge: self.judge.state().clone(), feed: self.feed.clone(), began_before_ms };
+        memory.keep(NAME, &memo).await;
+    }
+
+    async fn count(&mut self) {
         let answer = match &self.source {
             Ok(source) => probe::ask(&**source, self.counters.timeout.duration()).await,
             Err(error) => Err(error.clone()),
@@ -103,7 +124,7 @@ impl Counting {
     ///
     /// # Cancel safety
     /// A look that is dropped was none; what was counted meanwhile is in the next one.
-    pub(super) async fn told(&mut self) -> Told {
+    pub(super) async fn told(&mut self, memory: &Memory<'_>) -> Told {
         loop {
             if let Some(failure) = self.judge.failure() {
                 return Told::Failed(self.said(&failure.to_string()));
@@ -117,14 +138,14 @@ impl Counting {
                 }
             }
             sleep_until(self.next).await;
-            self.look().await;
+            self.look(memory).await;
         }
     }
 
     /// Looks once more: what was counted since the last look may decide.
-    pub(super) async fn close(&mut self) {
+    pub(super) async fn close(&mut self, memory: &Memory<'_>) {
         if self.judge.failure().is_none() {
-            self.look().await;
+            self.look(memory).await;
         }
     }
 
@@ -164,4 +185,18 @@ impl Counting {
         }
         text
     }
+}
+
+fn begun() -> (Judge, Feed, Duration) {
+    let judge = Judge::new(Settings::new(vec![MARGIN_PPB]), History::default())
+        .expect("the settings are usual ones: checked in the judge's own tests");
+    (judge, Feed::default(), Duration::ZERO)
+}
+
+fn resumed(kept: &Kept) -> Option<(Judge, Feed, Duration)> {
+    let Memo { judge, feed, began_before_ms } = kept.of(NAME)?;
+    let judge = Judge::resume(judge)
+        .inspect_err(|why| tracing::warn!(why, "what was counted before cannot be gone on with"))
+        .ok()?;
+    Some((judge, feed, Duration::from_millis(began_before_ms)))
 }

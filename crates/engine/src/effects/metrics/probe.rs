@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use cutover_core::StepKey;
 use cutover_core::file::{Metric, OnOutage};
-use cutover_sources::{Analysis, AskError, AskErrorKind, Reading, Rules, Source, Standing};
+use cutover_sources::{Analysis, AskError, AskErrorKind, Measured, Reading, Rules, Source, Standing};
+use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::memory::{Kept, Memory};
 use super::{Stand, Told, unmeasured};
 
 pub(super) struct Probe {
@@ -19,6 +22,17 @@ pub(super) struct Probe {
     hint: String,
 }
 
+/// What a probe measured in a bake, as it is kept.
+#[derive(Serialize, Deserialize)]
+struct Memo {
+    step: StepKey,
+    measured: Measured,
+}
+
+fn name_of(metric: &Metric) -> String {
+    format!("metric {}", metric.name)
+}
+
 /// Asks with a deadline.
 pub(super) async fn ask(source: &dyn Source, limit: Duration) -> Result<Reading, AskError> {
     timeout(limit, source.ask()).await.unwrap_or_else(|_| {
@@ -28,11 +42,22 @@ pub(super) async fn ask(source: &dyn Source, limit: Duration) -> Result<Reading,
 }
 
 impl Probe {
-    pub(super) fn new(metric: &Metric, source: Result<Box<dyn Source>, AskError>) -> Probe {
+    /// Begins to measure, or goes on with what was kept of the same bake.
+    pub(super) fn new(
+        metric: &Metric,
+        source: Result<Box<dyn Source>, AskError>,
+        kept: &Kept,
+        step: StepKey,
+    ) -> Probe {
+        let kept = kept.of::<Memo>(&name_of(metric)).filter(|memo| memo.step == step);
+        let rules = Rules::of(metric);
         Probe {
             metric: metric.clone(),
             source,
-            analysis: Analysis::new(Rules::of(metric), 0),
+            analysis: match kept {
+                Some(memo) => Analysis::resume(rules, memo.measured, 0),
+                None => Analysis::new(rules, 0),
+            },
             begin: Instant::now(),
             kind: AskErrorKind::Down,
             hint: String::new(),
@@ -40,14 +65,14 @@ impl Probe {
     }
 
     fn name(&self) -> String {
-        format!("metric {}", self.metric.name)
+        name_of(&self.metric)
     }
 
     fn now_ms(&self) -> u64 {
         u64::try_from(self.begin.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    async fn measure(&mut self) {
+    async fn measure(&mut self, memory: &Memory<'_>) {
         let answer = match &self.source {
             Ok(source) => ask(&**source, self.metric.timeout.duration()).await,
             Err(error) => Err(error.clone()),
@@ -58,13 +83,16 @@ impl Probe {
         }
         let now = self.now_ms();
         self.analysis.record(&answer, now);
+        let memo = Memo { step: memory.step, measured: self.analysis.measured().clone() };
+        memory.keep(&self.name(), &memo).await;
     }
 
     /// Measures whenever it is due, until there is something to tell.
     ///
     /// # Cancel safety
-    /// A question that is dropped was not asked; it is due again.
-    pub(super) async fn told(&mut self) -> Told {
+    /// A question that is dropped was not asked; it is due again. An answer that is there counts, and is kept with the next
+    /// one if it was not.
+    pub(super) async fn told(&mut self, memory: &Memory<'_>) -> Told {
         loop {
             if let Standing::Failed(why) = self.analysis.standing() {
                 return Told::Failed(format!("{}: {why}", self.name()));
@@ -76,14 +104,14 @@ impl Probe {
                 Some(due) => sleep_until(self.begin + Duration::from_millis(due)).await,
                 None => std::future::pending().await,
             }
-            self.measure().await;
+            self.measure(memory).await;
         }
     }
 
     /// Measures once more where nothing is concluded yet.
-    pub(super) async fn close(&mut self) {
+    pub(super) async fn close(&mut self, memory: &Memory<'_>) {
         if self.analysis.is_open() {
-            self.measure().await;
+            self.measure(memory).await;
         }
     }
 
