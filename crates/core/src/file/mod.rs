@@ -11,6 +11,7 @@ mod decode;
 mod docker;
 mod document;
 mod error;
+pub mod foreign;
 mod guess;
 mod instances;
 mod json_path;
@@ -37,6 +38,7 @@ mod targets;
 mod tls;
 mod tree;
 mod validate;
+pub mod write;
 mod yaml;
 
 use std::collections::BTreeMap;
