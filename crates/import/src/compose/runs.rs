@@ -234,5 +234,6 @@ pub(crate) fn is_image(text: &str) -> bool {
         && text.starts_with(|c: char| c.is_ascii_alphanumeric())
         && !path.is_empty()
         && !path.ends_with('/')
+        && !text.contains("//")
         && !path.contains(|c: char| c.is_ascii_uppercase())
 }
