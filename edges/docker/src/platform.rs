@@ -197,6 +197,10 @@ impl Platform for DockerPlatform {
         blocking(move || image::output(&log, from)).await
     }
 
+    fn build_may_drop(&self, _revision: &RevisionId) -> bool {
+        true
+    }
+
     async fn ensure(
         &self,
         fence: Fence,
