@@ -218,7 +218,7 @@ fn keys_that_are_unknown_or_missing() {
             case("a key in blue_green", and("strategy: {blue_green: {weights: [5%]}}")),
             case("another tool's key", and("replicas: 3")),
             case("kubernetes' words", "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: shop}\n"),
-            case("another platform", with("  local: {command: [./shop]}", "  docker: {image: shop}")),
+            case("another platform", with("  local: {command: [./shop]}", "  kubernetes: {image: shop}")),
             case("an unknown platform", with("  local: {command: [./shop]}", "  nomad: {image: shop}")),
             case("two platforms", with("route:", "  docker: {image: shop}\nroute:")),
             case("smoke tests", and("checks: {smoke: [{get: /, expected: {status: 200}}]}")),
@@ -397,6 +397,47 @@ fn what_does_not_fit_together() {
             case("a service of gRPC with a space", and("checks: {health: [{grpc: 'a b'}]}")),
         ],
         &expect_file!["corpus/together.txt"],
+    );
+}
+
+/// The good file with containers of this section.
+fn docker(keys: &str) -> String {
+    with("local: {command: [./shop]}", &format!("docker: {{{keys}}}"))
+}
+
+#[test]
+fn containers() {
+    refused(
+        &[
+            case("no image", docker("replicas: 2")),
+            case("image and build", docker("image: shop, build: {}")),
+            case("an address as an image", docker("image: 'https://registry.example/shop'")),
+            case("an image in capitals", docker("image: registry.example/Shop:1")),
+            case("a slip in the section", docker("image: shop, replica: 2")),
+            case("a slip in the build", docker("build: {contexts: .}")),
+            case("when to pull", docker("image: shop, pull: sometimes")),
+            case("how to reach", docker("image: shop, reach: host")),
+            case("a port of zero", docker("image: shop, port: 0")),
+            case("a port in quotes", docker("image: shop, port: 'http'")),
+            case("ports as compose has them", docker("image: shop, ports: ['80:8080']")),
+            case("an empty program", docker("image: shop, command: ['']")),
+            case("a command that is a text", docker("image: shop, command: ./shop serve")),
+            case("a user with a space", docker("image: shop, user: 'a b'")),
+            case("a volume without a path", docker("image: shop, volumes: [data]")),
+            case("a volume in a mode", docker("image: shop, volumes: ['data:/data:z']")),
+            case("two volumes at one path", docker("image: shop, volumes: ['a:/data', 'b:/data:ro']")),
+            case("the host's network", docker("image: shop, networks: [host]")),
+            case("a network twice", docker("image: shop, networks: [backend, backend]")),
+            case("a reserved variable", docker("image: shop, env: {PORT: '80'}")),
+            case("a secret in env as well", docker("image: shop, env: {TOKEN: x}, secrets: [TOKEN]")),
+            case("a build's secret among its args", docker("build: {args: {T: x}, secrets: [T]}")),
+            case("a push to a tag", docker("build: {push: 'registry.example/shop:latest'}")),
+            case("no replicas", docker("image: shop, replicas: 0")),
+            case("little memory", docker("image: shop, memory: 64")),
+            case("a web process", format!("{}processes: {{web: {{command: [x]}}}}\n", docker("image: shop"))),
+            case("an artifact", docker("image: shop, artifact: target/release/shop")),
+        ],
+        &expect_file!["corpus/docker.txt"],
     );
 }
 

@@ -160,12 +160,12 @@ fn values_say_what_was_expected() {
         "#]],
     );
     check(
-        &with("platform:\n  local: {command: [./shop]}", "platform: {docker: {}}"),
+        &with("platform:\n  local: {command: [./shop]}", "platform: {kubernetes: {}}"),
         &expect![[r#"
-            cutover.yaml:2:12: the platform `docker` is not supported by this version of cutover yet
-              2 | platform: {docker: {}}
+            cutover.yaml:2:12: the platform `kubernetes` is not supported by this version of cutover yet
+              2 | platform: {kubernetes: {}}
                 |            ^
-              hint: use `platform: {local: {command: [./shop]}}`: processes on this machine
+              hint: use `platform: {local: {command: [./shop]}}`: processes on this machine, or `docker`: containers on it
         "#]],
     );
 }

@@ -4,7 +4,6 @@
 
 use std::sync::Mutex;
 
-use cutover_core::file::Platform;
 use cutover_core::sim::{Campaign, Fate, Injection, Sabotage, Scenario, Schedule, Tally, run};
 use cutover_core::{Observed, Release, ReleaseFile, ReleaseId, ReleaseKind, RevisionId};
 

@@ -66,7 +66,8 @@ pub(crate) struct Driver {
 struct Running {
     id: u64,
     key: EffectKey,
-    looks: bool,
+    /// It may be broken off anywhere: it only looks, or a build that its platform can begin again from wherever it was.
+    may_drop: bool,
     cancelled: bool,
     abort: AbortHandle,
 }
@@ -163,7 +164,7 @@ impl Driver {
                 self.happen(Event::Tick).await?;
             }
             self.reconcile();
-            if self.machine.ended() && self.running.iter().all(|running| running.looks) {
+            if self.machine.ended() && self.running.iter().all(|running| running.may_drop) {
                 return Ok(());
             }
             let sleep = until(self.now().0, self.next_wake());
@@ -188,11 +189,14 @@ impl Driver {
         waiting.filter(|at| *at > now).chain(self.machine.next_timer()).min()
     }
 
-    /// Cancels what only looks and is no longer wanted, starts what is missing.
+    /// Cancels what may be broken off and is no longer wanted, starts what is missing.
     fn reconcile(&mut self) {
         let wanted = self.machine.wanted();
         for running in &mut self.running {
-            if running.looks && !running.cancelled && !wanted.iter().any(|wanted| wanted.key == running.key) {
+            if running.may_drop
+                && !running.cancelled
+                && !wanted.iter().any(|wanted| wanted.key == running.key)
+            {
                 running.cancelled = true;
                 running.abort.abort();
             }
@@ -212,7 +216,8 @@ impl Driver {
         let Some(hold) = self.service.hold(effect.resource()) else { return };
         debug!(release = %self.release.id, effect = %key.name, "effect starts");
         self.started += 1;
-        let (id, looks) = (self.started, hold.is_look());
+        let may_drop = hold.is_look() || self.build_may_drop(&effect);
+        let id = self.started;
         let act = Act {
             shared: self.shared.clone(),
             service: self.service.clone(),
@@ -234,7 +239,12 @@ impl Driver {
             }
         };
         let abort = self.tasks.spawn(task);
-        self.running.push(Running { id, key, looks, cancelled: false, abort });
+        self.running.push(Running { id, key, may_drop, cancelled: false, abort });
+    }
+
+    /// A build can take as long as its author likes: an abort must not wait for it.
+    fn build_may_drop(&self, effect: &Effect) -> bool {
+        matches!(effect, Effect::Build { revision } if self.shared.edges.platform.build_may_drop(revision))
     }
 
     /// Tells whether another release of the service comes first.
@@ -467,9 +477,9 @@ impl Driver {
         self.provisioning.filter(|_| checked).map(|since| at.ms_since(since))
     }
 
-    /// Ends what still runs: what only looks at once, what changes something when it is done.
+    /// Ends what still runs: what may be broken off at once, what changes something when it is done.
     async fn finish(&mut self, journal: bool) {
-        for running in self.running.iter().filter(|running| running.looks) {
+        for running in self.running.iter().filter(|running| running.may_drop) {
             running.abort.abort();
         }
         let end = tokio::time::Instant::now() + FINISH;

@@ -150,6 +150,12 @@ pub trait Platform: Send + Sync {
         Ok(Vec::new())
     }
 
+    /// Tells whether the future of a [`build`](Self::build) may be dropped anywhere: that ends it, and the next call begins again
+    /// from what is complete. Else it is waited for, though nobody wants it any more.
+    fn build_may_drop(&self, _revision: &RevisionId) -> bool {
+        false
+    }
+
     /// Ensures that `count` routed instances of a stored revision are being kept running. Returns when they were started,
     /// not when they are ready.
     async fn ensure(

@@ -74,6 +74,14 @@ impl Platform for Platforms {
         self.for_spec(spec)?.build(fence, spec, revision).await
     }
 
+    async fn build_output(&self, revision: &RevisionId, from: u64) -> Result<Vec<u8>, Fault> {
+        self.for_revision(revision)?.build_output(revision, from).await
+    }
+
+    fn build_may_drop(&self, revision: &RevisionId) -> bool {
+        self.for_revision(revision).is_ok_and(|platform| platform.build_may_drop(revision))
+    }
+
     async fn ensure(
         &self,
         fence: Fence,

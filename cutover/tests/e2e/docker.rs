@@ -146,7 +146,7 @@ fn a_service_moves_from_processes_to_containers_and_back() {
     service::whole(scratch, 2);
     let load = service::load(scratch);
     docker.release("v2", "");
-    assert_eq!(service::instances(scratch), 2, "two processes, which are those of the containers");
+    assert_eq!(service::instances(scratch), 0, "processes of before: {:?}", scratch.processes());
     service::file(scratch, "v3", "", QUICK);
     scratch.deploy().expect(0);
     service::settled(scratch, 2);

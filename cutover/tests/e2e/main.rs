@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, helpers included")]
 
 mod assets;
+mod builds;
 mod candidates;
 mod checks;
 mod cli;

@@ -80,7 +80,8 @@ async fn note(shared: &Shared, event: EventMessage) {
                 true => shared.containers.look(&id).await.ok().flatten().and_then(|one| one.memory),
                 false => None,
             };
-            shared.memory.ended(&id, container::ending(code, killed, memory));
+            let why = shared.memory.take_reason(&id);
+            shared.memory.ended(&id, why.unwrap_or_else(|| container::ending(code, killed, memory)));
         }
         Some("destroy") => shared.memory.forget(&id),
         _ => {}

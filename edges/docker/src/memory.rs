@@ -4,9 +4,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use cutover_core::ServiceName;
+use cutover_ports::ObservedRevision;
 use tokio::sync::Notify;
+
+/// Logs that are shown may be so old.
+const MOMENT: Duration = Duration::from_millis(300);
+
+/// What was seen of a service: in which generation, when, and what.
+type Look = (u64, Instant, Vec<ObservedRevision>);
 
 #[derive(Default)]
 pub(crate) struct Memory {
@@ -15,7 +23,10 @@ pub(crate) struct Memory {
     killed: Mutex<BTreeSet<String>>,
     stopping: Mutex<BTreeSet<String>>,
     restarts: Mutex<BTreeSet<String>>,
+    /// Why those are ended that were asked to be started again.
+    reasons: Mutex<BTreeMap<String, String>>,
     stamps: Mutex<BTreeMap<ServiceName, (u64, u64)>>,
+    looks: Mutex<BTreeMap<ServiceName, Look>>,
     generation: AtomicU64,
     following: AtomicBool,
     pub(crate) woken: Notify,
@@ -50,6 +61,19 @@ impl Memory {
         lock(&self.stamps).insert(service.clone(), (generation, stamp));
     }
 
+    /// Returns what was last seen of a service, if nothing changed since and its logs are no older than a moment.
+    pub(crate) fn seen(&self, service: &ServiceName) -> Option<Vec<ObservedRevision>> {
+        let looks = lock(&self.looks);
+        let (at, when, seen) = looks.get(service)?;
+        let fresh = self.following.load(Ordering::SeqCst) && *at == self.generation();
+        (fresh && when.elapsed() < MOMENT).then(|| seen.clone())
+    }
+
+    /// Notes what was seen of a service in a generation.
+    pub(crate) fn note_seen(&self, service: &ServiceName, generation: u64, seen: &[ObservedRevision]) {
+        lock(&self.looks).insert(service.clone(), (generation, Instant::now(), seen.to_vec()));
+    }
+
     /// Notes that the kernel killed a process of the container for its memory.
     pub(crate) fn out_of_memory(&self, id: &str) {
         lock(&self.killed).insert(id.into());
@@ -74,10 +98,13 @@ impl Memory {
     pub(crate) fn forget(&self, id: &str) {
         lock(&self.endings).remove(id);
         lock(&self.killed).remove(id);
+        lock(&self.reasons).remove(id);
     }
 
     /// Asks for the container to be ended and started again.
-    pub(crate) fn restart(&self, id: String) {
+    pub(crate) fn restart(&self, id: String, why: &str) {
+        lock(&self.reasons).insert(id.clone(), why.into());
+        self.ended(&id, why.into());
         lock(&self.restarts).insert(id);
         self.changed();
     }
@@ -87,9 +114,16 @@ impl Memory {
         std::mem::take(&mut *lock(&self.restarts))
     }
 
+    /// Returns why the container was ended, if that was asked for.
+    pub(crate) fn take_reason(&self, id: &str) -> Option<String> {
+        lock(&self.reasons).remove(id)
+    }
+
     /// Claims the stop of a container; none where somebody stops it already.
     pub(crate) fn stop(&self, id: &str) -> Option<Stopping<'_>> {
-        lock(&self.stopping).insert(id.into()).then(|| Stopping { memory: self, id: id.into() })
+        let first = lock(&self.stopping).insert(id.into());
+        self.changed();
+        first.then(|| Stopping { memory: self, id: id.into() })
     }
 
     /// Tells whether somebody stops the container.
@@ -107,6 +141,7 @@ pub(crate) struct Stopping<'a> {
 impl Drop for Stopping<'_> {
     fn drop(&mut self) {
         lock(&self.memory.stopping).remove(&self.id);
+        self.memory.changed();
     }
 }
 

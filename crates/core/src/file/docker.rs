@@ -291,6 +291,7 @@ fn is_reference(text: &str) -> bool {
         && text.chars().all(plain)
         && text.starts_with(|c: char| c.is_ascii_alphanumeric())
         && !path.is_empty()
+        && !path.starts_with('/')
         && !path.ends_with('/')
         && !path.contains(|c: char| c.is_ascii_uppercase())
 }

@@ -10,22 +10,23 @@ use super::validate::Mistake;
 use crate::ids::ProcessName;
 use crate::units::Span;
 
-/// Names that mean something else, and what to do instead.
-const RESERVED: [(&str, &str, &str); 2] = [
-    (
-        "web",
-        "the routed process is platform.local.command",
-        "move its command there, and leave `web` out here",
-    ),
-    (
-        "release",
-        "`release` runs once for a release, it is no process that stays",
-        "run it before `cutover deploy`, or as a `gate:`",
-    ),
-];
+/// Says what a name means that is none of a process, and what to do instead.
+fn reserved(name: &str, section: &str) -> Option<(String, &'static str)> {
+    match name {
+        "web" => Some((
+            format!("the routed process is platform.{section}.command"),
+            "move its command there, and leave `web` out here",
+        )),
+        "release" => Some((
+            "`release` runs once for a release, it is no process that stays".into(),
+            "run it before `cutover deploy`, or as a `gate:`",
+        )),
+        _ => None,
+    }
+}
 
 /// A process beside the routed one. It gets no requests and no `PORT`; all that is not said here, artifact, environment,
-/// secrets, user, stop signal, limits, is as `platform.local` says.
+/// secrets, user, stop signal, limits, is as the section of `platform` says; in a container `command` replaces CMD.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -39,7 +40,7 @@ pub struct Process {
     /// nobody does its work: for a clock, or the only consumer of a queue.
     #[serde(default = "overlap")]
     pub overlap: bool,
-    /// How long it may take to stop before it is killed; as `platform.local.stop_grace` by default.
+    /// How long it may take to stop before it is killed; as the platform's `stop_grace` by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop_grace: Option<Span>,
 }
@@ -48,17 +49,17 @@ const fn overlap() -> bool {
     true
 }
 
-pub(super) fn mistakes(processes: &BTreeMap<ProcessName, Process>) -> Vec<Mistake> {
-    processes.iter().flat_map(|(name, process)| mistakes_of(name, process)).collect()
+pub(super) fn mistakes(processes: &BTreeMap<ProcessName, Process>, section: &str) -> Vec<Mistake> {
+    processes.iter().flat_map(|(name, process)| mistakes_of(name, process, section)).collect()
 }
 
-fn mistakes_of(name: &ProcessName, process: &Process) -> Vec<Mistake> {
+fn mistakes_of(name: &ProcessName, process: &Process, section: &str) -> Vec<Mistake> {
     let mut found = Vec::new();
     let mut say = |key: &str, what: String, hint: &str| {
         found.push(Mistake { path: format!("processes.{name}{key}"), what, hint: hint.into() });
     };
-    if let Some((_, what, instead)) = RESERVED.iter().find(|(reserved, ..)| *reserved == name.as_str()) {
-        say("", (*what).into(), instead);
+    if let Some((what, instead)) = reserved(name.as_str(), section) {
+        say("", what, instead);
         return found;
     }
     if !ProcessName::is_usable(name.as_str()) {
@@ -81,7 +82,7 @@ fn mistakes_of(name: &ProcessName, process: &Process) -> Vec<Mistake> {
             say(
                 &format!(".command[{i}]"),
                 "only the routed process gets a port".into(),
-                "leave `$PORT` out; what takes requests is platform.local.command",
+                &format!("leave `$PORT` out; what takes requests is platform.{section}.command"),
             );
         }
     }

@@ -123,7 +123,7 @@ pub(super) fn mistakes(file: &ReleaseFile) -> Vec<Mistake> {
     found.extend(super::access_log::mistakes(&file.route));
     found.extend(super::metrics::mistakes(file));
     found.extend(super::routing::mistakes(&file.route));
-    found.extend(super::processes::mistakes(&file.processes));
+    found.extend(super::processes::mistakes(&file.processes, file.platform.name()));
     found.extend(super::load::mistakes(&file.checks.load));
     found.extend(file.checks.health.iter().enumerate().flat_map(|(i, check)| check_mistakes(i, check)));
     found.extend(super::live::mistakes(&file.checks.live));

@@ -22,7 +22,7 @@ pub struct Pushed {
 
 impl Images {
     /// Ensures that the registry has the image of this id as `to`, such as `registry.example/shop:1f3a`. A registry that is
-    /// away for a while is waited for; layers that it has are not sent again.
+    /// away for a while is waited for; layers that it has are not sent again. The image bears that name only meanwhile.
     ///
     /// # Cancel safety
     /// Dropping it breaks the push off; the layers that arrived whole are kept, and the next call goes on there.
@@ -38,7 +38,6 @@ impl Images {
             .hint("Name the repository and a tag."));
         };
         let name = reference.to_string();
-        let known = self.has(&name).await?.is_some_and(|image| image.id == id);
         self.tag(id, &name).await?;
         let registry = &reference.registry;
         // Without a login the engine still wants the header.
@@ -56,12 +55,10 @@ impl Images {
             .boxed()
         };
         let pushed = self.retry.run(&doing, registry, watch, attempt).await;
-        if !known {
-            let back = self.take_back(id, &name).await;
-            // That a push failed says more than that its name could not be taken back.
-            if pushed.is_ok() {
-                back?;
-            }
+        let back = self.take_back(id, &name).await;
+        // That a push failed says more than that its name could not be taken back.
+        if pushed.is_ok() {
+            back?;
         }
         let (layers, digest) = pushed?;
         let digest = digest.ok_or_else(|| {

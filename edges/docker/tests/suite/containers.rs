@@ -7,10 +7,15 @@ use cutover_ports::{InstanceState, Platform, Secret};
 use crate::suite::harness::{World, docker, engines_wanted, fence, run, seen, shop, store, up, wait};
 
 /// Runs `count` instances of what serves.
-async fn serving(world: &World, platform: &DockerPlatform, more: &str, count: u32) -> cutover_core::RevisionId {
+async fn serving(
+    world: &World,
+    platform: &DockerPlatform,
+    more: &str,
+    count: u32,
+) -> cutover_core::RevisionId {
     let spec = world.serving(more);
     let revision = store(platform, &spec).await;
-    platform.ensure(fence(2), &shop(), &revision, count).await.unwrap();
+    platform.ensure(fence(), &shop(), &revision, count).await.unwrap();
     revision
 }
 
@@ -36,9 +41,10 @@ fn a_new_server_adopts_what_runs_and_finishes_what_was_cut_short() {
         assert_eq!((&after[0].id, after[0].pid), (&before[0].id, before[0].pid), "it was not touched");
         assert_ne!(after[1].id, before[1].id, "another container is another instance");
         // The fence lies in the state folder.
-        let fault = platform.ensure(fence(1), &shop(), &revision, 1).await.unwrap_err();
+        let old = cutover_core::Fence { epoch: 0, sequence: 9 };
+        let fault = platform.ensure(old, &shop(), &revision, 1).await.unwrap_err();
         assert_eq!(fault.after, After::Fenced, "{fault}");
-        platform.retire(fence(3), &shop(), &revision).await.unwrap();
+        platform.retire(fence(), &shop(), &revision).await.unwrap();
         platform.shutdown().await;
         assert_eq!(world.engine.docker(&["ps", "--all", "--quiet"]), "");
     });
@@ -54,26 +60,27 @@ fn foreign_containers_are_never_touched() {
         let platform = world.open().await;
         let revision = store(&platform, &world.serving("")).await;
         let name = format!("cutover-shop-{revision}-1");
-        let stranger = world.engine.docker(&["run", "--detach", "--name", &name, "busybox", "sleep", "100000"]);
+        let stranger =
+            world.engine.docker(&["run", "--detach", "--name", &name, "busybox", "sleep", "100000"]);
         let early = platform.preflight(&world.serving(""), &revision).await.unwrap_err();
-        let late = platform.ensure(fence(2), &shop(), &revision, 1).await.unwrap_err();
+        let late = platform.ensure(fence(), &shop(), &revision, 1).await.unwrap_err();
         for fault in [early, late] {
             assert_eq!((fault.blame, fault.after), (Blame::Configuration, After::Final));
             assert!(fault.what.contains(&name) && fault.hint.contains("docker rename"), "{fault:?}");
         }
-        // Another state folder's are as foreign, of the same service and revision too.
-        let others = world.state().with_file_name("other");
-        let other = world.open_in(&others).await;
-        let same = store(&other, &world.serving("")).await;
-        assert_eq!(same, revision);
-        assert!(other.ensure(fence(2), &shop(), &same, 1).await.unwrap_err().what.contains("did not make"));
-        assert!(other.observe(&shop()).await.unwrap().iter().all(|seen| seen.instances.is_empty()));
-        platform.retire(fence(3), &shop(), &revision).await.unwrap();
+        // What another state folder made is as foreign, though it is of the same service.
+        let other = world.open_in(&world.state().with_file_name("other")).await;
+        let theirs = serving(&world, &other, "", 1).await;
+        up(&other, &theirs, 1).await;
+        assert!(seen(&platform, &theirs).await.is_none());
+        platform.retire(fence(), &shop(), &theirs).await.unwrap();
+        up(&other, &theirs, 1).await;
+        platform.retire(fence(), &shop(), &revision).await.unwrap();
         assert_eq!(inspect(&world, &name, "{{.State.Running}}"), "true");
         assert!(inspect(&world, &name, "{{.Id}}").starts_with(stranger.trim()));
         // Out of the way, all is well.
         world.engine.docker(&["rename", &name, "stranger"]);
-        platform.ensure(fence(4), &shop(), &revision, 1).await.unwrap();
+        platform.ensure(fence(), &shop(), &revision, 1).await.unwrap();
         up(&platform, &revision, 1).await;
     });
 }
@@ -140,17 +147,17 @@ fn an_ending_is_said_in_words_also_once_it_runs_again() {
         // Takes more memory than it may, after a while in which it serves.
         let eats = "command: [sh, -c, \"httpd -p $PORT; sleep 1; tail /dev/zero\"], memory: 16Mi";
         let revision = store(&platform, &world.spec(eats)).await;
-        platform.ensure(fence(2), &shop(), &revision, 1).await.unwrap();
+        platform.ensure(fence(), &shop(), &revision, 1).await.unwrap();
         let ended = wait("the end for its memory", || async {
             let one = seen(&platform, &revision).await?.instances.first()?.clone();
             (one.restarts > 0 && !one.ended.is_empty()).then_some(one.ended)
         })
         .await;
         assert_eq!(ended, "out of memory: it went beyond its limit of 16Mi (platform.docker.memory)");
-        platform.retire(fence(3), &shop(), &revision).await.unwrap();
+        platform.retire(fence(), &shop(), &revision).await.unwrap();
 
         let kills = store(&platform, &world.spec("command: [sh, -c, 'sleep 1; kill -SEGV 1; exit 7']")).await;
-        platform.ensure(fence(4), &shop(), &kills, 1).await.unwrap();
+        platform.ensure(fence(), &shop(), &kills, 1).await.unwrap();
         let why = wait("the exit", || async {
             let one = seen(&platform, &kills).await?.instances.first()?.clone();
             (one.state != InstanceState::Running).then_some(one.why)
@@ -176,17 +183,17 @@ fn what_the_image_lacks_is_the_candidates_fault() {
         let platform = world.open().await;
         for keys in ["command: [nothing-of-that-name]", "command: [sh], user: nobody-of-that-name"] {
             let revision = store(&platform, &world.spec(keys)).await;
-            let fault = platform.ensure(fence(2), &shop(), &revision, 1).await.unwrap_err();
+            let fault = platform.ensure(fence(), &shop(), &revision, 1).await.unwrap_err();
             assert_eq!((fault.blame, fault.after), (Blame::Candidate, After::Final), "{fault:?}");
             assert!(fault.hint.contains("platform.docker.command"), "{fault:?}");
-            platform.retire(fence(2), &shop(), &revision).await.unwrap();
+            platform.retire(fence(), &shop(), &revision).await.unwrap();
         }
         let two = "EXPOSE 80 443";
         world.image("two-ports", &[two]);
         let mut spec = world.serving("");
         docker(&mut spec).image = Some("two-ports".into());
         let revision = platform.identify(&spec).await.unwrap();
-        let fault = platform.build(fence(3), &spec, &revision).await.unwrap_err();
+        let fault = platform.build(fence(), &spec, &revision).await.unwrap_err();
         assert!(fault.what.contains("80") && fault.hint.contains("platform.docker.port"), "{fault:?}");
         let network = world.serving("networks: [backend]");
         let candidate = platform.identify(&network).await.unwrap();
@@ -206,10 +213,16 @@ fn an_engine_that_is_restarted_has_its_containers_again_where_they_were() {
         let revision = serving(&world, &platform, "", 2).await;
         let before = up(&platform, &revision, 2).await;
         for kill in [false, true] {
-            if kill { world.engine.kill() } else { world.engine.stop() }
+            if kill {
+                world.engine.kill()
+            } else {
+                world.engine.stop()
+            }
             let fault = platform.observe(&shop()).await.unwrap_err();
             assert_eq!(fault.after, After::Retry, "{fault:?}");
-            assert!(fault.what.contains("no engine listens") && fault.hint.contains("systemctl start docker"));
+            assert!(
+                fault.what.contains("no engine listens") && fault.hint.contains("systemctl start docker")
+            );
             assert_eq!(platform.stamp(&shop()).await, None, "only looking tells");
             world.engine.start_again();
             let after = up(&platform, &revision, 2).await;
@@ -248,12 +261,13 @@ fn the_images_own_health_check_holds_the_instance_back() {
     run(async {
         let world = World::new();
         let platform = world.open().await;
-        let check = "HEALTHCHECK --interval=200ms --retries=1 CMD test -e /tmp/well || { echo not well; exit 1; }";
+        let check =
+            "HEALTHCHECK --interval=200ms --retries=1 CMD test -e /tmp/well || { echo not well; exit 1; }";
         world.image("checked", &[check]);
         let mut spec = world.serving("");
         docker(&mut spec).image = Some("checked".into());
         let revision = store(&platform, &spec).await;
-        platform.ensure(fence(2), &shop(), &revision, 1).await.unwrap();
+        platform.ensure(fence(), &shop(), &revision, 1).await.unwrap();
         let id = wait("the container", || async {
             Some(seen(&platform, &revision).await?.instances.first()?.id.clone())
         })
@@ -284,14 +298,14 @@ fn one_that_listens_at_the_wrong_place_is_told_so() {
             ("sleep 1000", "listens on no port, 8080 was expected"),
         ] {
             let revision = store(&platform, &world.spec(&format!("command: [sh, -c, '{command}']"))).await;
-            platform.ensure(fence(2), &shop(), &revision, 1).await.unwrap();
+            platform.ensure(fence(), &shop(), &revision, 1).await.unwrap();
             wait(said, || async {
                 let id = seen(&platform, &revision).await?.instances.first()?.id.clone();
                 let fault = platform.vouch(&shop(), &id).await.err()?;
                 (fault.what.contains(said) && fault.hint.is_empty() == said.contains("no port")).then_some(())
             })
             .await;
-            platform.retire(fence(2), &shop(), &revision).await.unwrap();
+            platform.retire(fence(), &shop(), &revision).await.unwrap();
         }
     });
 }
@@ -312,7 +326,7 @@ fn limits_secrets_and_settings_reach_the_container_and_nothing_else() {
         );
         spec.secrets.insert("TOKEN".into(), Secret::new("swordfish"));
         let revision = store(&platform, &spec).await;
-        platform.ensure(fence(2), &shop(), &revision, 1).await.unwrap();
+        platform.ensure(fence(), &shop(), &revision, 1).await.unwrap();
         up(&platform, &revision, 1).await;
         let name = format!("cutover-shop-{revision}-1");
         let see = |format: &str| inspect(&world, &name, format);
@@ -320,14 +334,24 @@ fn limits_secrets_and_settings_reach_the_container_and_nothing_else() {
         assert_eq!(see(host), "67108864 67108864 500000000 50");
         let log = "{{.HostConfig.LogConfig.Type}} {{json .HostConfig.LogConfig.Config}}";
         assert_eq!(see(log), r#"json-file {"max-file":"2","max-size":"524288"}"#);
-        assert_eq!(see("{{.HostConfig.RestartPolicy.Name}} {{.HostConfig.SecurityOpt}}"), "unless-stopped [no-new-privileges]");
+        assert_eq!(
+            see("{{.HostConfig.RestartPolicy.Name}} {{.HostConfig.SecurityOpt}}"),
+            "unless-stopped [no-new-privileges]"
+        );
         assert_eq!(see("{{.Config.StopSignal}} {{.Config.StopTimeout}}"), "SIGINT 5");
-        assert_eq!(see("{{range $name, $_ := .NetworkSettings.Networks}}{{$name}} {{end}}"), "backend metrics");
+        assert_eq!(
+            see("{{range $name, $_ := .NetworkSettings.Networks}}{{$name}} {{end}}"),
+            "backend metrics"
+        );
         let inside = world.engine.docker(&["exec", &name, "sh", "-c", "echo $TOKEN $LOG $PORT $CUTOVER_SERVICE $CUTOVER_REVISION; touch /data/x; touch /conf/x 2>/dev/null || echo read-only"]);
         assert_eq!(inside, format!("swordfish debug 9000 shop {revision}\nread-only\n"));
         assert!(!see("{{json .Config.Labels}}").contains("swordfish"));
         // In the state folder it is in the sealed file alone.
-        let grep = std::process::Command::new("grep").args(["-rl", "swordfish"]).arg(world.state()).output().unwrap();
+        let grep = std::process::Command::new("grep")
+            .args(["-rl", "swordfish"])
+            .arg(world.state())
+            .output()
+            .unwrap();
         let files = String::from_utf8(grep.stdout).unwrap();
         assert_eq!(files.lines().count(), 1, "{files}");
         assert!(files.contains(&format!("docker/secrets/{revision}.json")), "{files}");
@@ -349,7 +373,7 @@ fn an_instance_that_lives_no_more_is_started_again_when_asked() {
         let platform = world.open().await;
         let revision = serving(&world, &platform, "", 1).await;
         let before = up(&platform, &revision, 1).await[0].clone();
-        platform.restart(fence(3), &shop(), &before.id, "its live check failed").await.unwrap();
+        platform.restart(fence(), &shop(), &before.id, "its live check failed").await.unwrap();
         wait("another life", || async {
             let now = seen(&platform, &revision).await?.instances.first()?.clone();
             (now.state == InstanceState::Running && now.pid.is_some() && now.pid != before.pid).then_some(())
@@ -375,16 +399,16 @@ fn logs_outlive_their_containers() {
         .unwrap();
         spec.processes.insert("worker".into(), worker);
         let revision = store(&platform, &spec).await;
-        platform.ensure(fence(2), &shop(), &revision, 1).await.unwrap();
+        platform.ensure(fence(), &shop(), &revision, 1).await.unwrap();
         let run = ProcessCounts::from([("worker".into(), 1)]);
-        platform.ensure_processes(fence(2), &shop(), &revision, &run).await.unwrap();
+        platform.ensure_processes(fence(), &shop(), &revision, &run).await.unwrap();
         up(&platform, &revision, 1).await;
-        platform.retire(fence(3), &shop(), &revision).await.unwrap();
+        platform.retire(fence(), &shop(), &revision).await.unwrap();
         let logs = platform.logs(&shop(), &revision, 1).await.unwrap();
         let mut said: Vec<&str> = logs.iter().flat_map(|(_, lines)| lines).map(String::as_str).collect();
         said.sort_unstable();
         assert_eq!(said, ["begins", "works"]);
-        platform.discard(fence(4), &shop(), &revision).await.unwrap();
+        platform.discard(fence(), &shop(), &revision).await.unwrap();
         assert_eq!(platform.logs(&shop(), &revision, 1).await.unwrap(), []);
         assert_eq!(world.engine.docker(&["images", "--quiet", "cutover/shop"]), "");
     });

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use cutover_core::{Fence, ReleaseFile, RevisionId, ServiceName, file};
@@ -107,8 +108,10 @@ pub(crate) fn shop() -> ServiceName {
     "shop".into()
 }
 
-pub(crate) fn fence(sequence: u64) -> Fence {
-    Fence { epoch: 1, sequence }
+/// Returns a fence above all before.
+pub(crate) fn fence() -> Fence {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    Fence { epoch: 1, sequence: NEXT.fetch_add(1, Ordering::SeqCst) }
 }
 
 /// Returns the docker section of the spec.
@@ -122,7 +125,7 @@ pub(crate) fn docker(spec: &mut RevisionSpec) -> &mut file::DockerPlatform {
 /// Names and stores a revision.
 pub(crate) async fn store(platform: &DockerPlatform, spec: &RevisionSpec) -> RevisionId {
     let revision = platform.identify(spec).await.unwrap();
-    platform.build(fence(1), spec, &revision).await.unwrap();
+    platform.build(fence(), spec, &revision).await.unwrap();
     revision
 }
 
