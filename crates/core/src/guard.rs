@@ -5,6 +5,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::file::Guard;
+use crate::text::count;
+use crate::units::Span;
 
 /// What a track's requests came to since the last shift.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +65,56 @@ impl fmt::Display for Verdict {
     }
 }
 
+/// How far the judge is with a candidate, while it waits for a proof that it is not worse.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JudgeProgress {
+    /// Stable's requests since the candidate took its first, those that failed among them.
+    pub stable_requests: u64,
+    /// Those that failed.
+    pub stable_failed: u64,
+    /// The candidate's requests.
+    pub candidate_requests: u64,
+    /// Those that failed.
+    pub candidate_failed: u64,
+    /// How many more the candidate needs for a proof, if it is as good as stable; none where more do not help.
+    pub more_requests: Option<u64>,
+    /// How many seconds these take at the current rate; none where that is not known.
+    pub seconds: Option<u64>,
+    /// Why there is no proof yet, in words.
+    pub why: String,
+}
+
+impl JudgeProgress {
+    /// Returns the share of the requests of a proof that the candidate has had, in percent from 0 to 100.
+    pub fn toward_proof(&self) -> Option<u64> {
+        let whole = self.candidate_requests.saturating_add(self.more_requests?);
+        let share = u128::from(self.candidate_requests) * 100;
+        share.checked_div(u128::from(whole)).and_then(|percent| u64::try_from(percent).ok())
+    }
+}
+
+impl fmt::Display for JudgeProgress {
+    /// Writes `candidate 120 requests 0 failed, stable 1,080 requests 1 failed: 40 % of a proof, about 180 more requests in 15s`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let side =
+            |requests: u64, failed: u64| format!("{} requests {} failed", count(requests), count(failed));
+        write!(
+            f,
+            "candidate {}, stable {}: ",
+            side(self.candidate_requests, self.candidate_failed),
+            side(self.stable_requests, self.stable_failed)
+        )?;
+        let Some((percent, more)) = self.toward_proof().zip(self.more_requests) else {
+            return f.write_str(&self.why);
+        };
+        write!(f, "{percent} % of a proof, about {} more requests", count(more))?;
+        match self.seconds {
+            Some(seconds) => write!(f, " in {}", Span::from_secs(seconds)),
+            None => Ok(()),
+        }
+    }
+}
+
 /// Returns what `counts` say about `guard`. No data is never a pass.
 pub fn judge(guard: &Guard, counts: Counts) -> Verdict {
     let Counts { requests, failed, .. } = counts;
@@ -108,7 +160,7 @@ fn millis(us: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::units::{Span, Weight};
+    use crate::units::Weight;
 
     fn said(guard: &Guard, requests: u64, failed: u64, mean_ms: u64) -> String {
         let counts = Counts {
@@ -125,6 +177,27 @@ mod tests {
         let guard = Guard::default();
         assert_eq!(said(&guard, 0, 0, 0), "inconclusive: 0 requests, 20 needed to say anything");
         assert_eq!(said(&guard, 19, 19, 0), "inconclusive: 19 requests, 20 needed to say anything");
+    }
+
+    #[test]
+    fn a_proof_on_its_way_says_how_far_it_is() {
+        let mut progress = JudgeProgress {
+            stable_requests: 1080,
+            stable_failed: 1,
+            candidate_requests: 120,
+            candidate_failed: 0,
+            more_requests: Some(180),
+            seconds: Some(75),
+            why: "too few requests so far".into(),
+        };
+        let seen = "candidate 120 requests 0 failed, stable 1,080 requests 1 failed: ";
+        assert_eq!(progress.to_string(), format!("{seen}40 % of a proof, about 180 more requests in 1m15s"));
+        progress.seconds = None;
+        assert_eq!(progress.to_string(), format!("{seen}40 % of a proof, about 180 more requests"));
+        progress.more_requests = None;
+        assert_eq!(progress.to_string(), format!("{seen}too few requests so far"));
+        let none = JudgeProgress { candidate_requests: 0, more_requests: Some(0), ..progress };
+        assert_eq!(none.toward_proof(), None);
     }
 
     #[test]

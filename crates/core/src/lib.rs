@@ -22,7 +22,7 @@ pub use effect::{Effect, EffectKey, EffectName, Evidence, Lease, Outcome, Shift,
 pub use event::{Account, Command, Event, HoldDefault, Record};
 pub use fault::{After, Blame, Fault};
 pub use file::{FileErrors, ReleaseFile};
-pub use guard::{Counts, Judgement, Verdict};
+pub use guard::{Counts, JudgeProgress, Judgement, Verdict};
 pub use ids::{Fence, InstanceId, Moment, ProcessName, ReleaseId, RevisionId, ServiceName};
 pub use load::{LoadOutcome, LoadProgress, LoadReason, LoadResult, LoadShare};
 pub use machine::{Ending, Machine, Mode, Wanted};

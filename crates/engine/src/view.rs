@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use cutover_core::machine::HoldReason;
 use cutover_core::{
-    Ending, LoadProgress, Machine, Mode, Record, ReleaseId, ReleaseKind, RevisionId, ServiceName, Step,
+    Ending, JudgeProgress, LoadProgress, Machine, Mode, Record, ReleaseId, ReleaseKind, RevisionId,
+    ServiceName, Step,
 };
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep, timeout_at};
@@ -20,6 +21,8 @@ const PAGE: u32 = 1_000;
 const ALL: u32 = 100_000;
 /// How often the journal of a release is read that another process drives.
 const POLL: Duration = Duration::from_millis(200);
+/// How long the router may take to say how far the judge is: who asks wants to see something move.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// A service, as people see it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -192,6 +195,18 @@ impl Engine {
     /// Returns where the load test of a release is; none where none runs here.
     pub fn load_progress(&self, release: &ReleaseId) -> Option<LoadProgress> {
         lock(&self.shared.loads).get(release).and_then(|progress| *progress.borrow())
+    }
+
+    /// Returns how far the judge is with a release that waits for its proof here; none where none does, or the router
+    /// cannot say.
+    pub async fn judge_progress(&self, release: &ReleaseId) -> Option<JudgeProgress> {
+        let machine = self.shared.live(release)?.machine();
+        let (Mode::Forward, Step::Bake { prove: Some(prove), .. }) = (machine.mode(), machine.step()) else {
+            return None;
+        };
+        let router = &self.shared.edges.router;
+        let asked = router.progress(&machine.plan().service, release, prove);
+        timeout_at(Instant::now() + LOOK, asked).await.ok()?.ok()?
     }
 
     /// Returns the records from `from` on as soon as there are any; empty when none came within `wait`, or when the

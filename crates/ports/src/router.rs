@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cutover_core::{
-    Account, Counts, Evidence, Fault, Fence, InstanceId, Judgement, Prove, ReleaseId, RevisionId,
-    ServiceName, Shift, Traffic, Verdict, Weight, file,
+    Account, Counts, Evidence, Fault, Fence, InstanceId, JudgeProgress, Judgement, Prove, ReleaseId,
+    RevisionId, ServiceName, Shift, Traffic, Verdict, Weight, file,
 };
 use serde::{Deserialize, Serialize};
 
@@ -203,6 +203,16 @@ pub trait Router: Send + Sync {
     ) -> Result<Verdict, Fault> {
         let why = "this router does not compare the candidate with stable".to_owned();
         Ok(Verdict { judgement: Judgement::Inconclusive, why, counts: Counts::default(), epoch: None })
+    }
+
+    /// Returns how far the comparison is on its way to the proof that `prove` asks for; none where nothing is compared.
+    async fn progress(
+        &self,
+        _service: &ServiceName,
+        _release: &ReleaseId,
+        _prove: &Prove,
+    ) -> Result<Option<JudgeProgress>, Fault> {
+        Ok(None)
     }
 
     /// Ends the comparison, and returns all that was counted for it; none where nothing was compared.

@@ -85,6 +85,21 @@ pub(super) enum Verb {
         #[arg(long)]
         force: bool,
     },
+    /// Write a release file from another tool's, a compose file or Kamal's deploy.yml, and say what became of each key
+    Import {
+        /// The file of the other tool
+        #[arg(value_name = "FILE")]
+        from: PathBuf,
+        /// Where to write; the release file by default, `-` is standard output
+        #[arg(short = 'o', long = "out", value_name = "FILE")]
+        out: Option<PathBuf>,
+        /// The service of a compose file to release, where several can be meant
+        #[arg(long)]
+        service: Option<String>,
+        /// Overwrite the release file that is there
+        #[arg(long)]
+        force: bool,
+    },
     /// Validate the release file: its base and its environments
     Check,
     /// Show every step with its way back, its time, and what is not free of downtime

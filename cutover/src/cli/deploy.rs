@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use cutover_core::text::{Report, Story, plan_text};
-use cutover_core::{LoadProgress, Machine, ReleaseFile, ReleaseId, Span, Step};
+use cutover_core::{JudgeProgress, LoadProgress, Machine, Mode, Record, ReleaseFile, ReleaseId, Span, Step};
 use cutover_ports::{Secret, TrackView};
 
 use super::args::{Deploy, Global};
@@ -15,7 +16,8 @@ use crate::exit;
 use crate::failure::Failure;
 use crate::server::Client;
 use crate::server::protocol::{
-    DeployAnswer, DeployBody, GateAnswer, LoadAnswer, PlanAnswer, RecordsAnswer, RollbackBody, StatusAnswer,
+    DeployAnswer, DeployBody, GateAnswer, JudgeAnswer, LoadAnswer, PlanAnswer, RecordsAnswer, RollbackBody,
+    StatusAnswer,
 };
 
 /// `cutover plan`.
@@ -106,12 +108,19 @@ async fn follow(client: &Client, release: &ReleaseId, view: &mut View) -> Result
     let mut records = Vec::new();
     let mut lost = 0;
     let mut gate = GateTail::default();
+    let mut proof = ProofLines::default();
     loop {
         // A gate, or a smoke test, writes no records while it runs: its output is what there is to show.
         let gated = story
             .machine()
             .is_some_and(|machine| matches!(machine.step(), Step::Gate { .. } | Step::Smoke { .. }));
-        let wait_ms = if gated { view.patience_ms().min(500) } else { view.patience_ms() };
+        // What the judge knows changes without records, too.
+        let proving = story.machine().is_some_and(is_proving) && view.is_text();
+        let wait_ms = view.patience_ms().min(if gated { 500 } else { u64::MAX }).min(if proving {
+            2_000
+        } else {
+            u64::MAX
+        });
         let path = format!("/v1/releases/{release}/records?from={}&wait_ms={wait_ms}", records.len());
         let answer: RecordsAnswer = match client.get(&path).await {
             Ok(answer) => answer,
@@ -152,10 +161,64 @@ async fn follow(client: &Client, release: &ReleaseId, view: &mut View) -> Result
         {
             match machine.step() {
                 Step::Load { .. } => view.live_load(machine, &records, load(client, release).await),
+                _ if is_proving(machine) => match judge(client, release).await {
+                    Some(progress) => view.live_judge(machine, &records, &progress),
+                    None => view.live(machine, &records, &split(client, machine).await),
+                },
                 _ => view.live(machine, &records, &split(client, machine).await),
             }
+        } else if let Some(machine) = machine.filter(|machine| is_proving(machine) && view.is_text()) {
+            proof.follow(client, release, machine, &records, view).await;
         }
     }
+}
+
+/// Tells whether the release waits until it is proven that the candidate is no worse.
+fn is_proving(machine: &Machine) -> bool {
+    matches!((machine.mode(), machine.step()), (Mode::Forward, Step::Bake { prove: Some(_), .. }))
+}
+
+/// When it is said next how far a proof is, where no line can be redrawn.
+#[derive(Default)]
+struct ProofLines {
+    next: Option<(usize, Instant)>,
+}
+
+impl ProofLines {
+    /// A log is read later: it gets few lines.
+    const EVERY: Duration = Duration::from_secs(10);
+    /// Right after a shift there is nothing to say.
+    const FIRST: Duration = Duration::from_secs(2);
+
+    async fn follow(
+        &mut self,
+        client: &Client,
+        release: &ReleaseId,
+        machine: &Machine,
+        records: &[Record],
+        view: &mut View,
+    ) {
+        let at = machine.at();
+        let now = Instant::now();
+        let Some((_, due)) = self.next.filter(|(step, _)| *step == at) else {
+            self.next = Some((at, now + Self::FIRST));
+            return;
+        };
+        if now < due {
+            return;
+        }
+        if let Some(progress) = judge(client, release).await {
+            view.judge(records, &progress);
+            self.next = Some((at, now + Self::EVERY));
+        }
+    }
+}
+
+/// Returns how far the judge is; nothing where that cannot be seen.
+async fn judge(client: &Client, release: &ReleaseId) -> Option<JudgeProgress> {
+    let path = format!("/v1/releases/{release}/judge");
+    let seen = tokio::time::timeout(Duration::from_secs(1), client.get::<JudgeAnswer>(&path)).await;
+    seen.ok()?.ok()?.progress
 }
 
 /// How far a gate's output was shown.

@@ -4,6 +4,7 @@ mod args;
 mod commands;
 mod deploy;
 mod file;
+mod import;
 mod init;
 mod proxy_status;
 mod rehearse;
@@ -60,6 +61,9 @@ fn run(args: Args) -> Result<u8, Failure> {
         Verb::DemoService => crate::demo::service(),
         Verb::Completions { shell } => commands::completions(shell),
         Verb::Init { force } => init::init(&args.global, force),
+        Verb::Import { from, out, service, force } => {
+            import::import(&args.global, &import::Wanted { from, out, service, force })
+        }
         #[cfg(feature = "schema")]
         Verb::Schema { markdown } => commands::schema(markdown),
         verb => runtime()?.block_on(run_async(verb, &args.global)),
@@ -106,9 +110,11 @@ async fn run_async(verb: Verb, global: &args::Global) -> Result<u8, Failure> {
         Verb::Proxy { verb: Some(ProxyVerb::Metrics), .. } => commands::proxy_metrics(global).await,
         Verb::Proxy { verb: Some(ProxyVerb::Stop), .. } => commands::stop_proxy(global).await,
         // Handled before a runtime was built.
-        Verb::Proxy { .. } | Verb::DemoService | Verb::Completions { .. } | Verb::Init { .. } => {
-            Ok(exit::USAGE)
-        }
+        Verb::Proxy { .. }
+        | Verb::DemoService
+        | Verb::Completions { .. }
+        | Verb::Init { .. }
+        | Verb::Import { .. } => Ok(exit::USAGE),
         #[cfg(feature = "schema")]
         Verb::Schema { .. } => Ok(exit::USAGE),
     }

@@ -3,7 +3,7 @@
 use std::io::{IsTerminal, Write};
 
 use cutover_core::text::{Line, Mark, Report, count, elapsed};
-use cutover_core::{LoadProgress, Machine, Mode, Record, Step};
+use cutover_core::{JudgeProgress, LoadProgress, Machine, Mode, Record, Step};
 use cutover_ports::TrackView;
 
 /// Prints a release's lines.
@@ -96,11 +96,21 @@ impl View {
         self.last_line(machine, records, &progress);
     }
 
+    /// Shows how far the judge is, on the last line of a terminal.
+    pub(super) fn live_judge(&mut self, machine: &Machine, records: &[Record], progress: &JudgeProgress) {
+        self.last_line(machine, records, &format!("  {progress}"));
+    }
+
+    /// Says how far the judge is in a line of its own.
+    pub(super) fn judge(&mut self, records: &[Record], progress: &JudgeProgress) {
+        let at = format!("+{}", elapsed(passed_ms(records)));
+        print(&format!("{at:>8}  {} {progress}", self.sign(Mark::Says)));
+    }
+
     fn last_line(&mut self, machine: &Machine, records: &[Record], more: &str) {
-        if !self.live {
+        if !self.live || records.is_empty() {
             return;
         }
-        let Some(last) = records.last() else { return };
         let step = machine.step();
         let what = match (machine.mode(), step) {
             (Mode::Held(_), _) => "held".to_string(),
@@ -108,10 +118,7 @@ impl View {
             (_, Step::Bake { span, .. }) => format!("bake, {span} in all"),
             _ => step.name(),
         };
-        let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        let begun = records.first().map_or(last.wall_ms, |record| record.wall_ms);
-        let passed = u64::try_from(wall.as_millis()).unwrap_or(0).saturating_sub(begun);
-        let text = format!("{:>8}  … {what}{more}", format!("+{}", elapsed(passed)));
+        let text = format!("{:>8}  … {what}{more}", format!("+{}", elapsed(passed_ms(records))));
         let _ = write!(std::io::stdout(), "\r\x1b[K{text}");
         let _ = std::io::stdout().flush();
         self.shown = true;
@@ -140,6 +147,13 @@ impl View {
         };
         if self.colour { format!("\x1b[{code}m{}\x1b[0m", mark.sign()) } else { mark.sign().to_string() }
     }
+}
+
+/// Returns how long ago the release began; 0 before its first record.
+fn passed_ms(records: &[Record]) -> u64 {
+    let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let wall = u64::try_from(wall.as_millis()).unwrap_or(0);
+    records.first().map_or(0, |record| wall.saturating_sub(record.wall_ms))
 }
 
 /// One track of the live split: `  r-1 75% 1,234 requests 0 failed`.

@@ -17,8 +17,8 @@ use tokio::net::unix::SocketAddr;
 use tokio::net::{UnixListener, UnixStream};
 
 use super::protocol::{
-    CommandBody, DeployAnswer, DeployBody, GateAnswer, Hello, HistoryAnswer, LoadAnswer, LogsAnswer,
-    PROTOCOL, PlanAnswer, RecordsAnswer, RollbackBody, ServiceStatus, StatusAnswer,
+    CommandBody, DeployAnswer, DeployBody, GateAnswer, Hello, HistoryAnswer, JudgeAnswer, LoadAnswer,
+    LogsAnswer, PROTOCOL, PlanAnswer, RecordsAnswer, RollbackBody, ServiceStatus, StatusAnswer,
 };
 use super::run::Context;
 use crate::failure::Failure;
@@ -47,6 +47,7 @@ pub(crate) async fn serve(
         .route("/v1/releases/{release}/gate/{step}", get(gate))
         .route("/v1/releases/{release}/build", get(build))
         .route("/v1/releases/{release}/load", get(load))
+        .route("/v1/releases/{release}/judge", get(judge))
         .route("/v1/services/{service}/logs", get(logs))
         .route("/v1/services/{service}/pin", get(pin))
         .route("/v1/services/{service}/destroy", post(destroy))
@@ -251,6 +252,12 @@ fn whole_lines(bytes: &[u8], from: u64) -> GateAnswer {
 async fn load(State(context): State<Arc<Context>>, Path(release): Path<String>) -> Answer<LoadAnswer> {
     let progress = context.engine.load_progress(&ReleaseId::new(release));
     Ok(Json(LoadAnswer { progress }))
+}
+
+/// How far the judge of a release is.
+async fn judge(State(context): State<Arc<Context>>, Path(release): Path<String>) -> Answer<JudgeAnswer> {
+    let progress = context.engine.judge_progress(&ReleaseId::new(release)).await;
+    Ok(Json(JudgeAnswer { progress }))
 }
 
 #[derive(Deserialize)]

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use cutover_core::{Command, LoadProgress, Plan, Record, ReleaseFile, ReleaseId, RevisionId, ServiceName};
+use cutover_core::{
+    Command, JudgeProgress, LoadProgress, Plan, Record, ReleaseFile, ReleaseId, RevisionId, ServiceName,
+};
 use cutover_engine::{ReleaseSummary, ServiceState};
 use cutover_ports::{ObservedRevision, RouterView, Secret};
 use serde::{Deserialize, Serialize};
@@ -76,6 +78,12 @@ pub(crate) struct GateAnswer {
 pub(crate) struct LoadAnswer {
     /// Where the load test that runs now is; none where none runs.
     pub(crate) progress: Option<LoadProgress>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct JudgeAnswer {
+    /// How far the judge is; none while nothing is to be proven.
+    pub(crate) progress: Option<JudgeProgress>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

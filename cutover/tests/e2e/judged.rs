@@ -92,3 +92,24 @@ fn what_is_not_proven_holds_and_says_what_is_missing() {
     Said::from(deploy.wait_with_output().unwrap()).expect(7);
     whole(&scratch, 2);
 }
+
+#[test]
+fn who_waits_for_a_proof_reads_how_far_it_is() {
+    let scratch = released();
+    let load = load(&scratch);
+    let slow = AUTO.replace("50%, 100%", "1%, 100%").replace("bake: auto", "bake: auto, at_most: 10s");
+    file(&scratch, "v2", &slow);
+    let deploy = scratch.spawn(&["deploy"]);
+    wait("it holds", || {
+        let state = status(&scratch)?["service"]["current"]["state"].as_str()?.to_owned();
+        state.contains("inconclusive").then_some(())
+    });
+    scratch.run(&["abort"]).expect(0);
+    let said = Said::from(deploy.wait_with_output().unwrap()).expect(7);
+    let lines: Vec<&str> = said.out.lines().filter(|line| line.contains("of a proof, about")).collect();
+    assert!((1..=2).contains(&lines.len()), "a line every 10 s at most: {}", said.out);
+    assert!(lines[0].contains("candidate ") && lines[0].contains(" failed, stable "), "{}", lines[0]);
+    assert!(!said.out.contains("\r"), "only a terminal has a line that is redrawn: {:?}", said.out);
+    whole(&scratch, 2);
+    assert_eq!(finish(&scratch, load).failed(), 0);
+}

@@ -10,12 +10,12 @@ use bollard::query_parameters::{
     RemoveContainerOptionsBuilder, RestartContainerOptionsBuilder, StartContainerOptions,
     StopContainerOptionsBuilder,
 };
-use cutover_core::{Blame, Fault, ServiceName};
+use cutover_core::{Blame, Fault, InstanceId, ServiceName};
 use futures_util::future::try_join_all;
 
 use crate::Engine;
 use crate::container::Container;
-use crate::names;
+use crate::names::{self, Labels};
 
 /// How much longer than its grace the engine may take to stop a container.
 const BEYOND_GRACE: Duration = Duration::from_secs(30);
@@ -72,6 +72,22 @@ impl Containers {
         let mut found: Vec<Container> = found.into_iter().flatten().collect();
         found.sort_by(|a, b| (&a.labels.place, &a.id).cmp(&(&b.labels.place, &b.id)));
         Ok(found)
+    }
+
+    /// Returns the container of this instance; none where there is none.
+    pub(crate) async fn of_instance(
+        &self,
+        service: &ServiceName,
+        instance: &InstanceId,
+    ) -> Result<Option<Container>, Fault> {
+        let listed = self.list(service).await?;
+        let is = |one: &&ContainerSummary| {
+            one.labels.as_ref().and_then(Labels::read).is_some_and(|labels| labels.instance == *instance)
+        };
+        match listed.iter().find(is).and_then(|one| one.id.as_ref()) {
+            Some(id) => self.look(id).await,
+            None => Ok(None),
+        }
     }
 
     /// Returns the container of this name or id; none where there is none, or somebody else made it.

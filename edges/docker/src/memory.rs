@@ -4,9 +4,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use cutover_core::ServiceName;
+use cutover_ports::ObservedRevision;
 use tokio::sync::Notify;
+
+/// Logs that are shown may be so old.
+const MOMENT: Duration = Duration::from_millis(300);
+
+/// What was seen of a service: in which generation, when, and what.
+type Look = (u64, Instant, Vec<ObservedRevision>);
 
 #[derive(Default)]
 pub(crate) struct Memory {
@@ -18,6 +26,7 @@ pub(crate) struct Memory {
     /// Why those are ended that were asked to be started again.
     reasons: Mutex<BTreeMap<String, String>>,
     stamps: Mutex<BTreeMap<ServiceName, (u64, u64)>>,
+    looks: Mutex<BTreeMap<ServiceName, Look>>,
     generation: AtomicU64,
     following: AtomicBool,
     pub(crate) woken: Notify,
@@ -50,6 +59,19 @@ impl Memory {
     /// Notes the stamp of a service as it was in a generation.
     pub(crate) fn note_stamp(&self, service: &ServiceName, generation: u64, stamp: u64) {
         lock(&self.stamps).insert(service.clone(), (generation, stamp));
+    }
+
+    /// Returns what was last seen of a service, if nothing changed since and its logs are no older than a moment.
+    pub(crate) fn seen(&self, service: &ServiceName) -> Option<Vec<ObservedRevision>> {
+        let looks = lock(&self.looks);
+        let (at, when, seen) = looks.get(service)?;
+        let fresh = self.following.load(Ordering::SeqCst) && *at == self.generation();
+        (fresh && when.elapsed() < MOMENT).then(|| seen.clone())
+    }
+
+    /// Notes what was seen of a service in a generation.
+    pub(crate) fn note_seen(&self, service: &ServiceName, generation: u64, seen: &[ObservedRevision]) {
+        lock(&self.looks).insert(service.clone(), (generation, Instant::now(), seen.to_vec()));
     }
 
     /// Notes that the kernel killed a process of the container for its memory.
@@ -99,7 +121,9 @@ impl Memory {
 
     /// Claims the stop of a container; none where somebody stops it already.
     pub(crate) fn stop(&self, id: &str) -> Option<Stopping<'_>> {
-        lock(&self.stopping).insert(id.into()).then(|| Stopping { memory: self, id: id.into() })
+        let first = lock(&self.stopping).insert(id.into());
+        self.changed();
+        first.then(|| Stopping { memory: self, id: id.into() })
     }
 
     /// Tells whether somebody stops the container.
@@ -117,6 +141,7 @@ pub(crate) struct Stopping<'a> {
 impl Drop for Stopping<'_> {
     fn drop(&mut self) {
         lock(&self.memory.stopping).remove(&self.id);
+        self.memory.changed();
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use cutover_core::{Fault, Fence, InstanceId, ProcessCounts, RevisionId, ServiceName, file};
-use cutover_keep::disk;
+use cutover_keep::{Wish, disk};
 use cutover_ports::{ObservedRevision, Platform, RevisionSpec};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -19,7 +19,7 @@ use crate::memory::Memory;
 use crate::options::Options;
 use crate::ports::Ports;
 use crate::revisions::Revisions;
-use crate::wishes::Wishes;
+use crate::wishes::{Service, Wishes};
 use crate::{Engine, body, events, losses, preflight, seen, upkeep, vouch};
 
 /// Containers of one engine. Dropping it, or the death of this process, leaves them running; the next open adopts them.
@@ -174,7 +174,7 @@ impl Platform for DockerPlatform {
         let shared = &self.shared;
         let service = shared.wishes.of(&spec.service)?;
         let acting = service.acting.lock().await;
-        shared.wishes.admit(fence, &spec.service, &service, |_| ())?;
+        shared.admit(fence, &spec.service, &service, |_| ())?;
         drop(acting);
         let docker = crate::revisions::docker(spec)?;
         let (named, secrets) = shared.revisions.named(revision)?;
@@ -212,7 +212,7 @@ impl Platform for DockerPlatform {
         let manifest = shared.revisions.stored(revision)?;
         let service = shared.wishes.of(name)?;
         let acting = service.acting.lock().await;
-        shared.wishes.admit(fence, name, &service, |wish| {
+        shared.admit(fence, name, &service, |wish| {
             match count {
                 0 => wish.desired.remove(revision),
                 _ => wish.desired.insert(revision.clone(), count),
@@ -249,7 +249,7 @@ impl Platform for DockerPlatform {
         }
         let service = shared.wishes.of(name)?;
         let acting = service.acting.lock().await;
-        shared.wishes.admit(fence, name, &service, |wish| {
+        shared.admit(fence, name, &service, |wish| {
             match run.is_empty() {
                 true => wish.processes.remove(revision),
                 false => wish.processes.insert(revision.clone(), run.clone()),
@@ -272,7 +272,7 @@ impl Platform for DockerPlatform {
 
     async fn observe(&self, name: &ServiceName) -> Result<Vec<ObservedRevision>, Fault> {
         match self.shared.wishes.find(name) {
-            Some(service) => seen::of(&self.shared, name, &service.wish()).await,
+            Some(service) => self.look(name, &service.wish()).await,
             None => Ok(Vec::new()),
         }
     }
@@ -310,7 +310,7 @@ impl Platform for DockerPlatform {
     ) -> Result<(), Fault> {
         let service = self.shared.wishes.of(name)?;
         let acting = service.acting.lock().await;
-        self.shared.wishes.admit(fence, name, &service, |_| ())?;
+        self.shared.admit(fence, name, &service, |_| ())?;
         drop(acting);
         let one = self.find(name, instance).await?;
         self.shared.memory.restart(one.id, why);
@@ -321,7 +321,7 @@ impl Platform for DockerPlatform {
         let shared = &self.shared;
         let service = shared.wishes.of(name)?;
         let acting = service.acting.lock().await;
-        shared.wishes.admit(fence, name, &service, |wish| {
+        shared.admit(fence, name, &service, |wish| {
             wish.desired.remove(revision);
             wish.processes.remove(revision);
         })?;
@@ -340,7 +340,7 @@ impl Platform for DockerPlatform {
         let shared = &self.shared;
         let service = shared.wishes.of(name)?;
         let _acting = service.acting.lock().await;
-        shared.wishes.admit(fence, name, &service, |_| ())?;
+        shared.admit(fence, name, &service, |_| ())?;
         let wish = service.wish();
         let wanted = wish.desired.contains_key(revision) || wish.processes.contains_key(revision);
         let found = shared.containers.of(name).await?;
@@ -383,15 +383,41 @@ impl Platform for DockerPlatform {
 }
 
 impl DockerPlatform {
+    /// Returns what runs, from memory where the engine told of no change and that is only a moment ago: checks look many
+    /// times a second, and each look is several questions for each container.
+    async fn look(&self, name: &ServiceName, wish: &Wish) -> Result<Vec<ObservedRevision>, Fault> {
+        let memory = &self.shared.memory;
+        if let Some(seen) = memory.seen(name) {
+            return Ok(seen);
+        }
+        let generation = memory.generation();
+        let seen = seen::of(&self.shared, name, wish).await?;
+        memory.note_seen(name, generation, &seen);
+        Ok(seen)
+    }
+
     async fn find(&self, service: &ServiceName, instance: &InstanceId) -> Result<Container, Fault> {
-        let found = self.shared.containers.of(service).await?;
-        found.into_iter().find(|one| one.labels.instance == *instance).ok_or_else(|| {
+        let found = self.shared.containers.of_instance(service, instance).await?;
+        found.ok_or_else(|| {
             Fault::cutover(format!("find instance {instance} of {service}: it is not there")).fatal()
         })
     }
 }
 
 impl Shared {
+    /// Notes the fence and what `change` makes of the wish; what is shown of the service is another thing then.
+    fn admit(
+        &self,
+        fence: Fence,
+        name: &ServiceName,
+        service: &Service,
+        change: impl FnOnce(&mut Wish),
+    ) -> Result<(), Fault> {
+        self.wishes.admit(fence, name, service, change)?;
+        self.memory.changed();
+        Ok(())
+    }
+
     /// Returns how long the container gets to stop, in seconds.
     pub(crate) fn grace_s(&self, one: &Container) -> Option<i64> {
         let place = &one.labels.place;

@@ -1,6 +1,6 @@
 //! What the proxy's judge says, in the words of the ports.
 
-use cutover_core::{Account, Counts, Judgement, Traffic, Verdict};
+use cutover_core::{Account, Counts, JudgeProgress, Judgement, Traffic, Verdict};
 use cutover_judge::{History, Verdict as Said};
 use cutover_proxy::{Arm, Judged, Probed, ProxyError, ServiceObservation};
 
@@ -16,6 +16,22 @@ pub(crate) fn verdict(judged: &Judged) -> Verdict {
     let counts =
         Counts { requests: seen.candidate.requests, failed: seen.candidate.errors, ..Counts::default() };
     Verdict { judgement, why, counts, epoch: judged.epoch.filter(|_| judgement == Judgement::Pass) }
+}
+
+/// How far a comparison is; none once it is decided.
+pub(crate) fn progress(judged: &Judged) -> Option<JudgeProgress> {
+    let Said::Inconclusive(inconclusive) = &judged.verdict else { return None };
+    let (seen, needs) = (inconclusive.seen, inconclusive.needs);
+    let Verdict { why, .. } = verdict(judged);
+    Some(JudgeProgress {
+        stable_requests: seen.stable.requests,
+        stable_failed: seen.stable.errors,
+        candidate_requests: seen.candidate.requests,
+        candidate_failed: seen.candidate.errors,
+        more_requests: needs.map(|needs| needs.candidate_requests),
+        seconds: needs.and_then(|needs| needs.seconds),
+        why,
+    })
 }
 
 /// The verdict where nobody judges.

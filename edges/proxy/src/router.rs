@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cutover_core::{
-    Account, Counts, Evidence, FLOOR, Fault, Fence, InstanceId, Prove, ReleaseId, RevisionId, ServiceName,
-    Shift, Traffic as Known, Verdict, Weight, file,
+    Account, Counts, Evidence, FLOOR, Fault, Fence, InstanceId, JudgeProgress, Prove, ReleaseId, RevisionId,
+    ServiceName, Shift, Traffic as Known, Verdict, Weight, file,
 };
 use cutover_ports::{FailingTarget, LeaseSupport, Router, RouterView, Target, TrackView, Trip};
 use cutover_proxy::{
@@ -24,6 +24,17 @@ use crate::table::{
     access_log, assets, balance, check, https, limits, mirror, passing, paths, preview, retries, speak,
     sticky, targets_of, wanted,
 };
+
+/// What the judge is asked, so that a step may go on.
+fn question(prove: &Prove) -> JudgeQuestion {
+    JudgeQuestion {
+        margin_ppb: prove.margin_ppb,
+        latency: prove.latency,
+        floor_ms: FLOOR.ms(),
+        epochs_from: None,
+        close: false,
+    }
+}
 
 /// How long a candidate keeps its weight without a living driver, in milliseconds.
 pub const LEASE_MS: u64 = 10_000;
@@ -423,19 +434,24 @@ impl Router for ProxyRouter {
         Ok(self.service(service).await?.as_ref().map(judge::traffic))
     }
 
+    async fn progress(
+        &self,
+        service: &ServiceName,
+        release: &ReleaseId,
+        prove: &Prove,
+    ) -> Result<Option<JudgeProgress>, Fault> {
+        let judged = self.client.judge(service.as_str(), release.as_str(), &question(prove)).await;
+        let judged = judged.map_err(|error| fault(&format!("ask the judge of {release}"), &error))?;
+        Ok(judge::progress(&judged))
+    }
+
     async fn verdict(
         &self,
         service: &ServiceName,
         release: &ReleaseId,
         prove: &Prove,
     ) -> Result<Verdict, Fault> {
-        let question = JudgeQuestion {
-            margin_ppb: prove.margin_ppb,
-            latency: prove.latency,
-            floor_ms: FLOOR.ms(),
-            epochs_from: None,
-            close: false,
-        };
+        let question = question(prove);
         let judged = self.client.judge(service.as_str(), release.as_str(), &question).await;
         match judged {
             Ok(judged) => Ok(judge::verdict(&judged)),

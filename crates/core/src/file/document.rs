@@ -3,6 +3,7 @@
 use serde::Deserialize;
 
 use super::error::{FileError, FileErrors, MOST_MISTAKES};
+use super::foreign::RELEASE_FILE;
 use super::misfit::{Misfit, MisfitKind};
 use super::overlay::{self, Merged};
 use super::read::{example, nearest};
@@ -42,12 +43,12 @@ impl Document {
     /// When it is no text, no YAML, or far too large; when its environments are not keys with values.
     pub fn read(name: &str, bytes: &[u8]) -> Result<Document, FileErrors> {
         let fail = |source: &str, error| FileErrors::new(name, source, vec![error]);
-        let source = source::decode(bytes).map_err(|error| {
+        let source = source::decode(bytes, &RELEASE_FILE).map_err(|error| {
             // A binary or a huge file has no line worth showing.
             let shown = if error.place == Place::START { &[] } else { bytes };
             fail(&String::from_utf8_lossy(shown), error)
         })?;
-        let mut base = yaml::read(source).map_err(|error| fail(source, error))?;
+        let mut base = yaml::read(source, &RELEASE_FILE).map_err(|error| fail(source, error))?;
         let environments = environments(base.take("environments"))
             .map_err(|errors| FileErrors::new(name, source, errors))?;
         Ok(Document { name: name.into(), source: source.into(), base, environments })

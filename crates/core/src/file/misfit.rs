@@ -10,7 +10,7 @@ use super::tree::Place;
 
 /// A value that does not fit its type.
 #[derive(Debug)]
-pub(super) struct Misfit {
+pub struct Misfit {
     /// Where; none until the deserializer that knows it has passed it on.
     pub(super) place: Option<Place>,
     pub(super) kind: MisfitKind,

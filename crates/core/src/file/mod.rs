@@ -12,6 +12,7 @@ mod decode;
 mod docker;
 mod document;
 mod error;
+pub mod foreign;
 mod guess;
 mod instances;
 mod json_path;
@@ -38,6 +39,7 @@ mod targets;
 mod tls;
 mod tree;
 mod validate;
+pub mod write;
 mod yaml;
 
 use std::collections::BTreeMap;

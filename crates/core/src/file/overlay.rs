@@ -96,7 +96,7 @@ mod tests {
                 }
             }
         }
-        let read = |text| yaml::read(text).unwrap();
+        let read = |text| yaml::read(text, &crate::file::foreign::RELEASE_FILE).unwrap();
         let once = merge(&read(base), &read(overlay));
         // Laying it over what came out changes nothing any more.
         assert_eq!(print(&merge(&once.root, &read(overlay)).root), print(&once.root), "{base} + {overlay}");

@@ -1,16 +1,17 @@
 //! From bytes to text: what is no text, or far too much of it, is said before YAML is read.
 
 use super::error::FileError;
+use super::foreign::Words;
 use super::tree::Place;
 use super::yaml::MAX_BYTES;
 
-/// Returns the text of a release file, without its byte order mark.
-pub(super) fn decode(bytes: &[u8]) -> Result<&str, FileError> {
+/// Returns the text of a file, without its byte order mark.
+pub(super) fn decode<'a>(bytes: &'a [u8], words: &Words) -> Result<&'a str, FileError> {
     if bytes.len() > MAX_BYTES {
         return Err(FileError::new(
             Place::START,
-            format!("the file has {} MB; a release file has at most 1", bytes.len().div_ceil(1_000_000)),
-            "is this the right file? Name it with -f FILE",
+            format!("the file has {} MB; {} has at most 1", bytes.len().div_ceil(1_000_000), words.file),
+            words.right,
         ));
     }
     if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
@@ -19,7 +20,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<&str, FileError> {
     let text = std::str::from_utf8(bytes).map_err(|error| {
         if bytes.contains(&0) {
             let what = "the file is not a text";
-            return FileError::new(Place::START, what, "is this the right file? Name it with -f FILE");
+            return FileError::new(Place::START, what, words.right);
         }
         let good = std::str::from_utf8(&bytes[..error.valid_up_to()]).unwrap_or_default();
         FileError::new(
@@ -36,18 +37,14 @@ pub(super) fn decode(bytes: &[u8]) -> Result<&str, FileError> {
         let c = text[at..].chars().next().unwrap_or_default();
         return Err(FileError::new(
             place_after(&text[..at]),
-            format!("the control character U+{:04X} cannot stand in a release file", u32::from(c)),
+            format!("the control character U+{:04X} cannot stand in {}", u32::from(c), words.file),
             "remove it; in double quotes it can be written as an escape",
         ));
     }
     let says =
         |line: &str| !matches!(line.trim(), "" | "---" | "..." | "{}") && !line.trim_start().starts_with('#');
     if !lines(text).any(says) {
-        return Err(FileError::new(
-            Place::START,
-            "the release file is empty",
-            "it needs at least service, platform and route: `cutover init` writes one",
-        ));
+        return Err(FileError::new(Place::START, words.empty, words.needs));
     }
     Ok(text)
 }

@@ -1,13 +1,14 @@
 //! What is wrong with YAML, in the words of somebody who writes the file: the parser speaks of tokens and contexts.
 
 use super::error::FileError;
+use super::foreign::Words;
 use super::source::lines;
 use super::tree::{Place, short};
 
 /// Explains what the parser says (`text`) of `place`.
-pub(super) fn explain(place: Place, text: &str, source: &str) -> FileError {
+pub(super) fn explain(place: Place, text: &str, source: &str, words: &Words) -> FileError {
     if let Some(error) =
-        conflict(source).or_else(|| tabbed(source, place)).or_else(|| template(source, place))
+        conflict(source).or_else(|| tabbed(source, place)).or_else(|| template(source, place, words))
     {
         return error;
     }
@@ -28,10 +29,16 @@ pub(super) fn explain(place: Place, text: &str, source: &str) -> FileError {
             "`[` is closed by `]`, `{` by `}`; is one of them missing or too many?",
         );
     }
+    if text.contains("multiple YAML documents") {
+        return FileError::new(place, "a second document begins here", words.document);
+    }
     let (what, hint) = WORDS
         .iter()
         .find(|(part, _, _)| text.contains(part))
         .map_or((text, GENERAL), |(_, what, hint)| (*what, *hint));
+    if what == TAGS {
+        return FileError::new(place, format!("{TAGS} in {}", words.file), words.tag);
+    }
     let what = if what.trim().is_empty() { "this is not YAML" } else { what };
     FileError::new(place, short(what), hint)
 }
@@ -57,15 +64,10 @@ fn tabbed(source: &str, place: Place) -> Option<FileError> {
 }
 
 /// Braces of a template language are mappings to YAML.
-fn template(source: &str, place: Place) -> Option<FileError> {
+fn template(source: &str, place: Place, words: &Words) -> Option<FileError> {
     let line = line(source, place.line)?;
-    (line.contains("{{") || line.contains("{%")).then(|| {
-        FileError::new(
-            place,
-            "a release file is no template",
-            "fill it in before, or use `environments:`; quote a text that contains braces",
-        )
-    })
+    (line.contains("{{") || line.contains("{%"))
+        .then(|| FileError::new(place, format!("{} is no template", words.file), words.template))
 }
 
 /// `service:shop` is a text of its own, and the next line is blamed for it.
@@ -91,12 +93,11 @@ fn line(source: &str, number: u64) -> Option<&str> {
 
 const GENERAL: &str =
     "this is not YAML: look at this line and the one above for indentation, quotes and brackets";
-const ONE_DOCUMENT: &str = "a release file is one document: remove the line `---` or `...` above; what differs per environment goes under `environments:`";
+const TAGS: &str = "YAML tags (`!name`) mean nothing";
 const QUOTES: &str = "put the value into quotes";
 
 /// A part of the parser's text, what we say, what to do.
-const WORDS: [(&str, &str, &str); 32] = [
-    ("multiple YAML documents", "a second document begins here", ONE_DOCUMENT),
+const WORDS: [(&str, &str, &str); 31] = [
     (
         "mapping values are not allowed",
         "`key: value` is not possible here",
@@ -195,11 +196,7 @@ const WORDS: [(&str, &str, &str); 32] = [
         "write `key: value`; quote a text that begins with a bracket or a brace",
     ),
     ("null into string", "a key is missing before the colon", "write `key: value`"),
-    (
-        "tag",
-        "YAML tags (`!name`) mean nothing in a release file",
-        "remove the tag; quote a text that begins with `!`",
-    ),
+    ("tag", TAGS, ""),
     (
         "directive",
         "YAML directives (`%…`) mean nothing in a release file",

@@ -1,4 +1,4 @@
-//! The release file as a tree of values, each with its place; and finding, merging and cutting in it.
+//! A file as a tree of values, each with its place; and finding, merging and cutting in it.
 //!
 //! Between the text and the types lies a tree, because two things need it: an environment is laid over the base
 //! before either is complete, and a mistake must be shown where it stands, in the base or in the environment.
@@ -7,51 +7,69 @@ use std::fmt;
 
 /// Line and column, both from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Place {
-    pub(super) line: u64,
-    pub(super) column: u64,
+pub struct Place {
+    /// The line.
+    pub line: u64,
+    /// The column, in characters.
+    pub column: u64,
 }
 
 impl Place {
-    pub(super) const START: Place = Place { line: 1, column: 1 };
+    /// Where every file begins.
+    pub const START: Place = Place { line: 1, column: 1 };
 }
 
 /// A value and where it stands.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Node {
-    pub(super) place: Place,
-    pub(super) value: Value,
+pub struct Node {
+    /// Where it begins; of an alias, where that begins which it stands for.
+    pub place: Place,
+    /// The value.
+    pub value: Value,
 }
 
+/// What a value can be.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Value {
+pub enum Value {
+    /// A single value.
     Scalar(Scalar),
+    /// A list.
     List(Vec<Node>),
+    /// Keys with values, in the order of the file; each key once.
     Map(Vec<Entry>),
 }
 
 /// A single value, in the spelling of the file: `1.10` stays `1.10`.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Scalar {
-    pub(super) kind: Kind,
-    pub(super) text: String,
+pub struct Scalar {
+    /// What YAML takes it for.
+    pub kind: Kind,
+    /// How it is written; a text without its quotes.
+    pub text: String,
 }
 
 /// What YAML takes a scalar for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub enum Kind {
+    /// Nothing.
     Null,
+    /// `true` or `false`.
     Bool,
+    /// A number.
     Number,
+    /// A text.
     Text,
 }
 
 /// A key, where it stands, and its value.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Entry {
-    pub(super) key: String,
-    pub(super) place: Place,
-    pub(super) value: Node,
+pub struct Entry {
+    /// The key.
+    pub key: String,
+    /// Where the key begins.
+    pub place: Place,
+    /// Its value.
+    pub value: Node,
 }
 
 impl Node {
@@ -59,7 +77,8 @@ impl Node {
         Node { place, value: Value::Map(Vec::new()) }
     }
 
-    pub(super) fn is_null(&self) -> bool {
+    /// Tells whether nothing is written there.
+    pub fn is_null(&self) -> bool {
         matches!(&self.value, Value::Scalar(Scalar { kind: Kind::Null, .. }))
     }
 
@@ -145,8 +164,8 @@ impl Node {
         }
     }
 
-    /// What it is, as a message calls it.
-    pub(super) fn noun(&self) -> String {
+    /// Says what it is, as a message calls it: `a list`, `the text "10"`.
+    pub fn noun(&self) -> String {
         match &self.value {
             Value::Scalar(scalar) => match scalar.kind {
                 Kind::Null => "nothing".into(),
@@ -166,7 +185,7 @@ impl fmt::Display for Place {
 }
 
 /// Cuts a text that a message quotes, and takes out what would break its line or a terminal.
-pub(super) fn short(text: &str) -> String {
+pub fn short(text: &str) -> String {
     let mut short: String = text.chars().take(60).map(visible).collect();
     if text.chars().nth(60).is_some() {
         short.push('…');

@@ -7,6 +7,7 @@ use serde_saphyr::options::{MergeKeyPolicy, NonFiniteFloatPolicy};
 use serde_saphyr::{Error, Location, Options, Spanned};
 
 use super::error::FileError;
+use super::foreign::Words;
 use super::tree::{Entry, Kind, Node, Place, Scalar, Value, short};
 
 /// The largest file that is read. The largest sensible one has a few KiB; what is larger is another file.
@@ -15,10 +16,10 @@ const MAX_DEPTH: usize = 32;
 const MAX_NODES: usize = 20_000;
 
 /// Reads `source`, which `source::decode` has looked at.
-pub(super) fn read(source: &str) -> Result<Node, FileError> {
+pub(super) fn read(source: &str, words: &Words) -> Result<Node, FileError> {
     match serde_saphyr::from_str_with_options::<Spanned<Raw>>(source, options()) {
         Ok(root) => Ok(node(root, source)),
-        Err(error) => Err(explain(&error, source)),
+        Err(error) => Err(explain(&error, source, words)),
     }
 }
 
@@ -147,7 +148,7 @@ impl<'de> Deserialize<'de> for Raw {
 }
 
 /// Says where and what is wrong with the YAML itself.
-fn explain(error: &Error, source: &str) -> FileError {
+fn explain(error: &Error, source: &str, words: &Words) -> FileError {
     let place = error.location().as_ref().map_or(Place::START, place);
     let error = error.without_snippet();
     let text = error.to_string();
@@ -163,7 +164,7 @@ fn explain(error: &Error, source: &str) -> FileError {
         _ => text.contains("budget breached") || text.contains("recursion limit"),
     };
     if too_much {
-        let what = "this file holds more than any release file: too many values, levels or aliases";
+        let what = format!("this file holds more than {}: too many values, levels or aliases", words.any);
         let most = format!(
             "at most {MAX_NODES} values with aliases written out, and {MAX_DEPTH} levels; is this the right file?"
         );
@@ -173,5 +174,5 @@ fn explain(error: &Error, source: &str) -> FileError {
         let key = key.as_deref().map_or_else(|| "a key".into(), |key| format!("the key `{}`", short(key)));
         return FileError::new(place, format!("{key} stands here twice"), "keep one of them");
     }
-    super::syntax::explain(place, text, source)
+    super::syntax::explain(place, text, source, words)
 }

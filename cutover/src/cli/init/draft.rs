@@ -3,6 +3,8 @@
 use std::fmt::Write;
 use std::path::Path;
 
+use cutover_core::file::write::{comment, list, scalar, service_name};
+
 /// What was found out. All texts but `command` and the like become comments.
 #[derive(Debug, Default)]
 pub(super) struct Draft {
@@ -46,8 +48,7 @@ impl Draft {
         let _ = writeln!(text, "service: {service}\nplatform:\n  local:");
         let _ = writeln!(text, "    # {}", comment(&self.from));
         let _ = writeln!(text, "    # The service must listen on 127.0.0.1:$PORT and stop on its signal.");
-        let command: Vec<String> = self.command.iter().map(|word| scalar(word)).collect();
-        let _ = writeln!(text, "    command: [{}]", command.join(", "));
+        let _ = writeln!(text, "    command: {}", list(&self.command));
         match &self.artifact {
             Some(artifact) => {
                 let _ =
@@ -122,48 +123,17 @@ impl Draft {
             let _ = writeln!(text, "processes:");
         }
         for Beside { name, command, alone } in &self.processes {
-            let words: Vec<String> = command.iter().map(|word| scalar(word)).collect();
             let alone = if *alone { ", overlap: false" } else { "" };
-            let _ = writeln!(text, "  {name}: {{command: [{}]{alone}}}", words.join(", "));
+            let _ = writeln!(text, "  {name}: {{command: {}{alone}}}", list(command));
         }
         text
     }
 }
 
-/// A text that ends where its line ends, and holds nothing that YAML forbids.
-fn comment(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim_end().to_string()
-}
-
-/// Writes a text as YAML in one line: plain where it is plainly a text, else as JSON, which YAML reads as well.
-fn scalar(text: &str) -> String {
-    let plain =
-        |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '/' | '-' | '+' | '=' | '$' | '@');
-    let begins = text.starts_with(|c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '/' | '$'))
-        || (text.starts_with('-') && text.len() > 1);
-    let word =
-        !matches!(text.to_lowercase().as_str(), "null" | "true" | "false" | "yes" | "no" | "on" | "off");
-    if begins && word && text.chars().all(plain) && !text.starts_with("---") && !text.starts_with("...") {
-        return text.to_string();
-    }
-    let json = serde_json::Value::from(text).to_string();
-    json.chars()
-        .map(|c| if c.is_control() { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() })
-        .collect()
-}
-
 /// The service's name: the project's own, else the folder's, as far as a release file allows.
 fn service(name: Option<&str>, folder: &Path) -> String {
     let folder = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let usable = |name: &str| {
-        // Of `@scope/name` and `example.com/name` the last part is the name.
-        let name = name.rsplit('/').next().unwrap_or(name).to_lowercase();
-        let name: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
-        let words: Vec<&str> = name.split('-').filter(|word| !word.is_empty()).collect();
-        let name: String = words.join("-").chars().take(40).collect();
-        Some(name.trim_matches('-').to_string()).filter(|name| !name.is_empty())
-    };
-    name.and_then(usable).or_else(|| usable(&folder)).unwrap_or_else(|| "app".into())
+    name.and_then(service_name).or_else(|| service_name(&folder)).unwrap_or_else(|| "app".into())
 }
 
 #[cfg(test)]

@@ -122,7 +122,8 @@ fn choose(folder: &Path) -> Result<(&'static str, Draft, Vec<String>), Failure> 
     }
 }
 
-fn write(path: &Path, text: &str, force: bool) -> Result<(), Failure> {
+/// Writes a release file: whole, or not at all.
+pub(super) fn write(path: &Path, text: &str, force: bool) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::own(format!("failed to write {}: {error}", path.display()));
     if force {
         // A half-written release file must not take the place of a whole one.
