@@ -154,7 +154,7 @@ impl Counts {
             // One request may fail to connect more than once.
             period.errors = period.errors.min(period.requests);
         }
-        let whole = |at: &u64| (from..end).contains(at) && at % periods.length_ms == 0;
+        let whole = |at: &u64| (from..end).contains(at) && at.is_multiple_of(periods.length_ms);
         seen.retain(|at, _| whole(at));
         Ok(seen)
     }
@@ -180,7 +180,11 @@ impl Tally {
         let mut late = 0;
         for (at, counted) in &mut self.recent {
             let now = seen.get(at).unwrap_or(&nothing);
-            let more = |arm: usize| now[arm].requests.saturating_sub(counted[arm].requests);
+            let more = |arm: usize| {
+                let Scraped { requests, errors } = counted[arm];
+                // Also a failure alone that came late is one that was not counted.
+                now[arm].requests.saturating_sub(requests).max(now[arm].errors.saturating_sub(errors))
+            };
             let more = more(0) + more(1);
             if more > 0 {
                 late += more;
@@ -258,6 +262,10 @@ mod tests {
         // It is told once.
         tally.take(240_000, 240_000, &seen);
         assert_eq!((tally.late, tally.periods.settle_ms), (4, 180_000));
+        // A failure alone may come late, too.
+        seen.insert(180_000, period(9, 5, 5));
+        tally.take(240_000, 240_000, &seen);
+        assert_eq!((tally.sums[1].errors, tally.late, tally.periods.settle_ms), (1, 5, 240_000));
     }
 
     #[test]

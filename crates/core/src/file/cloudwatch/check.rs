@@ -120,7 +120,7 @@ fn place(
 fn periods(period: Span, settle: Span, max_age: Span, say: &mut impl FnMut(&str, String, &str)) {
     let minute = Span::from_secs(60).ms();
     let short = [1_000, 5_000, 10_000, 20_000, 30_000].contains(&period.ms());
-    if !short && (period.ms() == 0 || period.ms() % minute != 0) {
+    if !short && (period.ms() == 0 || !period.ms().is_multiple_of(minute)) {
         let what = format!("CloudWatch has no periods of {period}");
         say(".cloudwatch.period", what, "1, 5, 10, 20 or 30 seconds, or whole minutes");
     }
