@@ -90,7 +90,7 @@ fn a_release_builds_its_image_and_a_step_that_fails_refuses_it_with_its_last_lin
     search(builds.scratch.path(), &mut holds);
     assert!(holds.len() == 1 && holds[0].contains("/build-secrets/"), "{holds:?}");
     assert_eq!(fs::metadata(&holds[0]).unwrap().permissions().mode() & 0o777, 0o600);
-    let images = builds.engine.docker(&["images", "--quiet", "cutover/shop"]);
+    let images = builds.engine.docker(&["images", "--quiet", "--filter", "reference=cutover-*/shop"]);
     assert_eq!(images.lines().count(), 2, "{images}");
     for image in images.lines() {
         assert!(!builds.engine.docker(&["history", "--no-trunc", image]).contains(TOKEN));
@@ -128,7 +128,7 @@ fn what_a_build_says_is_shown_while_it_runs_and_an_abort_ends_it() {
     let rest: Vec<String> = lines.collect();
     assert_eq!(deploy.wait().unwrap().code(), Some(7), "{rest:?}");
     wait("the step to end", || (!running("read x </dev/zero")).then_some(()));
-    assert_eq!(builds.engine.docker(&["images", "--quiet", "cutover/shop"]), "");
+    assert_eq!(builds.engine.docker(&["images", "--quiet", "--filter", "reference=cutover-*/shop"]), "");
 }
 
 /// Tells whether a process with these words in its command line runs.

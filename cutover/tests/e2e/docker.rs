@@ -135,6 +135,34 @@ fn sorted(mut names: Vec<String>) -> Vec<String> {
 }
 
 #[test]
+fn an_engine_that_is_restarted_in_a_bake_leaves_one_whole_revision() {
+    if !servers_wanted("an_engine_that_is_restarted_in_a_bake_leaves_one_whole_revision") {
+        return;
+    }
+    let mut docker = Docker::new(&["v1", "v2"]);
+    docker.release("v1", "");
+    docker.file(
+        "v2",
+        "",
+        &format!("bake: 30m\nkeep_warm: 0s\ndrain: 5s\n{}", CANARY.replace("300ms", "30m")),
+    );
+    let deploy = docker.scratch.spawn(&["deploy", "--output", "json"]);
+    service::bakes_at(&docker.scratch, "10%");
+    docker.engine.stop();
+    docker.engine.start_again();
+    // It may have been taken back for what its containers did; if not, a person does it.
+    docker.scratch.run(&["abort"]);
+    let said = crate::harness::Said::from(deploy.wait_with_output().unwrap());
+    assert!([4, 7].contains(&said.code), "{said:?}");
+    service::settled(&docker.scratch, 2);
+    wait("stable to serve", || {
+        (get(docker.scratch.address, "/") == Some((200, "v1\n".into()))).then_some(())
+    });
+    assert_eq!(docker.containers().len(), 2, "{:?}", docker.containers());
+    docker.release("v2", "");
+}
+
+#[test]
 fn a_service_moves_from_processes_to_containers_and_back() {
     if !servers_wanted("a_service_moves_from_processes_to_containers_and_back") {
         return;

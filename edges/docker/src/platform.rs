@@ -13,7 +13,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::container::Container;
 use crate::containers::Containers;
-use crate::image::{self, Images, Tag, Watch};
+use crate::image::{self, Images, Watch};
 use crate::logs::{self, Kept};
 use crate::memory::Memory;
 use crate::options::Options;
@@ -48,8 +48,7 @@ impl DockerPlatform {
     /// time; needs a tokio runtime with I/O and time.
     pub async fn open(state_dir: &Path, engine: Engine, options: Options) -> Result<DockerPlatform, Fault> {
         let folder = state_dir.join("docker");
-        let images = Images::of(&engine, options.credentials.clone(), options.retry)?;
-        let shared = Arc::new(blocking(move || Shared::open(&folder, engine, images, options)).await?);
+        let shared = Arc::new(blocking(move || Shared::open(&folder, engine, options)).await?);
         let closing = watch::channel(false).0;
         let tasks = vec![
             tokio::spawn(events::follow(shared.clone(), closing.subscribe())),
@@ -95,9 +94,10 @@ impl Drop for DockerPlatform {
 }
 
 impl Shared {
-    fn open(folder: &Path, engine: Engine, images: Images, options: Options) -> Result<Shared, Fault> {
+    fn open(folder: &Path, engine: Engine, options: Options) -> Result<Shared, Fault> {
         disk::ensure_folder(folder, 0o700)?;
         let owner = owner(folder)?;
+        let images = Images::of(&engine, &owner, options.credentials.clone(), options.retry)?;
         let begin = u16::from_str_radix(&owner[..4], 16).unwrap_or_default();
         let builds = folder.join("builds");
         disk::ensure_folder(&builds, 0o700)?;
@@ -178,10 +178,11 @@ impl Platform for DockerPlatform {
         drop(acting);
         let docker = crate::revisions::docker(spec)?;
         let (named, secrets) = shared.revisions.named(revision)?;
-        let (log, tag) = (shared.builds.join(format!("{revision}.log")), Tag::new(&spec.service, revision));
+        let log = shared.builds.join(format!("{revision}.log"));
         let of = revision.clone();
         let watch = Watch::new(move |line| tracing::info!(revision = %of, line, "image")).kept_in(&log)?;
-        let obtained = shared.images.obtain(&named.pinned, &tag, &secrets, &watch).await?;
+        let obtained =
+            shared.images.obtain(&named.pinned, (&spec.service, revision), &secrets, &watch).await?;
         let port = shared.stored_image_port(docker, &obtained.id).await?;
         let mut line = obtained.line;
         if let Some(to) = docker.build.as_ref().and_then(|build| build.push.as_ref()) {

@@ -16,8 +16,6 @@ mod retry;
 mod watch;
 mod wire;
 
-use std::fmt;
-
 use cutover_core::{Fault, RevisionId, ServiceName};
 
 pub use credentials::Credentials;
@@ -31,57 +29,51 @@ pub use watch::{Watch, output};
 use self::wire::Wire;
 use crate::Engine;
 
-/// The images of one engine.
+/// The images of one engine that one state folder knows of.
 #[derive(Clone, Debug)]
 pub struct Images {
     pub(crate) wire: Wire,
+    /// Tells our images from those of another state folder.
+    owner: String,
     pub(crate) credentials: Credentials,
     pub(crate) retry: Retry,
 }
 
+/// The beginning of the names of revisions' images. A name keeps an image from being cleaned up as one without.
+const OURS: &str = "cutover-";
+/// The same for what was pulled for them: with the last revision it goes, where an image that was there before stays.
+const PULLED: &str = "cutover-pulled-";
+/// How much of the owner stands in a name.
+const OWNER: usize = 8;
+
 impl Images {
-    /// Names the images of this engine. Connects to nothing yet.
+    /// Names the images of this engine. Connects to nothing yet. `owner` are lower-case letters and digits that no other
+    /// state folder has.
     ///
     /// # Errors
     /// It is not an engine of this machine.
-    pub fn of(engine: &Engine, credentials: Credentials, retry: Retry) -> Result<Images, Fault> {
-        Ok(Images { wire: Wire::to(&engine.to_string())?, credentials, retry })
+    pub fn of(engine: &Engine, owner: &str, credentials: Credentials, retry: Retry) -> Result<Images, Fault> {
+        let owner = owner.get(..OWNER).unwrap_or(owner).to_owned();
+        Ok(Images { wire: Wire::to(engine.place())?, owner, credentials, retry })
+    }
+
+    /// Returns what the image of a service's revision is called in the engine, such as `cutover-0a1b2c3d/shop:d-0123`.
+    pub fn name(&self, service: &ServiceName, revision: &RevisionId) -> String {
+        format!("{}:{revision}", self.repository(OURS, service))
+    }
+
+    /// Returns the mark of an image that was pulled for the service.
+    fn mark(&self, service: &ServiceName, id: &str) -> String {
+        let hex = id.trim_start_matches("sha256:");
+        format!("{}:{}", self.repository(PULLED, service), hex.get(..24).unwrap_or(hex))
+    }
+
+    fn repository(&self, beginning: &str, service: &ServiceName) -> String {
+        format!("{beginning}{}/{service}", self.owner)
     }
 
     /// Returns what stands for the login in a question to the engine.
     pub(crate) async fn login_header(&self, registry: &str) -> Result<Option<String>, Fault> {
         Ok(self.credentials.login(registry).await?.map(|login| login.header(registry)))
-    }
-}
-
-/// The name of a revision's image in the engine. It keeps the image from being cleaned up as one without a name, and tells
-/// ours from others.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tag {
-    service: ServiceName,
-    revision: RevisionId,
-}
-
-/// The first word of the repositories that name the images of revisions.
-const OURS: &str = "cutover";
-/// The same for what was pulled for them: with the last revision it goes, where an image that was there before stays.
-const PULLED: &str = "cutover-pulled";
-
-impl Tag {
-    /// Names the image of a service's revision.
-    pub fn new(service: &ServiceName, revision: &RevisionId) -> Tag {
-        Tag { service: service.clone(), revision: revision.clone() }
-    }
-
-    /// Names an image that was pulled for the service.
-    fn pulled(&self, id: &str) -> String {
-        let hex = id.trim_start_matches("sha256:");
-        format!("{PULLED}/{}:{}", self.service, hex.get(..24).unwrap_or(hex))
-    }
-}
-
-impl fmt::Display for Tag {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{OURS}/{}:{}", self.service, self.revision)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use cutover_core::Fault;
+use cutover_core::{Fault, RevisionId, ServiceName};
 use cutover_ports::Secret;
 use futures_util::FutureExt;
 use hyper::Method;
@@ -12,7 +12,7 @@ use super::pin::{Inspected, Pinned, Source};
 use super::reference::{Reference, short};
 use super::refusal::{Refusal, Trouble};
 use super::wire::Ask;
-use super::{Images, Tag, Watch};
+use super::{Images, Watch};
 
 /// The values of a build's secrets, by name.
 pub type BuildSecrets = BTreeMap<String, Secret>;
@@ -39,19 +39,20 @@ impl Images {
     pub async fn obtain(
         &self,
         pinned: &Pinned,
-        tag: &Tag,
+        (service, revision): (&ServiceName, &RevisionId),
         secrets: &BuildSecrets,
         watch: &Watch,
     ) -> Result<Obtained, Fault> {
+        let name = self.name(service, revision);
         match &pinned.source {
-            Source::Registry { at } => self.obtain_pulled(pinned, at, tag, watch).await,
+            Source::Registry { at } => self.obtain_pulled(pinned, at, service, &name, watch).await,
             Source::Engine { id } => {
                 let found = self.inspect(id).await.map_err(|refusal| gone(&refusal, pinned))?;
-                self.tag(&found.id, &tag.to_string()).await?;
+                self.tag(&found.id, &name).await?;
                 Ok(Obtained { id: found.id, line: format!("{} is in the engine", pinned.line()) })
             }
             Source::Build { content, recipe } => {
-                self.obtain_built(recipe, content, tag, secrets, watch).await
+                self.obtain_built(recipe, content, &name, secrets, watch).await
             }
         }
     }
@@ -60,19 +61,20 @@ impl Images {
         &self,
         pinned: &Pinned,
         at: &str,
-        tag: &Tag,
+        service: &ServiceName,
+        name: &str,
         watch: &Watch,
     ) -> Result<Obtained, Fault> {
         if let Some(found) = self.has(at).await? {
-            self.tag(&found.id, &tag.to_string()).await?;
+            self.tag(&found.id, name).await?;
             return Ok(Obtained { id: found.id, line: format!("{} is in the engine", pinned.line()) });
         }
         let layers = self.pull(pinned, at, watch).await?;
         let doing = format!("find {} after it was pulled", pinned.line());
         let found = self.inspect(at).await.map_err(|refusal| refusal.fault(&doing, "the registry"))?;
         // Nothing else tells that it came for a revision, and may go with the last one.
-        self.tag(&found.id, &tag.pulled(&found.id)).await?;
-        self.tag(&found.id, &tag.to_string()).await?;
+        self.tag(&found.id, &self.mark(service, &found.id)).await?;
+        self.tag(&found.id, name).await?;
         Ok(Obtained { id: found.id, line: format!("pulled {}: {}", pinned.line(), layers.summary()) })
     }
 

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::refusal::Trouble;
 use super::wire::Ask;
-use super::{Images, OURS, PULLED, Tag};
+use super::{Images, OURS, PULLED};
 
 /// What was removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,8 +34,7 @@ impl Images {
     /// # Errors
     /// The engine does not answer or refuses; what was removed until then is.
     pub async fn prune(&self, service: &ServiceName, keep: &BTreeSet<RevisionId>) -> Result<Pruned, Fault> {
-        let kept: BTreeSet<String> =
-            keep.iter().map(|revision| Tag::new(service, revision).to_string()).collect();
+        let kept: BTreeSet<String> = keep.iter().map(|revision| self.name(service, revision)).collect();
         let mut pruned = Pruned::default();
         for name in self.names(OURS, service).await? {
             if kept.contains(&name) {
@@ -54,9 +53,9 @@ impl Images {
         Ok(pruned)
     }
 
-    /// Returns the names that images have in `owner`'s repository of the service, in a fixed order.
-    async fn names(&self, owner: &str, service: &ServiceName) -> Result<Vec<String>, Fault> {
-        let repository = format!("{owner}/{service}");
+    /// Returns the names of the service's images that begin so, in a fixed order.
+    async fn names(&self, beginning: &str, service: &ServiceName) -> Result<Vec<String>, Fault> {
+        let repository = self.repository(beginning, service);
         let filters = json!({"reference": [repository]}).to_string();
         let ask = Ask::new(Method::GET, "/images/json").query("filters", filters);
         let listed: Vec<Listed> = self
@@ -74,12 +73,13 @@ impl Images {
     /// Removes what was pulled for revisions that are all gone. False where a container uses it.
     async fn forget_pulled(&self, mark: &str) -> Result<bool, Fault> {
         let Some(image) = self.has(mark).await? else { return Ok(true) };
-        let of = |owner: &str, tag: &str| tag.strip_prefix(owner).is_some_and(|rest| rest.starts_with('/'));
-        if image.repo_tags.iter().any(|tag| of(OURS, tag)) {
+        // Those of other state folders count too.
+        let is_mark = |tag: &String| tag.starts_with(PULLED);
+        if image.repo_tags.iter().any(|tag| tag.starts_with(OURS) && !is_mark(tag)) {
             return Ok(true);
         }
         // The digest that it was pulled by is a name too. Whoever named it since wants to keep it.
-        if image.repo_tags.iter().all(|tag| of(PULLED, tag)) {
+        if image.repo_tags.iter().all(is_mark) {
             for at in image.repo_digests.iter().filter(|at| !at.starts_with("<none>")) {
                 if !self.forget(at).await? {
                     return Ok(false);

@@ -410,6 +410,6 @@ fn logs_outlive_their_containers() {
         assert_eq!(said, ["begins", "works"]);
         platform.discard(fence(), &shop(), &revision).await.unwrap();
         assert_eq!(platform.logs(&shop(), &revision, 1).await.unwrap(), []);
-        assert_eq!(world.engine.docker(&["images", "--quiet", "cutover/shop"]), "");
+        assert_eq!(world.engine.docker(&["images", "--quiet", "--filter", "reference=cutover-*/shop"]), "");
     });
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use cutover_core::file::{DockerBuild, DockerPlatform};
 use cutover_core::{Fault, RevisionId, ServiceName};
 use cutover_docker::Engine;
-use cutover_docker::image::{BuildSecrets, Credentials, Images, Obtained, Pinned, Retry, Tag, Watch};
+use cutover_docker::image::{BuildSecrets, Credentials, Images, Obtained, Pinned, Retry, Watch};
 use cutover_docker_engine::Engine as Running;
 use cutover_ports::Secret;
 
@@ -33,7 +33,7 @@ impl Bench {
 
     pub(crate) fn with(engine: &Running, credentials: Credentials, retry: Retry) -> Bench {
         let engine = Engine::at(&engine.host()).unwrap();
-        let images = Images::of(&engine, credentials, retry).unwrap();
+        let images = Images::of(&engine, "test", credentials, retry).unwrap();
         Bench { images, told: Arc::default(), folder: tempfile::tempdir().unwrap() }
     }
 
@@ -60,7 +60,7 @@ impl Bench {
         revision: &str,
         secrets: &BuildSecrets,
     ) -> Result<Obtained, Fault> {
-        self.images.obtain(pinned, &tag(revision), secrets, &self.watch()).await
+        self.images.obtain(pinned, (&service(), &RevisionId::new(revision)), secrets, &self.watch()).await
     }
 
     /// Pins and builds a context.
@@ -77,10 +77,6 @@ impl Bench {
 
 pub(crate) fn service() -> ServiceName {
     ServiceName::new("shop")
-}
-
-pub(crate) fn tag(revision: &str) -> Tag {
-    Tag::new(&service(), &RevisionId::new(revision))
 }
 
 pub(crate) fn pulled(image: &str) -> DockerPlatform {

@@ -11,7 +11,7 @@ use cutover_docker::image::BuildSecrets;
 use cutover_docker_engine::Engine;
 
 use crate::suite::harness::engines_wanted;
-use crate::suite::images::{Bench, add_shell, build, built, context, noise, secret, tag};
+use crate::suite::images::{Bench, add_shell, build, built, context, noise, secret};
 
 /// Lists what is in an image: kind and permissions, owner, size and name of each file.
 pub(crate) fn listing(engine: &Engine, image: &str) -> Vec<String> {
@@ -70,8 +70,11 @@ async fn an_image_has_the_contexts_files_with_permissions_links_and_bytes_and_no
             "-rw-r--r-- 0/0 1 ümlaut ?",
         ]
     );
-    assert!(obtained.line.contains("as cutover/shop:r-1 (sha256:"), "{}", obtained.line);
-    assert_eq!(engine.docker(&["images", "--quiet", "--no-trunc", "cutover/shop:r-1"]).trim(), obtained.id);
+    assert!(obtained.line.contains("as cutover-test/shop:r-1 (sha256:"), "{}", obtained.line);
+    assert_eq!(
+        engine.docker(&["images", "--quiet", "--no-trunc", "cutover-test/shop:r-1"]).trim(),
+        obtained.id
+    );
     // The second time nothing is built: the image is there.
     let again = bench.build(build(), folder.path(), "r-1").await.unwrap();
     assert_eq!((again.id, again.line.contains("is in the engine")), (obtained.id, true));
@@ -99,13 +102,13 @@ async fn a_secret_is_there_for_its_step_alone_and_in_no_layer_history_or_log() {
     let value = "hush-4711-hush";
     let obtained = bench.obtain_with(&pinned, "r-1", &secret("TOKEN", value)).await.unwrap();
     let archive = bench.folder.path().join("image.tar").display().to_string();
-    engine.docker(&["save", "--output", &archive, "cutover/shop:r-1"]);
+    engine.docker(&["save", "--output", &archive, "cutover-test/shop:r-1"]);
     // Layers of this engine's archives are not compressed.
     let bytes = fs::read(&archive).unwrap();
     let holds = |text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
     assert!(holds("14 letters") && !holds(value));
     assert!(listing(&engine, &obtained.id).iter().any(|line| line.ends_with("seen")));
-    let history = engine.docker(&["history", "--no-trunc", "cutover/shop:r-1"]);
+    let history = engine.docker(&["history", "--no-trunc", "cutover-test/shop:r-1"]);
     assert!(history.contains("/run/secrets/TOKEN") && !history.contains(value), "{history}");
     // A step that prints it is not shown doing so.
     let log = fs::read_to_string(bench.log()).unwrap();
@@ -177,7 +180,7 @@ async fn a_build_that_fails_says_which_step_with_its_last_lines() {
     fs::write(folder.path().join("Dockerfile"), "FORM scratch\n").unwrap();
     let fault = bench.build(build(), folder.path(), "r-3").await.unwrap_err();
     assert!(fault.what.contains("FORM") && fault.hint.contains("Dockerfile"), "{fault:?}");
-    assert_eq!(engine.docker(&["images", "--quiet", "cutover/shop"]), "");
+    assert_eq!(engine.docker(&["images", "--quiet", "cutover-test/shop"]), "");
 }
 
 #[tokio::test]
@@ -235,7 +238,7 @@ async fn two_builds_at_once_are_two_images_and_the_same_twice_is_one() {
     );
     let (a, b, c) = (a.unwrap(), b.unwrap(), c.unwrap());
     assert_ne!(a.id, b.id);
-    let named = engine.docker(&["images", "--quiet", "--no-trunc", &tag("r-1").to_string()]);
+    let named = engine.docker(&["images", "--quiet", "--no-trunc", "cutover-test/shop:r-1"]);
     assert!(named.trim() == a.id || named.trim() == c.id);
     let got = |id: &str| listing(&engine, id).len();
     assert_eq!((got(&a.id), got(&b.id)), (2, 2));

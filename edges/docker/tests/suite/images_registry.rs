@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cutover_core::RevisionId;
 use cutover_core::file::{DockerPlatform, DockerPull};
-use cutover_docker::image::{Credentials, Retry};
+use cutover_docker::image::{Credentials, Images, Retry};
 use cutover_docker_engine::Engine;
 
 use crate::suite::harness::engines_wanted;
@@ -13,6 +13,10 @@ use crate::suite::images::{Bench, TWICE, build, built, context, noise, pulled, s
 use crate::suite::registry::{Registry, Wants, Wire, registries_wanted};
 
 const COPY: &str = "FROM scratch\nCOPY . /\n";
+
+fn nobody() -> Credentials {
+    Credentials::of_folder("/nonexistent", "", Duration::from_secs(5))
+}
 
 /// Pushes an image of these bytes under a name; its digest.
 async fn push(bench: &Bench, text: &str, to: &str) -> String {
@@ -41,11 +45,11 @@ async fn what_is_built_and_pushed_is_pulled_by_digest_by_another_engine_whatever
     // What was pushed has its own names alone again: it goes with its revision.
     let names = one.docker(&["images", "--format", "{{.Repository}}:{{.Tag}} {{.Digest}}"]);
     let names: BTreeSet<&str> = names.lines().collect();
-    assert_eq!(names, BTreeSet::from(["cutover/shop:r-one <none>", "cutover/shop:r-two <none>"]));
+    assert_eq!(names, BTreeSet::from(["cutover-test/shop:r-one <none>", "cutover-test/shop:r-two <none>"]));
     let obtained = to.obtain(&pinned, "r-1").await.unwrap();
     assert!(to.told().contains("Pull complete"), "{}", to.told());
     assert!(obtained.line.starts_with(&format!("pulled {name} (sha256:")), "{}", obtained.line);
-    let digests = other.docker(&["inspect", "--format", "{{.RepoDigests}}", "cutover/shop:r-1"]);
+    let digests = other.docker(&["inspect", "--format", "{{.RepoDigests}}", "cutover-test/shop:r-1"]);
     assert!(digests.contains(&first), "{digests}");
     let again = to.obtain(&pinned, "r-1").await.unwrap();
     assert!(again.id == obtained.id && again.line.ends_with("is in the engine"), "{again:?}");
@@ -106,7 +110,7 @@ async fn a_login_is_taken_from_file_environment_or_helper_for_push_pull_pin_and_
     let pinned = to.images.pin(&pulled(&name), "/".as_ref()).await.unwrap();
     assert_eq!(pinned.content(), digest);
     to.obtain(&pinned, "r-1").await.unwrap();
-    other.docker(&["rmi", "--force", "cutover/shop:r-1", &format!("{}/shop@{digest}", registry.name())]);
+    other.docker(&["rmi", "--force", "cutover-test/shop:r-1", &format!("{}/shop@{digest}", registry.name())]);
 
     let file = format!(r#"{{"credHelpers": {{"{}": "test"}}}}"#, registry.name());
     let config = context(&[("config.json", &file)]);
@@ -133,7 +137,7 @@ async fn a_registry_that_goes_away_during_a_push_and_comes_back_has_it_in_the_en
     }
     let (mut registry, engine) = (Registry::start(), Engine::start());
     let patient = Retry { tries: 100, first: Duration::from_millis(100), most: Duration::from_millis(300) };
-    let nobody = Credentials::of_folder("/nonexistent", "", Duration::from_secs(5));
+    let nobody = nobody();
     let bench = Bench::with(&engine, nobody, patient);
     let folder = context(&[("Dockerfile", COPY)]);
     noise(&folder.path().join("big"), 60 << 20);
@@ -179,7 +183,7 @@ async fn a_registry_that_is_away_is_tried_again_and_then_named_and_one_that_come
     assert!(bench.told().contains("trying again (2 of 2)"));
 
     let patient = Retry { tries: 1000, first: Duration::from_millis(20), most: Duration::from_millis(20) };
-    let nobody = Credentials::of_folder("/nonexistent", "", Duration::from_secs(5));
+    let nobody = nobody();
     let bench = Bench::with(&engine, nobody, patient);
     let watch = bench.watch();
     let back = async {
@@ -208,7 +212,7 @@ async fn a_pull_that_is_cut_goes_on() {
         from.images.push(&built.id, &format!("{}/shop:1", registry.name()), &from.watch()).await.unwrap();
 
     let wire = Wire::cut_after(2 << 20, registry.address());
-    let nobody = Credentials::of_folder("/nonexistent", "", Duration::from_secs(5));
+    let nobody = nobody();
     let patient = Retry { tries: 100, first: Duration::from_millis(100), most: Duration::from_millis(100) };
     let to = Bench::with(&other, nobody, patient);
     let name = format!("{}/shop@{}", wire.name(), pushed.digest);
@@ -257,13 +261,17 @@ async fn pruning_removes_what_was_built_or_pulled_for_gone_revisions_and_nothing
     assert_eq!(to.images.prune(&service(), &all).await.unwrap(), Default::default());
     // One of two revisions still needs the first.
     let pruned = to.images.prune(&service(), &keep(&["r-1b", "r-2"])).await.unwrap();
-    assert_eq!(pruned.removed, ["cutover/shop:r-1", "cutover/shop:r-3", "cutover/shop:r-4"]);
+    assert_eq!(pruned.removed, ["cutover-test/shop:r-1", "cutover-test/shop:r-3", "cutover-test/shop:r-4"]);
     assert_eq!(there(), ids(&[&first.id, &second.id, &third.id]));
     assert!(other.docker(&["images"]).contains("/shop "), "a person's own name stays");
+    // Another state folder's revisions of the same service are none of its business.
+    let there_too =
+        Images::of(&cutover_docker::Engine::at(&other.host()).unwrap(), "else", nobody(), TWICE).unwrap();
+    assert_eq!(there_too.prune(&service(), &keep(&[])).await.unwrap(), Default::default());
     // A container, stopped though it is, keeps its image.
     other.docker(&["create", "--name", "user", &second.id, "x"]);
     let pruned = to.images.prune(&service(), &keep(&[])).await.unwrap();
-    assert_eq!(pruned.removed, ["cutover/shop:r-1b", "cutover/shop:r-2"]);
+    assert_eq!(pruned.removed, ["cutover-test/shop:r-1b", "cutover-test/shop:r-2"]);
     assert_eq!(pruned.in_use.len(), 1, "{pruned:?}");
     assert_eq!(there(), ids(&[&second.id, &third.id]));
     other.docker(&["rm", "user"]);

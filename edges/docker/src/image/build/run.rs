@@ -15,7 +15,7 @@ use crate::image::obtain::{BuildSecrets, Obtained};
 use crate::image::reference::short;
 use crate::image::refusal::{Refusal, Trouble};
 use crate::image::wire::{Ask, Lines};
-use crate::image::{Images, Tag, Watch};
+use crate::image::{Images, Watch};
 
 /// The label that says what an image was built from.
 const LABEL: &str = "cutover.content";
@@ -34,12 +34,11 @@ impl Images {
         &self,
         recipe: &Recipe,
         content: &str,
-        tag: &Tag,
+        name: &str,
         secrets: &BuildSecrets,
         watch: &Watch,
     ) -> Result<Obtained, Fault> {
-        let name = tag.to_string();
-        if let Some(found) = self.has(&name).await? {
+        if let Some(found) = self.has(name).await? {
             let labels = found.config.and_then(|config| config.labels).unwrap_or_default();
             if labels.get(LABEL).is_some_and(|built| built == content) {
                 return Ok(Obtained { id: found.id, line: format!("{recipe} is in the engine as {name}") });
@@ -63,7 +62,7 @@ impl Images {
         if recipe.name().await? != content {
             return Err(recipe.changed());
         }
-        self.tag(&id, &name).await?;
+        self.tag(&id, name).await?;
         Ok(Obtained { line: format!("built {} as {name} ({})", recipe.dockerfile.display(), short(&id)), id })
     }
 
