@@ -72,7 +72,11 @@ pub(super) async fn run(setting: &Setting) -> Result<Outcome> {
     let folder = tempfile::Builder::new().prefix("cutover-bench-").tempdir()?;
     let certificate = Certificate::make(folder.path())?;
     let (_origin, _, target) = wire::start(&["origin".into(), "64".into()])?;
-    let mut all = vec![proxies::cutover(setting, target, &certificate).await?, proxies::copy(target)?, proxies::hyper(target)?];
+    let mut all = vec![
+        proxies::cutover(setting, target, &certificate).await?,
+        proxies::copy(target)?,
+        proxies::hyper(target)?,
+    ];
     all.extend(proxies::peers(folder.path(), setting, target, &certificate)?);
     let peak = peak(&all, span / 4)?;
     let offer = Offer { rate: peak / 2.0, span, connections: CONNECTIONS };

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use cutover_core::ServiceName;
+use cutover_core::{RevisionId, ServiceName};
 use cutover_ports::ObservedRevision;
 use tokio::sync::Notify;
 
@@ -22,6 +22,7 @@ pub(crate) struct Memory {
     endings: Mutex<BTreeMap<String, String>>,
     killed: Mutex<BTreeSet<String>>,
     stopping: Mutex<BTreeSet<String>>,
+    building: Mutex<BTreeSet<RevisionId>>,
     restarts: Mutex<BTreeSet<String>>,
     /// Why those are ended that were asked to be started again.
     reasons: Mutex<BTreeMap<String, String>>,
@@ -119,6 +120,17 @@ impl Memory {
         lock(&self.reasons).remove(id)
     }
 
+    /// Notes that the revision is being built, until what is returned is dropped.
+    pub(crate) fn build(&self, revision: &RevisionId) -> Building<'_> {
+        lock(&self.building).insert(revision.clone());
+        Building { memory: self, revision: revision.clone() }
+    }
+
+    /// Tells whether the revision is being built.
+    pub(crate) fn is_building(&self, revision: &RevisionId) -> bool {
+        lock(&self.building).contains(revision)
+    }
+
     /// Claims the stop of a container; none where somebody stops it already.
     pub(crate) fn stop(&self, id: &str) -> Option<Stopping<'_>> {
         let first = lock(&self.stopping).insert(id.into());
@@ -129,6 +141,18 @@ impl Memory {
     /// Tells whether somebody stops the container.
     pub(crate) fn is_stopping(&self, id: &str) -> bool {
         lock(&self.stopping).contains(id)
+    }
+}
+
+/// The build of a revision, until it is dropped.
+pub(crate) struct Building<'a> {
+    memory: &'a Memory,
+    revision: RevisionId,
+}
+
+impl Drop for Building<'_> {
+    fn drop(&mut self) {
+        lock(&self.memory.building).remove(&self.revision);
     }
 }
 

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use cutover_core::{Fault, Fence, InstanceId, ProcessCounts, RevisionId, ServiceName, file};
-use cutover_keep::{Wish, disk};
+use cutover_core::{After, Blame, Fault, Fence, InstanceId, ProcessCounts, RevisionId, ServiceName, file};
+use cutover_keep::{Values, Wish, disk};
 use cutover_ports::{ObservedRevision, Platform, RevisionSpec};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -18,7 +18,7 @@ use crate::logs::{self, Kept};
 use crate::memory::Memory;
 use crate::options::Options;
 use crate::ports::Ports;
-use crate::revisions::Revisions;
+use crate::revisions::{Named, Revisions};
 use crate::wishes::{Service, Wishes};
 use crate::{Engine, body, events, losses, preflight, seen, upkeep, vouch};
 
@@ -175,9 +175,13 @@ impl Platform for DockerPlatform {
         let service = shared.wishes.of(&spec.service)?;
         let acting = service.acting.lock().await;
         shared.admit(fence, &spec.service, &service, |_| ())?;
+        let _building = shared.memory.build(revision);
         drop(acting);
         let docker = crate::revisions::docker(spec)?;
-        let (named, secrets) = shared.revisions.named(revision)?;
+        let (named, secrets) = match shared.revisions.named(revision)? {
+            Some(named) => named,
+            None => self.name_again(spec, revision).await?,
+        };
         let log = shared.builds.join(format!("{revision}.log"));
         let of = revision.clone();
         let watch = Watch::new(move |line| tracing::info!(revision = %of, line, "image")).kept_in(&log)?;
@@ -345,6 +349,9 @@ impl Platform for DockerPlatform {
         let wish = service.wish();
         let wanted = wish.desired.contains_key(revision) || wish.processes.contains_key(revision);
         let found = shared.containers.of(name).await?;
+        if shared.memory.is_building(revision) {
+            return Err(Fault::platform(format!("throw {revision} away: it is being built")));
+        }
         if wanted || found.iter().any(|one| one.labels.place.revision == *revision) {
             return Err(Fault::platform(format!("throw {revision} away: instances of it run or are wanted")));
         }
@@ -395,6 +402,18 @@ impl DockerPlatform {
         let seen = seen::of(&self.shared, name, wish).await?;
         memory.note_seen(name, generation, &seen);
         Ok(seen)
+    }
+
+    /// Names the revision once more: it was thrown away as one that nobody needs, before its release had begun.
+    async fn name_again(&self, spec: &RevisionSpec, revision: &RevisionId) -> Result<(Named, Values), Fault> {
+        let now = self.identify(spec).await?;
+        if now != *revision {
+            let what =
+                format!("build {revision}: what it is made from changed since it was named, it is {now} now");
+            return Err(Fault::new(Blame::Configuration, After::Retry, what).hint("Deploy again."));
+        }
+        let named = self.shared.revisions.named(revision)?;
+        named.ok_or_else(|| Fault::cutover(format!("build {revision}: it was not named")))
     }
 
     async fn find(&self, service: &ServiceName, instance: &InstanceId) -> Result<Container, Fault> {

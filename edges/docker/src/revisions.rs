@@ -115,13 +115,13 @@ impl Revisions {
         Ok(revision)
     }
 
-    /// Returns what the image of a named revision was resolved to, and what its build may read.
-    pub(crate) fn named(&self, revision: &RevisionId) -> Result<(Named, Values), Fault> {
+    /// Returns what the image of a named revision was resolved to, and what its build may read; none where it was not named, or
+    /// was thrown away since.
+    pub(crate) fn named(&self, revision: &RevisionId) -> Result<Option<(Named, Values)>, Fault> {
         let named = disk::read_json::<Named>(&self.home(revision).join("named.json"))?;
         let named = named.filter(|named| named.schema == SCHEMA && named.revision == *revision);
-        let named =
-            named.ok_or_else(|| Fault::cutover(format!("build {revision}: it was not named")).fatal())?;
-        Ok((named, self.builds.values(revision)?.unwrap_or_default()))
+        let Some(named) = named else { return Ok(None) };
+        Ok(Some((named, self.builds.values(revision)?.unwrap_or_default())))
     }
 
     /// Stores the revision, whose image the engine has.

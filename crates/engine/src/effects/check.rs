@@ -193,7 +193,9 @@ async fn fallen(act: &Act, revision: &RevisionId, restarts: &BTreeMap<InstanceId
 
 fn fall(instance: &ObservedInstance, before: u32) -> Option<Fault> {
     let id = &instance.id;
-    let why = if instance.why.is_empty() { "it ended" } else { &instance.why };
+    // One that runs again says why it ended before.
+    let told = [&instance.why, &instance.ended].into_iter().find(|why| !why.is_empty());
+    let why = told.map_or("it ended", String::as_str);
     let what = match instance.state {
         InstanceState::Restarting => format!("instance {id} does not stay up: {why}"),
         InstanceState::CrashLoop => format!("instance {id} falls over again and again: {why}"),

@@ -385,6 +385,24 @@ fn an_instance_that_lives_no_more_is_started_again_when_asked() {
 }
 
 #[test]
+fn a_revision_that_was_thrown_away_before_its_build_is_named_once_more() {
+    if !engines_wanted("a_revision_that_was_thrown_away_before_its_build_is_named_once_more") {
+        return;
+    }
+    run(async {
+        let world = World::new();
+        let platform = world.open().await;
+        let mut spec = world.serving("secrets: [TOKEN]");
+        spec.secrets.insert("TOKEN".into(), Secret::new("swordfish"));
+        let revision = platform.identify(&spec).await.unwrap();
+        platform.discard(fence(), &shop(), &revision).await.unwrap();
+        platform.build(fence(), &spec, &revision).await.unwrap();
+        platform.ensure(fence(), &shop(), &revision, 1).await.unwrap();
+        up(&platform, &revision, 1).await;
+    });
+}
+
+#[test]
 fn logs_outlive_their_containers() {
     if !engines_wanted("logs_outlive_their_containers") {
         return;
