@@ -7,7 +7,7 @@ use cutover_core::file::foreign::short;
 use crate::cursor::{Cursor, Pair};
 use crate::import::Work;
 use crate::variables::Variables;
-use crate::{quantity, secret};
+use crate::{quantity, secret, words};
 
 pub(super) fn import(work: &mut Work<'_>, service: &Cursor<'_>) {
     if let Some(at) = service.get("environment") {
@@ -115,13 +115,28 @@ pub(super) fn file(work: &mut Work<'_>, at: &Cursor<'_>) {
         }
     }
     let place = work.path(&path).unwrap_or(path);
-    let load =
-        format!("set -a; . {}; set +a", if place.contains(char::is_whitespace) { "FILE" } else { &place });
+    let load = load(&text, &words::for_shell(&place));
     let what = format!("{count} of its variables are in `secrets` by name; no value was copied");
     work.ledger.differs(at, what, format!("load it before `cutover deploy`: {}", short(&load)));
     if !work.next.contains(&load) {
         work.next.push(load);
     }
+}
+
+/// A line for the shell that exports what the file says, and runs nothing of it.
+fn load(text: &str, place: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_./:@%+,=-".contains(c);
+    let is_plain = |line: &str| {
+        let line = line.trim();
+        line.starts_with('#') || line.strip_prefix("export ").unwrap_or(line).chars().all(plain)
+    };
+    if text.lines().all(is_plain) {
+        return format!("set -a; . {place}; set +a");
+    }
+    // The shell would cut such a value at its first space, or run it.
+    format!(
+        "while IFS='=' read -r name value; do case $name in ''|'#'*) ;; *) export \"$name=$value\";; esac; done < {place}"
+    )
 }
 
 /// The names of the variables of a file of `NAME=value` lines.
@@ -134,4 +149,33 @@ pub(crate) fn names(text: &str) -> impl Iterator<Item = &str> {
         (name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') && name.chars().all(word))
             .then_some(name)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_for_the_shell_exports_what_a_file_says_and_runs_none_of_it() {
+        let folder = std::env::temp_dir().join(format!("cutover-import-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        for (text, expected) in [
+            ("# all of it\nMOTD=plain\nexport OTHER=1\n", "plain"),
+            (
+                "# it's\n\nMOTD=hello $(touch ran) `touch ran`; touch ran\n",
+                "hello $(touch ran) `touch ran`; touch ran",
+            ),
+        ] {
+            std::fs::write(folder.join("a;touch ran"), text).unwrap();
+            let line = load(text, &words::for_shell("./a;touch ran"));
+            let shell = std::process::Command::new("sh")
+                .args(["-c", &format!("{line}; printenv MOTD")])
+                .current_dir(&folder)
+                .output()
+                .unwrap();
+            assert_eq!(String::from_utf8_lossy(&shell.stdout).trim(), expected, "{line}: {shell:?}");
+            assert!(!folder.join("ran").exists(), "{line}");
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
 }

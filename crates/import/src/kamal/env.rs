@@ -7,7 +7,7 @@ use super::ruby::is_ruby;
 use crate::compose::{is_reserved, is_variable};
 use crate::cursor::Cursor;
 use crate::import::Work;
-use crate::{quantity, secret};
+use crate::{quantity, secret, words};
 
 pub(super) fn import(work: &mut Work<'_>, env: Option<&Cursor<'_>>) {
     let Some(env) = env else { return };
@@ -80,7 +80,9 @@ fn secrets(work: &mut Work<'_>, at: &Cursor<'_>) {
 /// The order in which Kamal reads its secrets; what comes later wins.
 fn load(work: &mut Work<'_>) {
     let folder = super::build::root_folder(work.input.folder);
-    let place = |name: &str| if folder == "." { format!("./{name}") } else { format!("{folder}/{name}") };
+    let place = |name: &str| {
+        words::for_shell(&if folder == "." { format!("./{name}") } else { format!("{folder}/{name}") })
+    };
     let (common, own) = (place(".kamal/secrets-common"), place(".kamal/secrets"));
     let line = format!("set -a; [ ! -e {common} ] || . {common}; . {own}; set +a");
     if !work.next.contains(&line) {
