@@ -17,6 +17,9 @@ use crate::tries::seconds;
 
 /// More output than this is no report; it would only fill the disk.
 pub(crate) const LOG_BYTES: u64 = 256 << 20;
+/// Variables of the server's environment that log it in at registries. No other process of its gets them: a gate runs
+/// what others wrote, and a test that prints its environment puts it in a log.
+pub const LOGINS: [&str; 3] = ["CUTOVER_REGISTRY", "CUTOVER_REGISTRY_USER", "CUTOVER_REGISTRY_PASSWORD"];
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const TAIL_BYTES: u64 = 16 << 10;
 
@@ -61,6 +64,9 @@ pub(crate) async fn logged(run: &Logged<'_>) -> Result<Ran, String> {
     let errors = output.try_clone().map_err(|error| cannot("open its output", error))?;
     let mut shell = Command::new("sh");
     shell.arg("-c").arg(command).current_dir(base).process_group(0).kill_on_drop(true);
+    for login in LOGINS {
+        shell.env_remove(login);
+    }
     shell.envs(run.env.iter().map(|(name, value)| (name, value)));
     shell.stdin(Stdio::null()).stdout(output).stderr(errors);
     let began = Instant::now();

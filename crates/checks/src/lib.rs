@@ -12,3 +12,4 @@ mod smoke;
 mod tries;
 
 pub use checker::NetworkChecker;
+pub use gate::LOGINS;

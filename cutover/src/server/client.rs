@@ -181,7 +181,7 @@ impl Failure {
 
 /// What of the command's environment a server in the background keeps. Nothing else: the command may have been given
 /// secrets, which are not for the server, its proxy and its gates to keep for as long as they live. Where the engine of
-/// containers listens, and how one logs in at registries, are the server's own.
+/// containers listens, and how one logs in at registries, are the server's own: its children do not get the latter.
 const KEPT: [&str; 21] = [
     "PATH",
     "HOME",

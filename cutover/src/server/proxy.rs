@@ -42,7 +42,11 @@ pub(crate) async fn restart(state: &StateDir) -> Result<(), Failure> {
     let dir = state.proxy();
     let failed = |error: std::io::Error| Failure::own(format!("failed to start the proxy: {error}"));
     let log = StateDir::open_log(&state.proxy_log()).map_err(failed)?;
-    let mut child = std::process::Command::new(std::env::current_exe().map_err(failed)?)
+    let mut command = std::process::Command::new(std::env::current_exe().map_err(failed)?);
+    for login in cutover_checks::LOGINS {
+        command.env_remove(login);
+    }
+    let mut child = command
         .args(["proxy", "--background", "--state"])
         .arg(state.path())
         .stdin(Stdio::null())

@@ -101,3 +101,18 @@ fn a_value_is_in_its_sealed_file_and_in_its_instances_alone() {
     scratch.run(&["destroy", "--yes"]).expect(0);
     wait("the sealed files to go", || holders(scratch.path()).is_empty().then_some(()));
 }
+
+#[test]
+fn a_login_at_a_registry_is_the_servers_alone() {
+    let scratch = Scratch::new();
+    Shop { version: "v1", more: MORE, ..Shop::default() }.file(&scratch);
+    let deploy = scratch.command(&["deploy"]).env("CUTOVER_REGISTRY_PASSWORD", SECRET).output().unwrap();
+    Said::from(deploy).expect(0);
+    whole(&scratch, 2);
+    assert!(holders(scratch.path()).is_empty(), "{:?}", holders(scratch.path()));
+    let server = scratch.server_pid();
+    for (pid, command) in scratch.processes() {
+        let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        assert_eq!(has(&environ), pid == server, "environment of {command}");
+    }
+}
