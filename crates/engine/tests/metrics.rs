@@ -461,3 +461,19 @@ async fn a_driver_that_takes_over_goes_on_with_the_judge_of_the_counters() {
     assert!(!verdict.why.contains("began again"), "{}", verdict.why);
     house.settled(&["r-1"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn traffic_that_is_proven_early_does_not_have_a_metric_measured_before_its_time() {
+    let (house, script, engine) = house().await;
+    house.world.prove();
+    let begun = tokio::time::Instant::now();
+    // A cold cache is slow, and `initial_delay` says so.
+    script.says("errors", move |_| value(if begun.elapsed() < Duration::from_secs(30) { 1.5 } else { 0.5 }));
+    let file = "strategy: {canary: {weights: [50%, 100%], bake: auto}}\nbake: 0s\nguard: {metrics: [{name: errors, \
+                run: ./errors, max: 1, interval: 7s, initial_delay: 40s}]}\n";
+    let id = started(engine.deploy(request("r-2", file)).await);
+    let machine = ended(&engine, &id).await;
+    assert_eq!(machine.exit_code(), Some(0), "{}", story(&engine, &id).await);
+    assert!(verdict(&machine).contains("metric errors: 0.5"), "{}", verdict(&machine));
+    house.settled(&["r-2"]);
+}

@@ -93,7 +93,7 @@ pub(super) async fn beside<F: Future<Output = Outcome>>(
             return outcome;
         }
         // The traffic is proven to be good; the others have to say so as well.
-        let all = verdict(act, key, guard, async { outcome }).await;
+        let all = verdict_at(act, key, guard, async { outcome }, Close::WhatIsDue).await;
         if all.is_err() || passes(&all) || fails(&all) {
             return all;
         }
@@ -119,12 +119,31 @@ async fn watch(act: &Act, key: &EffectKey, guard: &Guard) -> Told {
     select_all(all).await.0
 }
 
+/// What is measured once more before a verdict.
+#[derive(Clone, Copy, PartialEq)]
+enum Close {
+    /// Whatever is still open: the bake is over.
+    WhatIsOpen,
+    /// What is open and due: the bake goes on, and a measurement before its time would count as well.
+    WhatIsDue,
+}
+
 /// Adds to the verdict on the traffic what was measured. Whatever is still open is measured first.
 pub(super) async fn verdict(
     act: &Act,
     key: &EffectKey,
     guard: &Guard,
     traffic: impl Future<Output = Outcome>,
+) -> Outcome {
+    verdict_at(act, key, guard, traffic, Close::WhatIsOpen).await
+}
+
+async fn verdict_at(
+    act: &Act,
+    key: &EffectKey,
+    guard: &Guard,
+    traffic: impl Future<Output = Outcome>,
+    close: Close,
 ) -> Outcome {
     let verdict = match traffic.await? {
         Evidence::Verdict(verdict) if guard.measures() && verdict.judgement != Judgement::Fail => verdict,
@@ -133,7 +152,8 @@ pub(super) async fn verdict(
     let mut held = act.service.measuring.0.lock().await;
     let measured = measured(&mut held, act, key, guard).await;
     let memory = Memory { act, step: key.step };
-    let mut open: Vec<_> = measured.probes.iter_mut().map(|probe| probe.close(&memory).boxed()).collect();
+    let mut open: Vec<_> =
+        measured.probes.iter_mut().map(|probe| probe.close(&memory, close).boxed()).collect();
     open.extend(measured.counting.iter_mut().map(|counting| counting.close(&memory).boxed()));
     join_all(open).await;
     let metrics = measured.probes.iter().map(Probe::stand);

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cutover_core::{Counts, Evidence, Fault, Fence, ReleaseId, RevisionId, ServiceName, Shift, file};
+use cutover_core::{
+    Counts, Evidence, Fault, Fence, Judgement, Prove, ReleaseId, RevisionId, ServiceName, Shift, Verdict,
+    file,
+};
 use tokio::time::{Instant, sleep};
 
 use super::state::State;
@@ -92,6 +95,19 @@ impl Router for FakeRouter {
             (service.as_str(), table.generation).hash(&mut hash);
         }
         Some(hash.finish())
+    }
+
+    async fn verdict(
+        &self,
+        _service: &ServiceName,
+        _release: &ReleaseId,
+        _prove: &Prove,
+    ) -> Result<Verdict, Fault> {
+        let (judgement, why) = match self.0.state().proven {
+            true => (Judgement::Pass, "proven"),
+            false => (Judgement::Inconclusive, "not proven yet"),
+        };
+        Ok(Verdict { judgement, why: why.into(), counts: Counts::default(), epoch: None })
     }
 
     async fn renew(

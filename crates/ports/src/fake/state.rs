@@ -31,6 +31,8 @@ pub(super) struct State {
     pub(super) violations: Vec<String>,
     pub(super) log: Vec<Called>,
     pub(super) now: Instant,
+    /// What the judge says of every candidate.
+    pub(super) proven: bool,
     port: u16,
 }
 
@@ -136,6 +138,7 @@ impl State {
             violations: Vec::new(),
             log: Vec::new(),
             now: Instant::now(),
+            proven: false,
             port: 20_000,
         }
     }

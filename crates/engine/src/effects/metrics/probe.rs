@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::memory::{Kept, Memory};
-use super::{Stand, Told, unmeasured};
+use super::{Close, Stand, Told, unmeasured};
 
 pub(super) struct Probe {
     metric: Metric,
@@ -108,9 +108,10 @@ impl Probe {
         }
     }
 
-    /// Measures once more where nothing is concluded yet.
-    pub(super) async fn close(&mut self, memory: &Memory<'_>) {
-        if self.analysis.is_open() {
+    /// Measures once more where nothing is concluded yet, as `close` says.
+    pub(super) async fn close(&mut self, memory: &Memory<'_>, close: Close) {
+        let is_due = self.analysis.next_ms().is_some_and(|due| self.now_ms() >= due);
+        if self.analysis.is_open() && (is_due || close == Close::WhatIsOpen) {
             self.measure(memory).await;
         }
     }
