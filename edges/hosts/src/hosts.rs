@@ -68,7 +68,7 @@ pub struct Member {
 pub struct Patience {
     /// For the answer of one host to a look; the others are shown without it then.
     pub look: Duration,
-    /// For the answer of one host to a change of weights. What others did is known then.
+    /// For the answer of one host to a change of weights. What others did is known then, and no lease has lapsed meanwhile.
     pub act: Duration,
     /// How long a host may be silent until it is lost.
     pub lost: Duration,
@@ -76,7 +76,7 @@ pub struct Patience {
 
 impl Default for Patience {
     fn default() -> Self {
-        Patience { look: Duration::from_secs(3), act: Duration::from_secs(12), lost: Duration::from_secs(15) }
+        Patience { look: Duration::from_secs(3), act: Duration::from_secs(8), lost: Duration::from_secs(15) }
     }
 }
 

@@ -9,7 +9,7 @@ use cutover_ports::conformance::{PlatformFixture, RouterFixture, platform_cases,
 use cutover_ports::fake::Behavior;
 use cutover_ports::{Platform, RevisionSpec, Router, Target};
 
-use super::harness::{Two, routes, spec};
+use super::harness::{BEYOND, Two, routes, spec};
 
 impl PlatformFixture for Two {
     fn platform(&self) -> Arc<dyn Platform> {
@@ -48,8 +48,8 @@ impl RouterFixture for Two {
         let target = |(n, host): (u16, &str)| Target {
             revision: revision.clone(),
             instance: format!("{service}-{revision}-{n}@{host}").as_str().into(),
-            // The same on both: each is its own host's.
-            address: ([127, 0, 0, 1], port + n).into(),
+            // The same on both hosts: each is its own host's, and reached at another one here.
+            address: ([127, 0, 0, 1], port + n + if host == "b" { BEYOND } else { 0 }).into(),
         };
         [(1, "a"), (1, "b"), (2, "a"), (2, "b")].map(target).to_vec()
     }

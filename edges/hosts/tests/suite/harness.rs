@@ -1,14 +1,35 @@
 //! Two hosts in memory.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cutover_core::file::{Guard, LostHost, Route};
 use cutover_core::{Evidence, Fault, Fence, Lease, ReleaseFile, ReleaseId, RevisionId, ServiceName, Shift, Weight};
-use cutover_hosts::{Direct, Hosts, HostsPlatform, HostsRouter, Member, Patience};
+use cutover_hosts::{Direct, Hosts, HostsPlatform, HostsRouter, Member, Patience, Reach};
 use cutover_ports::fake::World;
 use cutover_ports::{Platform, RevisionSpec, Router, Target};
+
+/// Ports of host b are reached here at others.
+struct Beyond;
+
+/// So far from its own.
+pub(crate) const BEYOND: u16 = 20_000;
+
+impl Reach for Beyond {
+    fn here(&self, there: SocketAddr) -> Result<SocketAddr, Fault> {
+        Ok((there.ip(), there.port() + BEYOND).into())
+    }
+
+    fn there(&self, here: SocketAddr) -> SocketAddr {
+        (here.ip(), here.port() - BEYOND).into()
+    }
+
+    fn broken(&self) -> Option<Fault> {
+        None
+    }
+}
 
 /// Hosts a and b.
 pub(crate) struct Two {
@@ -27,7 +48,8 @@ impl Two {
         let members = ["a", "b"].into_iter().zip(&worlds).map(|(name, world)| {
             let edges = world.edges();
             let (platform, router) = (edges.platform, edges.router);
-            Member { name: name.into(), platform, router, listen: None, reach: Arc::new(Direct) }
+            let reach: Arc<dyn Reach> = if name == "a" { Arc::new(Direct) } else { Arc::new(Beyond) };
+            Member { name: name.into(), platform, router, listen: None, reach }
         });
         let patience = Patience { lost: Duration::from_secs(1), ..Patience::default() };
         let hosts = Hosts::new(members.collect(), patience, lost_host);
