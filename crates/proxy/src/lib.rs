@@ -97,7 +97,7 @@ pub use count::{Arm, Counts, Histogram};
 pub use error::{ErrorKind, ProxyError};
 pub use exhausted::EXHAUSTED;
 pub use forward::BRIDGED_HEADER;
-pub use holder::{HolderOptions, run_holder};
+pub use holder::{ADMIN_SOCKET, HolderOptions, run_holder};
 pub use judging::{JudgeQuestion, JudgeStanding, Judged};
 pub use limits::{HeaderLimit, Limits};
 pub use mirror::MIRROR_HEADER;

@@ -15,6 +15,7 @@ mod docker;
 mod environments;
 mod foreign;
 mod h2c;
+mod hosts;
 mod harness;
 mod init;
 mod judged;

@@ -71,10 +71,10 @@ impl Router for HostsRouter {
         if all(LeaseSupport::Yes) { LeaseSupport::Yes } else { LeaseSupport::No }
     }
 
-    async fn preflight(&self, routes: &[file::Route]) -> Result<(), Fault> {
+    async fn preflight(&self, service: &ServiceName, routes: &[file::Route]) -> Result<(), Fault> {
         let call = |_, member: &Member| {
             let (router, routes) = (member.router.clone(), Self::routes(member, routes));
-            async move { router.preflight(&routes).await }
+            async move { router.preflight(service, &routes).await }
         };
         asked(self.0.each(Some(self.0.patience.act), call).await).map(drop)
     }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::docker::DockerPlatform;
 use super::tree::short;
 use super::validate::Mistake;
+use super::{ReleaseFile, Strategy, Through};
 
 /// Where the engine of a host listens if nothing else is said.
 const ENGINE: &str = "/var/run/docker.sock";
@@ -195,6 +196,31 @@ pub(super) fn mistakes(docker: &DockerPlatform) -> Vec<Mistake> {
             what: "there are no `hosts` to lose".into(),
             hint: "leave it out, or name the hosts".into(),
         });
+    }
+    found
+}
+
+/// Finds what is not there yet over several hosts.
+pub(super) fn misfits(file: &ReleaseFile, docker: &DockerPlatform) -> Vec<Mistake> {
+    let mut found = Vec::new();
+    if docker.hosts.is_empty() {
+        return found;
+    }
+    if matches!(file.strategy, Strategy::Rolling(_)) {
+        found.push(Mistake {
+            path: "strategy.rolling".into(),
+            what: "several hosts cannot be released in batches: a batch would leave hosts without an instance".into(),
+            hint: "use `blue_green: {}` or `canary`, which run both revisions on each host".into(),
+        });
+    }
+    for (i, check) in file.checks.health.iter().enumerate() {
+        if check.through == Through::Route {
+            found.push(Mistake {
+                path: format!("checks.health[{i}].through"),
+                what: "the routes of several hosts cannot be asked from here".into(),
+                hint: "leave it out: the instances of all hosts are asked themselves".into(),
+            });
+        }
     }
     found
 }
