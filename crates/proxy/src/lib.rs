@@ -63,6 +63,7 @@ mod preview;
 pub mod promises;
 mod protocol;
 mod proxy_header;
+mod readiness;
 mod redirect;
 mod refusal;
 mod retries;

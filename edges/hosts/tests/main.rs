@@ -1,4 +1,4 @@
-//! Several hosts as one, over fakes and over a real sshd.
+//! Several hosts as one, over fakes.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, helpers included")]
 

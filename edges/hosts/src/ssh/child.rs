@@ -1,13 +1,14 @@
 //! The ssh client that holds a connection, and is started again when it ends.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cutover_core::{Fault, file::Destination};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, ChildStderr, Command};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -20,6 +21,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// A connection that held for so long was a good one: the next pause is the first again.
 const HELD: Duration = Duration::from_secs(10);
+/// So much of what it says is kept.
+const LINES: usize = 20;
 /// What the far end says once everything is forwarded, and then waits: it ends when we do, even if we are killed.
 const FAR_END: &str = "echo cutover-ready; exec cat";
 
@@ -152,6 +155,9 @@ async fn connect(client: &Client, state: &watch::Sender<Option<Fault>>) -> Fault
                 .hint("Install OpenSSH's client: apt-get install openssh-client");
         }
     };
+    // The far end lives as long as this is open; waiting for the child would close it.
+    let _held = child.stdin.take();
+    let said = tokio::spawn(last_lines(child.stderr.take()));
     let ready = timeout(CONNECT, ready(&mut child)).await;
     if matches!(ready, Ok(true)) {
         tracing::info!(to = %client.to, "connected over ssh");
@@ -162,12 +168,23 @@ async fn connect(client: &Client, state: &watch::Sender<Option<Fault>>) -> Fault
         // It said something else, or nothing: what stands on its other output says why.
         drop(child.start_kill());
     }
-    let mut said = Vec::new();
-    if let Some(mut stderr) = child.stderr.take() {
-        // A process that it started may hold its output open.
-        drop(timeout(Duration::from_secs(1), stderr.read_to_end(&mut said)).await);
+    // A process that it started may hold its output open.
+    let said = timeout(Duration::from_secs(1), said).await;
+    explain(&client.to, &said.ok().and_then(Result::ok).unwrap_or_default())
+}
+
+/// Returns the last lines, once there are no more: a client may complain for as long as it lives.
+async fn last_lines(stderr: Option<ChildStderr>) -> String {
+    let Some(stderr) = stderr else { return String::new() };
+    let mut lines = BufReader::new(stderr).lines();
+    let mut last = VecDeque::new();
+    while let Ok(Some(line)) = lines.next_line().await {
+        last.push_back(line);
+        if last.len() > LINES {
+            last.pop_front();
+        }
     }
-    explain(&client.to, &String::from_utf8_lossy(&said))
+    Vec::from(last).join("\n")
 }
 
 async fn ready(child: &mut Child) -> bool {

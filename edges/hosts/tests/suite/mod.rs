@@ -3,4 +3,3 @@
 mod conformance;
 mod harness;
 mod mishaps;
-mod sshd;
