@@ -133,7 +133,8 @@ async fn serve(
     let request = asked.as_mut().expect(THERE);
     if let Some(own) = acme::answer(router, request)
         .or_else(|| readiness::answer(router, request, from))
-        .or_else(|| redirect(router, request, from)) {
+        .or_else(|| redirect(router, request, from))
+    {
         return own;
     }
     let connects = request.method() == Method::CONNECT && extended.is_none();

@@ -27,7 +27,8 @@ pub(crate) fn answer(router: &Router, request: &Request<Incoming>, from: From) -
     let ready = match compiled.find(host, PATH, from.listener) {
         Some(at) => is_ready(&compiled, &compiled.services[at]),
         None => {
-            let mut here = compiled.services.iter().filter(|service| service.listens(from.listener)).peekable();
+            let mut here =
+                compiled.services.iter().filter(|service| service.listens(from.listener)).peekable();
             here.peek().is_some() && here.all(|service| is_ready(&compiled, service))
         }
     };

@@ -72,7 +72,9 @@ fn read(text: &str) -> Result<Host, Failure> {
     let host = Host::read(text).map_err(|(what, hint)| Failure::new(exit::USAGE, what).hint(hint))?;
     if host.ssh.is_none() && host.state.is_none() {
         let what = "this machine's own proxy needs no preparation: cutover server starts it";
-        return Err(Failure::new(exit::USAGE, what).hint("for a second proxy here name its folder: ?state=/FOLDER"));
+        return Err(
+            Failure::new(exit::USAGE, what).hint("for a second proxy here name its folder: ?state=/FOLDER")
+        );
     }
     Ok(host)
 }
@@ -128,10 +130,13 @@ pub(super) fn check(text: &str) -> Result<(), Failure> {
 pub(super) fn prepare(text: &str, yes: bool) -> Result<(), Failure> {
     let host = read(text)?;
     let (script, words) = on(&host, PREPARE);
-    let exe = std::env::current_exe().map_err(|error| Failure::own(format!("failed to find this program: {error}")))?;
+    let exe = std::env::current_exe()
+        .map_err(|error| Failure::own(format!("failed to find this program: {error}")))?;
     println!("on host {}, with {} on its standard input:\n\n{script}", host.name, exe.display());
     if !yes && !agreed()? {
-        return Err(Failure::new(exit::REFUSED, "nothing was done").hint("say --yes where nobody can be asked"));
+        return Err(
+            Failure::new(exit::REFUSED, "nothing was done").hint("say --yes where nobody can be asked")
+        );
     }
     let program = std::fs::File::open(&exe)
         .map_err(|error| Failure::own(format!("failed to read {}: {error}", exe.display())))?;
@@ -164,6 +169,8 @@ fn agreed() -> Result<bool, Failure> {
     print!("do this? [y/N] ");
     drop(std::io::stdout().flush());
     let mut line = String::new();
-    input.read_line(&mut line).map_err(|error| Failure::own(format!("failed to read the answer: {error}")))?;
+    input
+        .read_line(&mut line)
+        .map_err(|error| Failure::own(format!("failed to read the answer: {error}")))?;
     Ok(matches!(line.trim(), "y" | "Y" | "yes"))
 }

@@ -113,9 +113,7 @@ async fn run_async(verb: Verb, global: &args::Global) -> Result<u8, Failure> {
         | Verb::Host { .. }
         | Verb::DemoService
         | Verb::Completions { .. }
-        | Verb::Init { .. } => {
-            Ok(exit::USAGE)
-        }
+        | Verb::Init { .. } => Ok(exit::USAGE),
         #[cfg(feature = "schema")]
         Verb::Schema { .. } => Ok(exit::USAGE),
     }

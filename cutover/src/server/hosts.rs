@@ -57,11 +57,16 @@ struct Known {
 
 impl Places {
     /// Opens the hosts of all services that have some. None of them need be reachable.
-    pub(super) async fn open(state: &StateDir, pin_key: &str, own: Arc<ProxyRouter>) -> Result<Arc<Places>, Fault> {
+    pub(super) async fn open(
+        state: &StateDir,
+        pin_key: &str,
+        own: Arc<ProxyRouter>,
+    ) -> Result<Arc<Places>, Fault> {
         let folder = state.path().join("hosts");
         let listed: BTreeMap<ServiceName, Listed> = match fs::read(folder.join("services.json")) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map_err(|error| Fault::cutover(format!("read which services have hosts: {error}")).fatal())?,
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| {
+                Fault::cutover(format!("read which services have hosts: {error}")).fatal()
+            })?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => BTreeMap::new(),
             Err(error) => return Err(Fault::cutover(format!("read which services have hosts: {error}"))),
         };
@@ -132,7 +137,8 @@ impl Places {
 
     /// Writes down which services have hosts: the next server must know before it looks at any of them.
     pub(super) fn keep(&self) -> Result<(), Fault> {
-        let failed = |error: std::io::Error| Fault::platform(format!("write {}: {error}", self.folder.display()));
+        let failed =
+            |error: std::io::Error| Fault::platform(format!("write {}: {error}", self.folder.display()));
         let text = serde_json::to_vec_pretty(&self.known().services)
             .map_err(|error| Fault::cutover(format!("write which services have hosts: {error}")))?;
         private(&self.folder)?;
@@ -150,7 +156,8 @@ impl Places {
         }
         let mut members = Vec::new();
         for text in &listed.hosts {
-            let host = file::Host::read(text).map_err(|(what, hint)| Fault::configuration(what).hint(hint))?;
+            let host =
+                file::Host::read(text).map_err(|(what, hint)| Fault::configuration(what).hint(hint))?;
             members.push(self.member(&host).await?);
         }
         let rule = if listed.lost == "wait" { file::LostHost::Wait } else { file::LostHost::Abort };
@@ -183,7 +190,8 @@ impl Places {
             Some(to) => {
                 let proxy = folder.join("proxy");
                 private(&proxy)?;
-                let (docker, state) = (folder.join("docker.sock"), host.state.as_deref().unwrap_or(file::HOST_STATE));
+                let (docker, state) =
+                    (folder.join("docker.sock"), host.state.as_deref().unwrap_or(file::HOST_STATE));
                 let admin = cutover_proxy::ADMIN_SOCKET;
                 let sockets = vec![
                     (docker.clone(), host.engine.clone()),

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cutover_core::{
-    Account, Counts, Evidence, Fault, Fence, Prove, ReleaseId, RevisionId, ServiceName, Shift, Traffic, Verdict, file,
+    Account, Counts, Evidence, Fault, Fence, Prove, ReleaseId, RevisionId, ServiceName, Shift, Traffic,
+    Verdict, file,
 };
 use cutover_ports::{LeaseSupport, Router, RouterView, Target, Trip};
 
@@ -56,7 +57,12 @@ impl Router for Routers {
         self.of(service).pin(fence, service, routes, revision, targets).await
     }
 
-    async fn set_targets(&self, fence: Fence, service: &ServiceName, targets: &[Target]) -> Result<(), Fault> {
+    async fn set_targets(
+        &self,
+        fence: Fence,
+        service: &ServiceName,
+        targets: &[Target],
+    ) -> Result<(), Fault> {
         self.of(service).set_targets(fence, service, targets).await
     }
 
@@ -74,7 +80,12 @@ impl Router for Routers {
         Some(hash.finish())
     }
 
-    async fn renew(&self, fence: Fence, service: &ServiceName, release: &ReleaseId) -> Result<Duration, Fault> {
+    async fn renew(
+        &self,
+        fence: Fence,
+        service: &ServiceName,
+        release: &ReleaseId,
+    ) -> Result<Duration, Fault> {
         self.of(service).renew(fence, service, release).await
     }
 
@@ -111,7 +122,12 @@ impl Router for Routers {
         self.of(service).traffic(service).await
     }
 
-    async fn verdict(&self, service: &ServiceName, release: &ReleaseId, prove: &Prove) -> Result<Verdict, Fault> {
+    async fn verdict(
+        &self,
+        service: &ServiceName,
+        release: &ReleaseId,
+        prove: &Prove,
+    ) -> Result<Verdict, Fault> {
         self.of(service).verdict(service, release, prove).await
     }
 

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use cutover_docker_engine::Engine;
 
-use crate::harness::{CUTOVER, Said, Scratch, free_address, get, servers_wanted, wait};
+use crate::harness::{Said, Scratch, free_address, get, servers_wanted, wait};
 use crate::service;
 
 const QUICK: &str = "bake: 300ms\nkeep_warm: 0s\ndrain: 5s";
@@ -24,7 +24,10 @@ impl Sshd {
     fn start(folder: &Path) -> Sshd {
         let at = |name: &str| folder.join(name);
         for key in ["host", "user"] {
-            let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(at(key)).status();
+            let made = Command::new("ssh-keygen")
+                .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+                .arg(at(key))
+                .status();
             assert!(made.unwrap().success(), "ssh-keygen");
         }
         let port = free_address().port();
@@ -124,17 +127,25 @@ impl Two {
         ([127, 0, 0, 2], self.scratch.address.port()).into()
     }
 
+    /// Host b, as the release file writes it.
+    fn host(&self) -> String {
+        let (engine, state) = (self.engines[1].socket(), self.other.state());
+        format!(
+            "ssh://root@127.0.0.1:{}?name=b&docker={}&state={}&listen=127.0.0.2",
+            self.sshd.port,
+            engine.display(),
+            state.display()
+        )
+    }
+
     fn file(&self, version: &str, more: &str) {
         let text = format!(
             "service: shop\nplatform:\n  docker:\n    image: shop:{version}\n    replicas: 1\n    stop_grace: 10s\n    \
-             env: {{RECEIVED: /dev/null, TROUBLE: /none}}\n    hosts:\n      - 'unix://{}?name=a'\n      - \
-             'ssh://root@127.0.0.1:{}?name=b&docker={}&state={}&listen=127.0.0.2'\n\
+             env: {{RECEIVED: /dev/null, TROUBLE: /none}}\n    hosts:\n      - 'unix://{}?name=a'\n      - '{}'\n\
              route: [{{proxy: {{listen: '{}'}}}}]\n\
              checks: {{health: [{{path: /health, interval: 100ms}}], within: 60s}}\n{more}\n",
             self.engines[0].socket().display(),
-            self.sshd.port,
-            self.engines[1].socket().display(),
-            self.other.state().display(),
+            self.host(),
             self.scratch.address
         );
         fs::write(self.scratch.path().join("cutover.yaml"), text).unwrap();
@@ -210,7 +221,10 @@ fn two_hosts_are_released_as_one_and_taken_back_as_one() {
     assert_eq!(two.answers(), both("v2"));
 
     // Host b is cut off while the candidate bakes: the rule takes the release back where it can be, and the rest by itself.
-    two.file("v1", &format!("bake: 30m\nkeep_warm: 0s\ndrain: 5s\n{CANARY}").replace("bake: 300ms", "bake: 30m"));
+    two.file(
+        "v1",
+        &format!("bake: 30m\nkeep_warm: 0s\ndrain: 5s\n{CANARY}").replace("bake: 300ms", "bake: 30m"),
+    );
     let deploy = two
         .command(&["deploy", "--output", "json"])
         .stdout(Stdio::piped())
@@ -228,4 +242,22 @@ fn two_hosts_are_released_as_one_and_taken_back_as_one() {
     assert!([4, 5].contains(&said.code), "{} {}", said.code, said.out);
     wait("both hosts to be back", || (two.answers() == both("v2")).then_some(()));
     assert!(said.out.contains("host b is lost"), "{}", said.out);
+
+    // What host b needs besides: its proxy runs, the program is copied, twice as once.
+    let host = two.host();
+    let missing = Said::from(two.command(&["host", "check", &host]).output().unwrap()).expect(1);
+    assert!(missing.out.contains("ok engine") && missing.out.contains("missing program"), "{}", missing.out);
+    let unasked = Said::from(two.command(&["host", "prepare", &host]).output().unwrap()).expect(3);
+    assert!(
+        unasked.out.contains("mkdir -p") && unasked.err.contains("--yes"),
+        "{} {}",
+        unasked.out,
+        unasked.err
+    );
+    for _ in 0..2 {
+        let said = Said::from(two.command(&["host", "prepare", "--yes", &host]).output().unwrap()).expect(0);
+        assert!(said.out.contains("a proxy answers") && said.out.contains("ok proxy"), "{}", said.out);
+    }
+    Said::from(two.command(&["host", "check", &host]).output().unwrap()).expect(0);
+    assert_eq!(two.answers(), both("v2"), "the proxy that was there serves on");
 }

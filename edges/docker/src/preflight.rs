@@ -43,7 +43,11 @@ pub(crate) async fn look(
         room(shared, Path::new(root), u64::from(more).saturating_mul(docker.log_size.bytes()))?;
     }
     let version = info.server_version.unwrap_or_else(|| "of unknown version".into());
-    let fit = if elsewhere { format!("{more} containers, memory not looked at") } else { fits(docker, more, &found)? };
+    let fit = if elsewhere {
+        format!("{more} containers, memory not looked at")
+    } else {
+        fits(docker, more, &found)?
+    };
     Ok(format!("{fit}; engine {version}"))
 }
 

@@ -78,7 +78,10 @@ impl Merge {
                 break;
             }
         }
-        if asked.is_empty() && answers.iter().all(|(_, answer)| answer.is_err()) && self.above(after).is_empty() {
+        if asked.is_empty()
+            && answers.iter().all(|(_, answer)| answer.is_err())
+            && self.above(after).is_empty()
+        {
             // Nobody is to be waited for: whoever asks again at once would do nothing else.
             sleep_until(end).await;
         }

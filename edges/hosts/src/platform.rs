@@ -35,12 +35,17 @@ impl HostsPlatform {
 impl Platform for HostsPlatform {
     async fn identify(&self, spec: &RevisionSpec) -> Result<RevisionId, Fault> {
         let named = asked(self.0.each(None, |_, member| member.platform.identify(spec)).await)?;
-        let Some(first) = named.first() else { return Err(Fault::cutover("name a revision: there are no hosts")) };
+        let Some(first) = named.first() else {
+            return Err(Fault::cutover("name a revision: there are no hosts"));
+        };
         if let Some(other) = named.iter().position(|name| name != first) {
             let (one, two) = (&self.0.members[0].name, &self.0.members[other].name);
-            let what = format!("name one revision for all hosts: the image of that name is another one on {two} than on {one}");
-            return Err(Fault::configuration(what)
-                .hint("Push it to a registry that all hosts use, and say `pull: always` or name it by its digest."));
+            let what = format!(
+                "name one revision for all hosts: the image of that name is another one on {two} than on {one}"
+            );
+            return Err(Fault::configuration(what).hint(
+                "Push it to a registry that all hosts use, and say `pull: always` or name it by its digest.",
+            ));
         }
         Ok(first.clone())
     }
@@ -48,7 +53,8 @@ impl Platform for HostsPlatform {
     async fn losses(&self, spec: &RevisionSpec) -> Result<Vec<String>, Fault> {
         let all = asked(self.0.each(None, |_, member| member.platform.losses(spec)).await)?;
         let hosts = self.0.names();
-        let mut said = vec![format!("{} hosts: {}; {}", hosts.len(), hosts.join(", "), self.0.lost_host.rule())];
+        let mut said =
+            vec![format!("{} hosts: {}; {}", hosts.len(), hosts.join(", "), self.0.lost_host.rule())];
         for (host, losses) in hosts.iter().zip(all) {
             said.extend(losses.into_iter().map(|loss| format!("host {host}: {loss}")));
         }
@@ -180,7 +186,9 @@ impl Platform for HostsPlatform {
             match logs {
                 Ok(logs) => all.extend(logs.into_iter().map(|(id, lines)| (member.named(&id), lines))),
                 // The logs of the others are wanted all the more.
-                Err(fault) => all.push((InstanceId::new(&*member.name), vec![format!("no logs: {}", fault.what)])),
+                Err(fault) => {
+                    all.push((InstanceId::new(&*member.name), vec![format!("no logs: {}", fault.what)]))
+                }
             }
         }
         Ok(all)
@@ -194,7 +202,8 @@ fn told(hosts: &Hosts, lines: Vec<String>) -> String {
 
 /// Returns how many of `count` are the host's.
 fn share(count: u32, index: usize, hosts: usize) -> u32 {
-    let (index, hosts) = (u32::try_from(index).unwrap_or(u32::MAX), u32::try_from(hosts).unwrap_or(u32::MAX).max(1));
+    let (index, hosts) =
+        (u32::try_from(index).unwrap_or(u32::MAX), u32::try_from(hosts).unwrap_or(u32::MAX).max(1));
     count / hosts + u32::from(index < count % hosts)
 }
 

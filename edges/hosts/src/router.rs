@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cutover_core::{
-    Account, Counts, Evidence, Fault, Fence, Judgement, Prove, ReleaseId, RevisionId, ServiceName, Shift, Traffic,
-    Verdict, Weight, file,
+    Account, Counts, Evidence, Fault, Fence, Judgement, Prove, ReleaseId, RevisionId, ServiceName, Shift,
+    Traffic, Verdict, Weight, file,
 };
 use cutover_ports::{LeaseSupport, Router, RouterView, Target, Trip};
 use futures_util::future::join_all;
@@ -126,7 +126,12 @@ impl Router for HostsRouter {
         }
     }
 
-    async fn set_targets(&self, fence: Fence, service: &ServiceName, targets: &[Target]) -> Result<(), Fault> {
+    async fn set_targets(
+        &self,
+        fence: Fence,
+        service: &ServiceName,
+        targets: &[Target],
+    ) -> Result<(), Fault> {
         let call = |_, member: &Member| {
             let (router, own) = (member.router.clone(), Self::own(member, targets));
             async move { router.set_targets(fence, service, &own).await }
@@ -163,7 +168,12 @@ impl Router for HostsRouter {
     }
 
     /// Renews on each host. One that is not reached lapses by itself; the fault says which.
-    async fn renew(&self, fence: Fence, service: &ServiceName, release: &ReleaseId) -> Result<Duration, Fault> {
+    async fn renew(
+        &self,
+        fence: Fence,
+        service: &ServiceName,
+        release: &ReleaseId,
+    ) -> Result<Duration, Fault> {
         let call = |_, member: &Member| {
             let router = member.router.clone();
             async move { router.renew(fence, service, release).await }
@@ -227,7 +237,12 @@ impl Router for HostsRouter {
     }
 
     /// Each proxy compares what it sees: one that finds the candidate worse is enough, and all must find it good.
-    async fn verdict(&self, service: &ServiceName, release: &ReleaseId, prove: &Prove) -> Result<Verdict, Fault> {
+    async fn verdict(
+        &self,
+        service: &ServiceName,
+        release: &ReleaseId,
+        prove: &Prove,
+    ) -> Result<Verdict, Fault> {
         let call = |_, member: &Member| {
             let router = member.router.clone();
             async move { router.verdict(service, release, prove).await }
@@ -297,7 +312,10 @@ fn shifted(answers: Vec<Evidence>) -> Evidence {
             (
                 Evidence::Shifted { generation, acknowledged_us },
                 Evidence::Shifted { generation: more, acknowledged_us: other },
-            ) => Evidence::Shifted { generation: generation + more, acknowledged_us: acknowledged_us.max(other) },
+            ) => Evidence::Shifted {
+                generation: generation + more,
+                acknowledged_us: acknowledged_us.max(other),
+            },
             (Evidence::Plain, other) => other,
             (all, _) => all,
         };

@@ -28,11 +28,18 @@ pub(crate) fn of_all(
         all.failed += view.failed;
         all.failed_by_router += view.failed_by_router;
         all.notes.extend(view.notes.iter().map(|note| format!("host {}: {note}", member.name)));
-        all.notes.extend(silent.iter().map(|why| format!("host {} does not answer, shown as seen last: {why}", member.name)));
+        all.notes.extend(
+            silent
+                .iter()
+                .map(|why| format!("host {} does not answer, shown as seen last: {why}", member.name)),
+        );
         for track in &view.tracks {
             let differs = weight(view, &track.revision) != weights(&track.revision);
             if differs {
-                all.notes.push(format!("host {} gives {} {} of its requests", member.name, track.revision, track.weight));
+                all.notes.push(format!(
+                    "host {} gives {} {} of its requests",
+                    member.name, track.revision, track.weight
+                ));
             }
             join(&mut all.tracks, translated(member, track)?);
         }

@@ -188,7 +188,11 @@ pub(super) fn mistakes(docker: &DockerPlatform) -> Vec<Mistake> {
     }
     if docker.hosts.len() > MOST {
         let what = format!("{} hosts are more than {MOST}", docker.hosts.len());
-        found.push(Mistake { path: path(MOST), what, hint: "release to parts of them one after another".into() });
+        found.push(Mistake {
+            path: path(MOST),
+            what,
+            hint: "release to parts of them one after another".into(),
+        });
     }
     if !docker.lost_host.is_default() && docker.hosts.is_empty() {
         found.push(Mistake {
@@ -209,7 +213,9 @@ pub(super) fn misfits(file: &ReleaseFile, docker: &DockerPlatform) -> Vec<Mistak
     if matches!(file.strategy, Strategy::Rolling(_)) {
         found.push(Mistake {
             path: "strategy.rolling".into(),
-            what: "several hosts cannot be released in batches: a batch would leave hosts without an instance".into(),
+            what:
+                "several hosts cannot be released in batches: a batch would leave hosts without an instance"
+                    .into(),
             hint: "use `blue_green: {}` or `canary`, which run both revisions on each host".into(),
         });
     }
@@ -231,10 +237,14 @@ mod tests {
 
     #[test]
     fn hosts_are_read_with_what_stands_behind_them() {
-        let host = Host::read("ssh://deploy@b.example:2222?state=/srv/c&docker=/run/d.sock&listen=10.0.0.2").unwrap();
+        let host = Host::read("ssh://deploy@b.example:2222?state=/srv/c&docker=/run/d.sock&listen=10.0.0.2")
+            .unwrap();
         let ssh = host.ssh.clone().unwrap();
         assert_eq!((ssh.to_string().as_str(), ssh.port), ("deploy@b.example", Some(2222)));
-        assert_eq!((host.name.as_str(), host.engine.as_str(), host.state.as_deref()), ("b.example", "/run/d.sock", Some("/srv/c")));
+        assert_eq!(
+            (host.name.as_str(), host.engine.as_str(), host.state.as_deref()),
+            ("b.example", "/run/d.sock", Some("/srv/c"))
+        );
         assert_eq!(host.listen, Some([10, 0, 0, 2].into()));
         let host = Host::read("unix:///var/run/docker.sock").unwrap();
         assert_eq!((host.name.as_str(), host.ssh, host.state), ("here", None, None));
@@ -243,8 +253,20 @@ mod tests {
     #[test]
     fn what_is_no_host_is_refused() {
         for bad in [
-            "", "b.example", "tcp://b:2375", "ssh://", "ssh://-oProxyCommand=x", "ssh://a@b:0", "ssh://a b", "unix://x",
-            "ssh://a@-b", "ssh://b?state=x", "ssh://b?listen=b", "ssh://b?user=a", "ssh://b?name=a/b", "unix:///x?docker=/y",
+            "",
+            "b.example",
+            "tcp://b:2375",
+            "ssh://",
+            "ssh://-oProxyCommand=x",
+            "ssh://a@b:0",
+            "ssh://a b",
+            "unix://x",
+            "ssh://a@-b",
+            "ssh://b?state=x",
+            "ssh://b?listen=b",
+            "ssh://b?user=a",
+            "ssh://b?name=a/b",
+            "unix:///x?docker=/y",
             "ssh://b?docker=/a:b",
         ] {
             assert!(Host::read(bad).is_err(), "{bad}");

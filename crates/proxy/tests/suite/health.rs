@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 
-use cutover_proxy::{ErrorKind, Observation, ServiceTable, TargetChecks, TargetObservation, TargetProtocol, Track};
+use cutover_proxy::{
+    ErrorKind, Observation, ServiceTable, TargetChecks, TargetObservation, TargetProtocol, Track,
+};
 use rustix::process::Signal;
 
 use super::harness::{Proxy, SERVICE, Wire, signal, table, track, until_seen};
@@ -196,6 +198,7 @@ async fn a_balancer_is_told_whether_a_proxy_has_a_ready_target() {
         assert_eq!(wire.get(PATH).await.status, 200);
     }
     let after = proxy.client.observe().await.unwrap();
-    let counted = |seen: &Observation| seen.services[SERVICE].arms.iter().map(|arm| arm.counts.finished).sum::<u64>();
+    let counted =
+        |seen: &Observation| seen.services[SERVICE].arms.iter().map(|arm| arm.counts.finished).sum::<u64>();
     assert_eq!(counted(&before), counted(&after), "such a question is no request of the service");
 }

@@ -7,7 +7,12 @@ use cutover_ports::{InstanceState, Platform, Secret};
 use crate::suite::harness::{World, docker, engines_wanted, fence, run, seen, shop, store, up, wait};
 
 /// Runs `count` instances of what serves.
-async fn serving(world: &World, platform: &DockerPlatform, more: &str, count: u32) -> cutover_core::RevisionId {
+async fn serving(
+    world: &World,
+    platform: &DockerPlatform,
+    more: &str,
+    count: u32,
+) -> cutover_core::RevisionId {
     let spec = world.serving(more);
     let revision = store(platform, &spec).await;
     platform.ensure(fence(2), &shop(), &revision, count).await.unwrap();
@@ -54,7 +59,8 @@ fn foreign_containers_are_never_touched() {
         let platform = world.open().await;
         let revision = store(&platform, &world.serving("")).await;
         let name = format!("cutover-shop-{revision}-1");
-        let stranger = world.engine.docker(&["run", "--detach", "--name", &name, "busybox", "sleep", "100000"]);
+        let stranger =
+            world.engine.docker(&["run", "--detach", "--name", &name, "busybox", "sleep", "100000"]);
         let early = platform.preflight(&world.serving(""), &revision).await.unwrap_err();
         let late = platform.ensure(fence(2), &shop(), &revision, 1).await.unwrap_err();
         for fault in [early, late] {
@@ -206,10 +212,16 @@ fn an_engine_that_is_restarted_has_its_containers_again_where_they_were() {
         let revision = serving(&world, &platform, "", 2).await;
         let before = up(&platform, &revision, 2).await;
         for kill in [false, true] {
-            if kill { world.engine.kill() } else { world.engine.stop() }
+            if kill {
+                world.engine.kill()
+            } else {
+                world.engine.stop()
+            }
             let fault = platform.observe(&shop()).await.unwrap_err();
             assert_eq!(fault.after, After::Retry, "{fault:?}");
-            assert!(fault.what.contains("no engine listens") && fault.hint.contains("systemctl start docker"));
+            assert!(
+                fault.what.contains("no engine listens") && fault.hint.contains("systemctl start docker")
+            );
             assert_eq!(platform.stamp(&shop()).await, None, "only looking tells");
             world.engine.start_again();
             let after = up(&platform, &revision, 2).await;
@@ -248,7 +260,8 @@ fn the_images_own_health_check_holds_the_instance_back() {
     run(async {
         let world = World::new();
         let platform = world.open().await;
-        let check = "HEALTHCHECK --interval=200ms --retries=1 CMD test -e /tmp/well || { echo not well; exit 1; }";
+        let check =
+            "HEALTHCHECK --interval=200ms --retries=1 CMD test -e /tmp/well || { echo not well; exit 1; }";
         world.image("checked", &[check]);
         let mut spec = world.serving("");
         docker(&mut spec).image = Some("checked".into());
@@ -320,14 +333,24 @@ fn limits_secrets_and_settings_reach_the_container_and_nothing_else() {
         assert_eq!(see(host), "67108864 67108864 500000000 50");
         let log = "{{.HostConfig.LogConfig.Type}} {{json .HostConfig.LogConfig.Config}}";
         assert_eq!(see(log), r#"json-file {"max-file":"2","max-size":"524288"}"#);
-        assert_eq!(see("{{.HostConfig.RestartPolicy.Name}} {{.HostConfig.SecurityOpt}}"), "unless-stopped [no-new-privileges]");
+        assert_eq!(
+            see("{{.HostConfig.RestartPolicy.Name}} {{.HostConfig.SecurityOpt}}"),
+            "unless-stopped [no-new-privileges]"
+        );
         assert_eq!(see("{{.Config.StopSignal}} {{.Config.StopTimeout}}"), "SIGINT 5");
-        assert_eq!(see("{{range $name, $_ := .NetworkSettings.Networks}}{{$name}} {{end}}"), "backend metrics");
+        assert_eq!(
+            see("{{range $name, $_ := .NetworkSettings.Networks}}{{$name}} {{end}}"),
+            "backend metrics"
+        );
         let inside = world.engine.docker(&["exec", &name, "sh", "-c", "echo $TOKEN $LOG $PORT $CUTOVER_SERVICE $CUTOVER_REVISION; touch /data/x; touch /conf/x 2>/dev/null || echo read-only"]);
         assert_eq!(inside, format!("swordfish debug 9000 shop {revision}\nread-only\n"));
         assert!(!see("{{json .Config.Labels}}").contains("swordfish"));
         // In the state folder it is in the sealed file alone.
-        let grep = std::process::Command::new("grep").args(["-rl", "swordfish"]).arg(world.state()).output().unwrap();
+        let grep = std::process::Command::new("grep")
+            .args(["-rl", "swordfish"])
+            .arg(world.state())
+            .output()
+            .unwrap();
         let files = String::from_utf8(grep.stdout).unwrap();
         assert_eq!(files.lines().count(), 1, "{files}");
         assert!(files.contains(&format!("docker/secrets/{revision}.json")), "{files}");

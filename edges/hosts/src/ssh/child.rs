@@ -48,7 +48,8 @@ impl Ssh {
     /// second there; their folders exist. `folder` is private, and its path short: sockets lie in it.
     pub fn open(to: Destination, folder: &Path, sockets: Vec<(PathBuf, String)>) -> Ssh {
         let client = Arc::new(Client { words: words(), to, control: folder.join("ssh"), sockets });
-        let (sender, state) = watch::channel(Some(Fault::platform(format!("reach {}: connecting", client.to))));
+        let (sender, state) =
+            watch::channel(Some(Fault::platform(format!("reach {}: connecting", client.to))));
         let task = tokio::spawn(keep(client.clone(), sender));
         Ssh { client, state, task }
     }

@@ -50,7 +50,9 @@ impl Reach for Forwards {
         if let Some((here, _)) = open.doors.get(&there) {
             return Ok(*here);
         }
-        let failed = |error: std::io::Error| Fault::platform(format!("open a way to {there} of another host: {error}"));
+        let failed = |error: std::io::Error| {
+            Fault::platform(format!("open a way to {there} of another host: {error}"))
+        };
         let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
         let here = listener.local_addr().map_err(failed)?;

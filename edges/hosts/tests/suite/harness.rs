@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cutover_core::file::{Guard, LostHost, Route};
-use cutover_core::{Evidence, Fault, Fence, Lease, ReleaseFile, ReleaseId, RevisionId, ServiceName, Shift, Weight};
+use cutover_core::{
+    Evidence, Fault, Fence, Lease, ReleaseFile, ReleaseId, RevisionId, ServiceName, Shift, Weight,
+};
 use cutover_hosts::{Direct, Hosts, HostsPlatform, HostsRouter, Member, Patience, Reach};
 use cutover_ports::fake::World;
 use cutover_ports::{Platform, RevisionSpec, Router, Target};
@@ -100,7 +102,9 @@ impl Two {
     pub(crate) fn weights(&self) -> [Weight; 2] {
         let of = |world: &World| {
             let all = world.weights("shop");
-            all.into_iter().find(|(revision, _)| revision.as_str() == "r-2").map_or(Weight::ZERO, |(_, weight)| weight)
+            all.into_iter()
+                .find(|(revision, _)| revision.as_str() == "r-2")
+                .map_or(Weight::ZERO, |(_, weight)| weight)
         };
         [of(&self.worlds[0]), of(&self.worlds[1])]
     }
