@@ -162,10 +162,10 @@ fn values_say_what_was_expected() {
     check(
         &with("platform:\n  local: {command: [./shop]}", "platform: {docker: {}}"),
         &expect![[r#"
-            cutover.yaml:2:12: the platform `docker` is not supported by this version of cutover yet
+            cutover.yaml:2:20: neither `image` nor `build` says what runs
               2 | platform: {docker: {}}
-                |            ^
-              hint: use `platform: {local: {command: [./shop]}}`: processes on this machine
+                |                    ^
+              hint: add `image: registry.example/shop:1.4`, or `build: {}` for the Dockerfile beside this file
         "#]],
     );
 }
