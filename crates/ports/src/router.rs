@@ -102,9 +102,9 @@ pub trait Router: Send + Sync {
     /// Says whether a candidate's weight can be leased.
     fn lease_support(&self) -> LeaseSupport;
 
-    /// Looks whether the routes can be served, before anything else begins. May open their addresses, which then
+    /// Looks whether the routes of the service can be served, before anything else begins. May open their addresses, which then
     /// answer 503; changes no traffic.
-    async fn preflight(&self, _routes: &[file::Route]) -> Result<(), Fault> {
+    async fn preflight(&self, _service: &ServiceName, _routes: &[file::Route]) -> Result<(), Fault> {
         Ok(())
     }
 

@@ -182,6 +182,11 @@ impl CompiledService {
         gate.desk.as_ref()?.assign(side, seat, weights[candidate], halves)
     }
 
+    /// Tells whether requests that come in there may be this service's.
+    pub(crate) fn listens(&self, listener: SocketAddr) -> bool {
+        self.listen.is_empty() || self.listen.contains(&listener)
+    }
+
     /// Returns the weights that requests are drawn by now.
     pub(crate) fn drawn_by(&self) -> &[u16] {
         let other = match &self.gate {

@@ -28,6 +28,7 @@ use crate::multiplex;
 use crate::passing::{Told, identify};
 use crate::pool::{self, Answer, Conn, KEEP_IDLE, Needs, SendFailure};
 use crate::preview;
+use crate::readiness;
 use crate::redirect::redirect;
 use crate::refusal::{Refusal, lost, reason_of, what};
 use crate::route::{MAX_ATTEMPTS, Router, Tried, Wish};
@@ -131,7 +132,10 @@ async fn serve(
     log: &mut Option<Box<Entry>>,
 ) -> Response<DownBody> {
     let request = asked.as_mut().expect(THERE);
-    if let Some(own) = acme::answer(router, request).or_else(|| redirect(router, request, from)) {
+    if let Some(own) = acme::answer(router, request)
+        .or_else(|| readiness::answer(router, request, from))
+        .or_else(|| redirect(router, request, from))
+    {
         return own;
     }
     let connects = request.method() == Method::CONNECT && extended.is_none();

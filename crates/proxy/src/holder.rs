@@ -26,7 +26,7 @@ use crate::store::Store;
 use crate::supervise::{self, Handover, Succession};
 
 /// Admin socket in the proxy's folder.
-pub(crate) const ADMIN_SOCKET: &str = "proxy.sock";
+pub const ADMIN_SOCKET: &str = "proxy.sock";
 /// Socket over which the holder hands sockets to its worker.
 pub(crate) const HOLDER_SOCKET: &str = "holder.sock";
 const LOCK: &str = "holder.lock";

@@ -220,6 +220,11 @@ pub(super) enum Verb {
         #[arg(long, hide = true)]
         background: bool,
     },
+    /// Look at a host of `platform.docker.hosts`, or install what it needs
+    Host {
+        #[command(subcommand)]
+        verb: HostVerb,
+    },
     /// The JSON schema of the release file
     #[cfg(feature = "schema")]
     Schema {
@@ -276,6 +281,23 @@ pub(super) enum ProxyVerb {
     Metrics,
     /// Stop the proxy: open requests finish, then its addresses close
     Stop,
+}
+
+#[derive(Subcommand)]
+pub(super) enum HostVerb {
+    /// Say what the host has and what is missing: connection, engine, program, proxy
+    Check {
+        /// The host as the release file writes it, such as `ssh://deploy@b.example`
+        host: String,
+    },
+    /// Copy this program to the host and start its proxy; shows the commands and asks first
+    Prepare {
+        /// The host as the release file writes it
+        host: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]

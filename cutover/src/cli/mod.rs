@@ -4,6 +4,7 @@ mod args;
 mod commands;
 mod deploy;
 mod file;
+mod host;
 mod import;
 mod init;
 mod proxy_status;
@@ -17,7 +18,7 @@ use clap::error::ErrorKind;
 use self::view::print;
 use crate::exit;
 use crate::failure::Failure;
-use args::{Args, Output, ProxyVerb, ServerVerb, Verb};
+use args::{Args, HostVerb, Output, ProxyVerb, ServerVerb, Verb};
 
 /// Runs the command line and returns its exit code.
 pub(crate) fn main() -> u8 {
@@ -58,6 +59,8 @@ fn run(args: Args) -> Result<u8, Failure> {
             crate::server::run_holder(&args.global.state_dir()?, listen.clone())?;
             Ok(exit::OK)
         }
+        Verb::Host { verb: HostVerb::Check { host } } => host::check(&host).map(|()| exit::OK),
+        Verb::Host { verb: HostVerb::Prepare { host, yes } } => host::prepare(&host, yes).map(|()| exit::OK),
         Verb::DemoService => crate::demo::service(),
         Verb::Completions { shell } => commands::completions(shell),
         Verb::Init { force } => init::init(&args.global, force),
@@ -111,6 +114,7 @@ async fn run_async(verb: Verb, global: &args::Global) -> Result<u8, Failure> {
         Verb::Proxy { verb: Some(ProxyVerb::Stop), .. } => commands::stop_proxy(global).await,
         // Handled before a runtime was built.
         Verb::Proxy { .. }
+        | Verb::Host { .. }
         | Verb::DemoService
         | Verb::Completions { .. }
         | Verb::Init { .. }

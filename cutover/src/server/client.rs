@@ -181,8 +181,9 @@ impl Failure {
 
 /// What of the command's environment a server in the background keeps. Nothing else: the command may have been given
 /// secrets, which are not for the server, its proxy and its gates to keep for as long as they live. Where the engine of
-/// containers listens, and how one logs in at registries, are the server's own: its children do not get the latter.
-const KEPT: [&str; 21] = [
+/// containers listens, and how one logs in at registries and at other hosts, are the server's own: its children do not
+/// get the logins at registries.
+const KEPT: [&str; 23] = [
     "PATH",
     "HOME",
     "LANG",
@@ -196,6 +197,8 @@ const KEPT: [&str; 21] = [
     "CUTOVER_STATE",
     "DOCKER_HOST",
     "DOCKER_CONFIG",
+    "CUTOVER_SSH",
+    "SSH_AUTH_SOCK",
     "CUTOVER_REGISTRY",
     "CUTOVER_REGISTRY_USER",
     "CUTOVER_REGISTRY_PASSWORD",

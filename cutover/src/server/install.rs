@@ -136,7 +136,7 @@ fn setup(state: &StateDir, starter: Starter) -> Result<Setup, Failure> {
     Ok(Setup {
         exe,
         state: state.path().to_path_buf(),
-        environment: ["PATH", "HOME", "LANG", "DOCKER_HOST", "DOCKER_CONFIG"]
+        environment: ["PATH", "HOME", "LANG", "DOCKER_HOST", "DOCKER_CONFIG", "CUTOVER_SSH"]
             .into_iter()
             .filter_map(of)
             .collect(),

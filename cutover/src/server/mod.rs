@@ -4,6 +4,8 @@ mod api;
 mod client;
 #[cfg(debug_assertions)]
 mod failpoint;
+#[cfg(feature = "docker")]
+mod hosts;
 pub(crate) mod install;
 mod lock;
 mod metrics;
@@ -12,6 +14,8 @@ mod place;
 mod platforms;
 pub(crate) mod protocol;
 mod proxy;
+#[cfg(feature = "docker")]
+mod routers;
 mod run;
 mod units;
 

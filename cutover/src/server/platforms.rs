@@ -9,6 +9,7 @@ use cutover_docker::{DockerPlatform, Engine, Options, is_instance, is_revision};
 use cutover_local::LocalPlatform;
 use cutover_ports::{ObservedRevision, Platform, RevisionSpec};
 
+use super::hosts::Places;
 use crate::state::StateDir;
 
 /// Processes and containers. A service may have revisions of both: it moves from one to the other by a release.
@@ -16,11 +17,13 @@ pub(super) struct Platforms {
     local: Arc<LocalPlatform>,
     /// Or why there are no containers: that is nothing to services that have none.
     docker: Result<DockerPlatform, Fault>,
+    /// Services that run on several hosts.
+    places: Arc<Places>,
 }
 
 impl Platforms {
     /// Opens the platform of containers beside that of processes. The engine need not be there.
-    pub(super) async fn open(state: &StateDir, local: Arc<LocalPlatform>) -> Platforms {
+    pub(super) async fn open(state: &StateDir, local: Arc<LocalPlatform>, places: Arc<Places>) -> Platforms {
         let docker = match Engine::of_environment() {
             Ok(engine) => DockerPlatform::open(state.path(), engine, Options::default()).await,
             Err(fault) => Err(fault),
@@ -28,7 +31,7 @@ impl Platforms {
         if let Err(fault) = &docker {
             tracing::warn!(why = %fault, "no containers");
         }
-        Platforms { local, docker }
+        Platforms { local, docker, places }
     }
 
     fn docker(&self) -> Result<&DockerPlatform, Fault> {
@@ -59,19 +62,35 @@ impl Platforms {
 #[async_trait]
 impl Platform for Platforms {
     async fn identify(&self, spec: &RevisionSpec) -> Result<RevisionId, Fault> {
-        self.for_spec(spec)?.identify(spec).await
+        match self.places.settle(spec).await? {
+            // Other hosts are another revision: a change of them has to be released to come true.
+            Some(place) => place.platform.identify(&on_hosts(spec)).await,
+            None => self.for_spec(spec)?.identify(spec).await,
+        }
     }
 
     async fn losses(&self, spec: &RevisionSpec) -> Result<Vec<String>, Fault> {
-        self.for_spec(spec)?.losses(spec).await
+        match self.places.of(&spec.service) {
+            Some(place) => place.platform.losses(spec).await,
+            None => self.for_spec(spec)?.losses(spec).await,
+        }
     }
 
     async fn preflight(&self, spec: &RevisionSpec, candidate: &RevisionId) -> Result<String, Fault> {
-        self.for_spec(spec)?.preflight(spec, candidate).await
+        match self.places.of(&spec.service) {
+            Some(place) => place.platform.preflight(spec, candidate).await,
+            None => self.for_spec(spec)?.preflight(spec, candidate).await,
+        }
     }
 
     async fn build(&self, fence: Fence, spec: &RevisionSpec, revision: &RevisionId) -> Result<String, Fault> {
-        self.for_spec(spec)?.build(fence, spec, revision).await
+        match self.places.of(&spec.service) {
+            Some(place) => {
+                self.places.keep()?;
+                place.platform.build(fence, &on_hosts(spec), revision).await
+            }
+            None => self.for_spec(spec)?.build(fence, spec, revision).await,
+        }
     }
 
     async fn build_output(&self, revision: &RevisionId, from: u64) -> Result<Vec<u8>, Fault> {
@@ -89,6 +108,9 @@ impl Platform for Platforms {
         revision: &RevisionId,
         count: u32,
     ) -> Result<(), Fault> {
+        if let Some(place) = self.places.of(service) {
+            return place.platform.ensure(fence, service, revision, count).await;
+        }
         self.for_revision(revision)?.ensure(fence, service, revision, count).await
     }
 
@@ -99,10 +121,16 @@ impl Platform for Platforms {
         revision: &RevisionId,
         run: &ProcessCounts,
     ) -> Result<(), Fault> {
+        if let Some(place) = self.places.of(service) {
+            return place.platform.ensure_processes(fence, service, revision, run).await;
+        }
         self.for_revision(revision)?.ensure_processes(fence, service, revision, run).await
     }
 
     async fn observe(&self, service: &ServiceName) -> Result<Vec<ObservedRevision>, Fault> {
+        if let Some(place) = self.places.of(service) {
+            return place.platform.observe(service).await;
+        }
         let mut seen = self.local.observe(service).await?;
         if let Some(docker) = self.docker_of(service) {
             seen.extend(docker.observe(service).await?);
@@ -111,6 +139,9 @@ impl Platform for Platforms {
     }
 
     async fn stamp(&self, service: &ServiceName) -> Option<u64> {
+        if let Some(place) = self.places.of(service) {
+            return place.platform.stamp(service).await;
+        }
         let local = self.local.stamp(service).await?;
         let Some(docker) = self.docker_of(service) else { return Some(local) };
         let mut hash = DefaultHasher::new();
@@ -119,6 +150,9 @@ impl Platform for Platforms {
     }
 
     async fn vouch(&self, service: &ServiceName, instance: &InstanceId) -> Result<(), Fault> {
+        if let Some(place) = self.places.of(service) {
+            return place.platform.vouch(service, instance).await;
+        }
         self.for_instance(instance)?.vouch(service, instance).await
     }
 
@@ -129,14 +163,23 @@ impl Platform for Platforms {
         instance: &InstanceId,
         why: &str,
     ) -> Result<(), Fault> {
+        if let Some(place) = self.places.of(service) {
+            return place.platform.restart(fence, service, instance, why).await;
+        }
         self.for_instance(instance)?.restart(fence, service, instance, why).await
     }
 
     async fn retire(&self, fence: Fence, service: &ServiceName, revision: &RevisionId) -> Result<(), Fault> {
+        if let Some(place) = self.places.of(service) {
+            return place.platform.retire(fence, service, revision).await;
+        }
         self.for_revision(revision)?.retire(fence, service, revision).await
     }
 
     async fn stored(&self, service: &ServiceName) -> Result<Vec<RevisionId>, Fault> {
+        if let Some(place) = self.places.of(service) {
+            return place.platform.stored(service).await;
+        }
         let mut stored = self.local.stored(service).await?;
         if let Ok(docker) = &self.docker {
             stored.extend(docker.stored(service).await?);
@@ -145,6 +188,9 @@ impl Platform for Platforms {
     }
 
     async fn discard(&self, fence: Fence, service: &ServiceName, revision: &RevisionId) -> Result<(), Fault> {
+        if let Some(place) = self.places.of(service) {
+            return place.platform.discard(fence, service, revision).await;
+        }
         self.for_revision(revision)?.discard(fence, service, revision).await
     }
 
@@ -154,6 +200,18 @@ impl Platform for Platforms {
         revision: &RevisionId,
         lines: usize,
     ) -> Result<Vec<(InstanceId, Vec<String>)>, Fault> {
+        if let Some(place) = self.places.of(service) {
+            return place.platform.logs(service, revision, lines).await;
+        }
         self.for_revision(revision)?.logs(service, revision, lines).await
     }
+}
+
+/// Makes the hosts part of what a revision is named by.
+fn on_hosts(spec: &RevisionSpec) -> RevisionSpec {
+    let hosts = match &spec.platform {
+        file::Platform::Docker(docker) => docker.hosts.join(" "),
+        file::Platform::Local(_) => String::new(),
+    };
+    RevisionSpec { settings: format!("{} on {hosts}", spec.settings), ..spec.clone() }
 }

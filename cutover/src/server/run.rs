@@ -61,12 +61,17 @@ pub(crate) async fn run(state: StateDir, own_proxy: bool) -> Result<(), Failure>
         ..LocalOptions::default()
     };
     let platform = Arc::new(LocalPlatform::open(state.path().to_path_buf(), options).await?);
+    let router = Arc::new(ProxyRouter::new(&state.proxy(), pin_key.clone()));
     #[cfg(feature = "docker")]
-    let platform = Arc::new(super::platforms::Platforms::open(&state, platform).await);
+    let places = super::hosts::Places::open(&state, &pin_key, router).await?;
+    #[cfg(feature = "docker")]
+    let platform = Arc::new(super::platforms::Platforms::open(&state, platform, places.clone()).await);
+    #[cfg(feature = "docker")]
+    let router = Arc::new(super::routers::Routers(places));
     let metrics = Metrics::new();
     let edges = Edges {
         platform,
-        router: Arc::new(ProxyRouter::new(&state.proxy(), pin_key.clone())),
+        router,
         checker: Arc::new(CountedChecker {
             within: Arc::new(NetworkChecker::new()),
             metrics: metrics.clone(),

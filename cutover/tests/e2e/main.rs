@@ -18,6 +18,7 @@ mod environments;
 mod foreign;
 mod h2c;
 mod harness;
+mod hosts;
 mod import;
 mod init;
 mod judged;

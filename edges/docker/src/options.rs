@@ -16,6 +16,8 @@ pub struct Options {
     pub start_longest: Duration,
     /// Disk space that preflight wants to be left where the engine keeps its data, in bytes.
     pub reserve_bytes: u64,
+    /// The engine runs on another host: its files, ports and processes are not those of this machine.
+    pub elsewhere: bool,
     /// How one logs in at registries.
     pub credentials: Credentials,
     /// How often registries are asked.
@@ -29,6 +31,7 @@ impl Default for Options {
             start_first: Duration::from_millis(500),
             start_longest: Duration::from_secs(30),
             reserve_bytes: 256 << 20,
+            elsewhere: false,
             credentials: Credentials::of_environment(),
             retry: Retry::default(),
         }

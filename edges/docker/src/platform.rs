@@ -108,7 +108,7 @@ impl Shared {
             wishes: Wishes::open(folder.join("services"))?,
             kept: Kept { folder: folder.join("logs") },
             memory: Memory::default(),
-            ports: Ports::beginning(begin),
+            ports: Ports::beginning(begin, options.elsewhere),
             options,
             builds,
         })
@@ -303,7 +303,8 @@ impl Platform for DockerPlatform {
 
     async fn vouch(&self, service: &ServiceName, instance: &InstanceId) -> Result<(), Fault> {
         let one = self.find(service, instance).await?;
-        blocking(move || vouch::vouch(&one)).await
+        let elsewhere = self.shared.options.elsewhere;
+        blocking(move || vouch::vouch(&one, elsewhere)).await
     }
 
     async fn restart(

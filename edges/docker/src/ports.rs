@@ -14,12 +14,14 @@ const COUNT: u16 = 10_000;
 #[derive(Debug, Default)]
 pub(crate) struct Ports {
     next: Mutex<u16>,
+    /// They are those of another host: only its engine can tell whether one is free.
+    elsewhere: bool,
 }
 
 impl Ports {
     /// Begins the search anywhere: two state folders on one machine seldom want the same.
-    pub(crate) fn beginning(at: u16) -> Ports {
-        Ports { next: Mutex::new(at % COUNT) }
+    pub(crate) fn beginning(at: u16, elsewhere: bool) -> Ports {
+        Ports { next: Mutex::new(at % COUNT), elsewhere }
     }
 
     /// Returns a port that nobody listens on and no container of ours has, not even one that does not run. Somebody may take
@@ -29,7 +31,7 @@ impl Ports {
         for _ in 0..COUNT {
             let port = FIRST + *next;
             *next = (*next + 1) % COUNT;
-            if !taken.contains(&port) && TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            if !taken.contains(&port) && (self.elsewhere || TcpListener::bind(("127.0.0.1", port)).is_ok()) {
                 return Ok(port);
             }
         }
@@ -44,7 +46,7 @@ mod tests {
 
     #[test]
     fn a_port_that_somebody_has_is_passed_over() {
-        let ports = Ports::beginning(7);
+        let ports = Ports::beginning(7, false);
         let first = ports.choose(&BTreeSet::new()).unwrap();
         let held = TcpListener::bind(("127.0.0.1", first + 1));
         let second = ports.choose(&BTreeSet::from([first + 2])).unwrap();

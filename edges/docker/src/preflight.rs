@@ -26,7 +26,8 @@ pub(crate) async fn look(
     let info = engine.docker().await?.info().await;
     let info = info.map_err(|error| engine.fault("ask the engine how it is", &error))?;
     let folders = body::folders(docker, &spec.base);
-    if let Some(missing) = folders.iter().find(|folder| !folder.exists()) {
+    let elsewhere = shared.options.elsewhere;
+    if let Some(missing) = folders.iter().find(|folder| !elsewhere && !folder.exists()) {
         return Err(Fault::configuration(format!("mount {}: it is not there", missing.display())).hint(
             "Make it, or correct platform.docker.volumes; the engine would make an empty folder of root's.",
         ));
@@ -38,11 +39,16 @@ pub(crate) async fn look(
     let runs = |place: &Place| found.iter().any(|one| one.runs() && one.labels.place == *place);
     let more = places.iter().filter(|place| !runs(place)).count();
     let more = u32::try_from(more).unwrap_or(u32::MAX);
-    if let Some(root) = &info.docker_root_dir {
+    if let Some(root) = info.docker_root_dir.as_ref().filter(|_| !elsewhere) {
         room(shared, Path::new(root), u64::from(more).saturating_mul(docker.log_size.bytes()))?;
     }
     let version = info.server_version.unwrap_or_else(|| "of unknown version".into());
-    Ok(format!("{}; engine {version}", fits(docker, more, &found)?))
+    let fit = if elsewhere {
+        format!("{more} containers, memory not looked at")
+    } else {
+        fits(docker, more, &found)?
+    };
+    Ok(format!("{fit}; engine {version}"))
 }
 
 /// Returns where the candidate's containers will be.

@@ -15,7 +15,7 @@ const OWN_DNS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 11));
 
 /// Says whether a request to the container's address can only reach the container, which listens. The engine forwards the
 /// port that it published to no other.
-pub(crate) fn vouch(one: &Container) -> Result<(), Fault> {
+pub(crate) fn vouch(one: &Container, elsewhere: bool) -> Result<(), Fault> {
     let id = &one.labels.instance;
     let retry = |what: String| Fault::new(Blame::Candidate, After::Retry, what);
     if one.is_paused() {
@@ -39,8 +39,8 @@ pub(crate) fn vouch(one: &Container) -> Result<(), Fault> {
         }
         _ => {}
     }
-    // An engine in a machine of its own shows no process that could be looked at.
-    let Some(listeners) = one.pid().and_then(listeners) else { return Ok(()) };
+    // An engine in a machine of its own, or on another host, shows no process that could be looked at.
+    let Some(listeners) = one.pid().filter(|_| !elsewhere).and_then(listeners) else { return Ok(()) };
     heard(one, port, &listeners)
 }
 

@@ -163,7 +163,7 @@ impl Router for ProxyRouter {
         LeaseSupport::Yes
     }
 
-    async fn preflight(&self, routes: &[file::Route]) -> Result<(), Fault> {
+    async fn preflight(&self, _service: &ServiceName, routes: &[file::Route]) -> Result<(), Fault> {
         let bound = self.open(routes).await?;
         let (tls, _) = https(&bound, routes);
         if tls.is_empty() {

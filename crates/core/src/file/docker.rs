@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::tree::short;
 use super::validate::Mistake;
-use super::{StopSignal, defaults};
+use super::{LostHost, StopSignal, defaults};
 use crate::units::{Cores, Size, Span};
 
 /// The port that instances are told where neither the release file nor the image names one.
@@ -79,6 +79,13 @@ pub struct DockerPlatform {
     /// The most that the log of one instance keeps on disk; the oldest lines go first.
     #[serde(default = "defaults::log_size")]
     pub log_size: Size,
+    /// The hosts that each run all of it, as `ssh://USER@HOST` or `unix:///path/of/docker.sock`; `replicas` are those of each.
+    /// Without it the engine of this machine. See docs/hosts.md for `?name=`, `?state=`, `?docker=` and `?listen=`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<String>,
+    /// What becomes of a release under way when one of its hosts is lost.
+    #[serde(default, skip_serializing_if = "LostHost::is_default")]
+    pub lost_host: LostHost,
 }
 
 /// How an image is built.
@@ -184,6 +191,7 @@ pub(super) fn mistakes(docker: &DockerPlatform) -> Vec<Mistake> {
     found.extend(docker.build.iter().flat_map(build_mistakes));
     found.extend(volume_mistakes(&docker.volumes));
     found.extend(network_mistakes(&docker.networks));
+    found.extend(super::hosts::mistakes(docker));
     found
 }
 

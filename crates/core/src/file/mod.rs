@@ -14,6 +14,7 @@ mod document;
 mod error;
 pub mod foreign;
 mod guess;
+mod hosts;
 mod instances;
 mod json_path;
 mod limits;
@@ -57,6 +58,7 @@ pub use condition::{Condition, ConditionError};
 pub use docker::{DOCKER_PORT, DockerBuild, DockerPlatform, DockerPull, DockerReach};
 pub use document::{Checked, Document};
 pub use error::{FileError, FileErrors};
+pub use hosts::{Destination, HOST_STATE, Host, LostHost};
 pub use json_path::{JsonPath, JsonPathError};
 pub use limits::{RouteHeaders, RouteLimits, RoutePace, RoutePerClient, RouteQueue};
 pub use live::LiveCheck;
@@ -153,11 +155,11 @@ impl Platform {
         }
     }
 
-    /// Returns how many instances of a revision run when it takes all traffic.
+    /// Returns how many instances of a revision run when it takes all traffic, those of all hosts together.
     pub fn replicas(&self) -> u32 {
         match self {
             Platform::Local(local) => local.replicas,
-            Platform::Docker(docker) => docker.replicas,
+            Platform::Docker(docker) => docker.replicas.saturating_mul(docker.each()),
         }
     }
 
@@ -177,11 +179,11 @@ impl Platform {
         }
     }
 
-    /// Makes it another number of instances.
+    /// Makes it another number of instances; of several hosts each gets the same.
     pub fn set_replicas(&mut self, replicas: u32) {
         match self {
             Platform::Local(local) => local.replicas = replicas,
-            Platform::Docker(docker) => docker.replicas = replicas,
+            Platform::Docker(docker) => docker.replicas = replicas.div_ceil(docker.each()),
         }
     }
 }

@@ -109,7 +109,10 @@ pub(super) fn mistakes(file: &ReleaseFile) -> Vec<Mistake> {
     }
     match &file.platform {
         Platform::Local(local) => found.extend(local_mistakes(local)),
-        Platform::Docker(docker) => found.extend(super::docker::mistakes(docker)),
+        Platform::Docker(docker) => {
+            found.extend(super::docker::mistakes(docker));
+            found.extend(super::hosts::misfits(file, docker));
+        }
     }
     found.extend(super::instances::mistakes(&file.platform));
     found.extend(file.strategy.mistakes(file.platform.replicas()));

@@ -111,7 +111,7 @@ impl Act {
         let note = |text: String| if text.is_empty() { Evidence::Plain } else { Evidence::Note { text } };
         match effect {
             Effect::Preflight { candidate, beside, processes } => {
-                self.edges().router.preflight(&self.release.file.route).await?;
+                self.edges().router.preflight(name, &self.release.file.route).await?;
                 let mut spec = self.spec();
                 spec.platform.set_replicas(*beside);
                 for (name, process) in &mut spec.processes {

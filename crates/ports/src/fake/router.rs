@@ -24,8 +24,8 @@ impl Router for FakeRouter {
         LeaseSupport::Yes
     }
 
-    async fn preflight(&self, _routes: &[file::Route]) -> Result<(), Fault> {
-        let about = About::new(Call::PreflightRoutes, &ServiceName::new(""), "", None);
+    async fn preflight(&self, service: &ServiceName, _routes: &[file::Route]) -> Result<(), Fault> {
+        let about = About::new(Call::PreflightRoutes, service, "", None);
         self.0.call(about, (), |_| Ok(())).await
     }
 

@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 
-use cutover_proxy::{ErrorKind, Observation, ServiceTable, TargetChecks, TargetObservation, TargetProtocol};
+use cutover_proxy::{
+    ErrorKind, Observation, ServiceTable, TargetChecks, TargetObservation, TargetProtocol, Track,
+};
 use rustix::process::Signal;
 
 use super::harness::{Proxy, SERVICE, Wire, signal, table, track, until_seen};
@@ -173,4 +175,30 @@ async fn a_target_of_http_2_is_asked_in_http_2() {
     upstream.shared.status.store(500, Ordering::SeqCst);
     let seen = until_seen(&proxy, "down", |seen| !target(seen, upstream.addr).up).await;
     assert_eq!(target(&seen, upstream.addr).why.as_deref(), Some("answered 500"));
+}
+
+#[tokio::test]
+async fn a_balancer_is_told_whether_a_proxy_has_a_ready_target() {
+    const PATH: &str = "/.well-known/cutover/ready";
+    let (proxy, a, b) = (Proxy::start().await, Upstream::start("a").await, Upstream::start("b").await);
+    let mut wire = Wire::connect(proxy.addr).await;
+    assert_eq!(wire.get(PATH).await.status, 503, "there is no service yet");
+    let mut both = checked(&[a.addr], every(20));
+    both.tracks[0].weight_bp = 9_000;
+    both.tracks.push(Track { checks: Some(every(20)), ..track("v2", 1_000, &[b.addr]) });
+    proxy.set(0, &both).await;
+    assert_eq!(wire.get(PATH).await.status, 200);
+    let before = proxy.client.observe().await.unwrap();
+    for sick in [&a, &b] {
+        sick.shared.status.store(500, Ordering::SeqCst);
+        until_seen(&proxy, "it is down", |seen| !target(seen, sick.addr).up).await;
+        assert_eq!(wire.get(PATH).await.status, 503);
+        sick.shared.status.store(200, Ordering::SeqCst);
+        until_seen(&proxy, "it is up", |seen| target(seen, sick.addr).up).await;
+        assert_eq!(wire.get(PATH).await.status, 200);
+    }
+    let after = proxy.client.observe().await.unwrap();
+    let counted =
+        |seen: &Observation| seen.services[SERVICE].arms.iter().map(|arm| arm.counts.finished).sum::<u64>();
+    assert_eq!(counted(&before), counted(&after), "such a question is no request of the service");
 }
