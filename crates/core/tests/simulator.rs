@@ -313,6 +313,14 @@ fn endings_have_their_exit_codes() {
     assert_eq!(code(&scenario("good", "")), Some(0));
     assert_eq!(code(&Scenario { bad_checks: true, ..scenario("bad checks", "") }), Some(3));
     assert_eq!(code(&Scenario { bad_traffic: true, ..scenario("bad traffic", "") }), Some(4));
+    // Without traffic the release file says what becomes of it, also where a proof was asked for. Nobody answers the hold.
+    for strategy in ["", "strategy: {canary: {weights: [10%, 100%], bake: auto, at_most: 1m}}\n"] {
+        for (then, expected) in [("advance", 0), ("abort", 4), ("hold", 4)] {
+            let file = format!("{strategy}guard: {{on_inconclusive: {then}}}");
+            let quiet = Scenario { no_traffic: true, ..scenario("no traffic", &file) };
+            assert_eq!(code(&quiet), Some(expected), "{file}");
+        }
+    }
 }
 
 /// A release that takes longer than its deadline goes back: refused before traffic moved, rolled back after.

@@ -24,6 +24,21 @@ fn without_traffic_nothing_passes() {
 }
 
 #[test]
+fn traffic_that_stops_proves_nothing_and_what_was_seen_stays() {
+    let mut judge = judge(10, 1_000);
+    send(&mut judge, &mut Random::new(1), 1_000, rates(0.0, 0.0));
+    let told = inconclusive(&judge, &question(MARGINS[0]));
+    let seen = told.seen.candidate.requests;
+    assert!(seen > 0 && told.needs.as_ref().expect("a number").seconds.is_some(), "{told}");
+    let stopped =
+        inconclusive(&judge, &Question { candidate_per_hour: 0, step_ms: 3_600_000, ..question(MARGINS[0]) });
+    assert_eq!(stopped.seen.candidate.requests, seen);
+    let needs = stopped.needs.as_ref().expect("a number");
+    assert!(needs.candidate_requests > 0 && needs.seconds.is_none(), "{needs:?}");
+    assert!(stopped.to_string().contains("and none are coming"), "{stopped}");
+}
+
+#[test]
 fn what_is_needed_is_said_in_requests_and_time() {
     let mut judge =
         Judge::new(Settings::new(MARGINS.to_vec()), History { requests: 10_000, ..History::default() })
