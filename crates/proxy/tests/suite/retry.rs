@@ -134,6 +134,56 @@ async fn a_post_whose_target_dies_is_not_sent_twice_and_a_get_is() {
 }
 
 #[tokio::test]
+async fn what_may_be_repeated_is_asked_again_and_nothing_else_is() {
+    let proxy = Proxy::start().await;
+    let asked = Arc::new(std::sync::Mutex::new(Vec::<String>::new()));
+    let own = asked.clone();
+    let addr = scripted(move |mut stream, _| {
+        let asked = own.clone();
+        async move {
+            while let Some((head, _)) = read_request(&mut stream).await {
+                let line = head.lines().next().unwrap_or_default().to_owned();
+                let is_first = {
+                    let mut asked = asked.lock().unwrap();
+                    asked.push(line.clone());
+                    !line.contains("/warm") && asked.iter().filter(|one| **one == line).count() == 1
+                };
+                if is_first {
+                    return; // Dies with the request in hand.
+                }
+                write(&mut stream, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+            }
+        }
+    })
+    .await;
+    proxy.set(0, &table(vec![track("v1", 10_000, &[addr])])).await;
+    for (method, body, times) in [
+        ("GET", "", 2),
+        ("HEAD", "", 2),
+        ("OPTIONS", "", 2),
+        ("PUT", "", 2),
+        ("DELETE", "", 2),
+        ("PUT", "with a body", 1),
+        ("DELETE", "with a body", 1),
+        ("POST", "", 1),
+        ("PATCH", "", 1),
+    ] {
+        let mut wire = Wire::connect(proxy.addr).await;
+        // On a kept connection, where the proxy cannot know whether the request was read.
+        assert_eq!(wire.get("/warm").await.status, 200);
+        let path = format!("/{}", body.len());
+        let length = body.len();
+        wire.send(&format!("{method} {path} HTTP/1.1\r\nhost: a\r\ncontent-length: {length}\r\n\r\n{body}"))
+            .await;
+        let answer = wire.response(method == "HEAD").await.unwrap();
+        assert_eq!(answer.status, if times == 2 { 200 } else { 502 }, "{method} {body}");
+        let line = format!("{method} {path} HTTP/1.1");
+        let seen = asked.lock().unwrap().iter().filter(|one| **one == line).count();
+        assert_eq!(seen, times, "{method} {body}");
+    }
+}
+
+#[tokio::test]
 async fn a_truncated_body_reaches_the_client_as_such_and_counts() {
     let proxy = Proxy::start().await;
     let addr = scripted(|mut stream, _| async move {

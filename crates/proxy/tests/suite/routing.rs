@@ -233,7 +233,9 @@ async fn the_candidate_gets_copies_of_safe_requests_and_its_answers_are_compared
         "{slow:?}"
     );
     v2.shared.delay_ms.store(0, std::sync::atomic::Ordering::SeqCst);
-    // The target can tell a copy.
+    // The target can tell a copy, and stable is asked without a word of it.
+    let copies = v2.shared.copies.load(std::sync::atomic::Ordering::SeqCst);
+    assert!(copies >= 30 && copies == v2.requests(), "{copies} of {}", v2.requests());
     v2.shared.status.store(200, std::sync::atomic::Ordering::SeqCst);
     assert!(!wire.get("/headers").await.text().contains(MIRROR_HEADER));
     // A target that hangs holds nobody up.

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use cutover_proxy::MIRROR_HEADER;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::Frame;
 use http_body_util::combinators::BoxBody;
@@ -35,6 +36,8 @@ pub(crate) struct Shared {
     /// Status of gRPC of every answer to `/grpc` and `/grpc-at-once`.
     pub(crate) grpc_status: AtomicU16,
     pub(crate) requests: AtomicU64,
+    /// Those among them that said that they are copies.
+    pub(crate) copies: AtomicU64,
     pub(crate) connections: AtomicU64,
     /// Those of HTTP/2 among them.
     pub(crate) shared_connections: AtomicU64,
@@ -64,6 +67,7 @@ impl Upstream {
             delay_ms: AtomicU64::new(0),
             grpc_status: AtomicU16::new(5),
             requests: AtomicU64::new(0),
+            copies: AtomicU64::new(0),
             connections: AtomicU64::new(0),
             shared_connections: AtomicU64::new(0),
             most_streams: AtomicU32::new(200),
@@ -130,6 +134,9 @@ async fn serve_http2(stream: TcpStream, shared: Arc<Shared>) {
 
 async fn answer(mut request: Request<Incoming>, shared: Arc<Shared>) -> Result<Response<Body>, Infallible> {
     shared.requests.fetch_add(1, Ordering::SeqCst);
+    if request.headers().get(MIRROR_HEADER).is_some_and(|copy| copy == "1") {
+        shared.copies.fetch_add(1, Ordering::SeqCst);
+    }
     let path = request.uri().path().to_owned();
     let mut parts = path.trim_start_matches('/').split('/');
     let route = parts.next().unwrap_or_default().to_owned();
