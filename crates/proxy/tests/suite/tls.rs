@@ -3,12 +3,14 @@
 use std::io::BufRead;
 use std::net::SocketAddr;
 
-use cutover_proxy::{ErrorKind, EventKind, REASON_HEADER, ServiceTable, TlsRoute};
+use cutover_proxy::{
+    ErrorKind, EventKind, PinKey, REASON_HEADER, SEAT_COOKIE, ServiceTable, Sticky, TlsRoute,
+};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
 use super::h2_client::{H2, get};
-use super::harness::{LIMIT, Proxy, SERVICE, Wire, any, signal, table, track, until, until_seen};
+use super::harness::{LIMIT, Proxy, SERVICE, Wire, any, candidate, signal, table, track, until, until_seen};
 use super::tls_client::{Authority, Pair, ask, shown};
 use super::upstream::Upstream;
 
@@ -300,4 +302,39 @@ async fn a_plain_listener_redirects_where_it_is_told_to() {
     assert!(tls.get().await.unwrap().starts_with("HTTP/1.1 200"));
     let seen = tls.proxy.client.observe().await.unwrap();
     assert_eq!(seen.unrouted["https-redirect"], 3);
+}
+
+#[tokio::test]
+async fn a_seat_that_is_given_by_https_stays_there() {
+    let mut tls = Tls::start().await;
+    let v2 = Upstream::start("v2").await;
+    tls.service.tracks[0].weight_bp = 5_000;
+    tls.service.tracks.push(track("v2", 5_000, &[v2.addr]));
+    tls.service.candidate = candidate("shop-2", "v2", 60_000, None);
+    tls.service.pin_key = Some(PinKey("00112233445566778899aabbccddeeff".into()));
+    tls.service.sticky = Some(Sticky::Cookie { name: SEAT_COOKIE.into() });
+    tls.proxy.set(1, &tls.service).await;
+    let given = tls.get().await.unwrap();
+    let cookie = given.lines().find(|line| line.starts_with("set-cookie: ")).expect(&given);
+    assert!(cookie.contains("; HttpOnly") && cookie.contains("; Secure"), "{cookie}");
+    // In the clear such a cookie would never come back.
+    let plain = Wire::connect(tls.proxy.addr).await.get("/id").await;
+    assert!(!plain.header("set-cookie").unwrap().contains("Secure"), "{}", plain.head);
+}
+
+#[tokio::test]
+async fn a_load_balancer_says_whose_connection_it_brings_before_the_handshake() {
+    let mut tls = Tls::start().await;
+    tls.service.passing.proxy_protocol = vec![tls.addr];
+    tls.proxy.set(1, &tls.service).await;
+    let one = b"PROXY TCP4 192.0.2.7 198.51.100.1 56324 443\r\n";
+    let mut two = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".to_vec();
+    two.extend([192, 0, 2, 8, 198, 51, 100, 1, 1, 2, 3, 4]);
+    for (first, ip) in [(&one[..], "192.0.2.7"), (&two, "192.0.2.8")] {
+        let mut stream = tls.authority.connect_after(first, tls.addr, "a.test").await.unwrap();
+        let seen = ask(&mut stream, GET).await;
+        assert!(seen.contains(&format!("x-forwarded-for: {ip}")), "{seen}");
+        assert!(seen.contains("x-forwarded-proto: https"), "{seen}");
+    }
+    assert!(tls.get().await.is_err(), "without it there is no handshake");
 }

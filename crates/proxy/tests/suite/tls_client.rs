@@ -66,12 +66,33 @@ impl Authority {
     ) -> std::io::Result<TlsStream<TcpStream>> {
         connect(&self.root, addr, host, alpn).await
     }
+
+    /// Connects, and says `first` in the clear before the handshake.
+    pub(crate) async fn connect_after(
+        &self,
+        first: &[u8],
+        addr: SocketAddr,
+        host: &str,
+    ) -> std::io::Result<TlsStream<TcpStream>> {
+        let mut stream = TcpStream::connect(addr).await?;
+        stream.write_all(first).await?;
+        over(&self.root, stream, host, &[]).await
+    }
 }
 
 /// Connects as a client that trusts one root.
 pub(crate) async fn connect(
     root: &CertificateDer<'static>,
     addr: SocketAddr,
+    host: &str,
+    alpn: &[&str],
+) -> std::io::Result<TlsStream<TcpStream>> {
+    over(root, TcpStream::connect(addr).await?, host, alpn).await
+}
+
+async fn over(
+    root: &CertificateDer<'static>,
+    stream: TcpStream,
     host: &str,
     alpn: &[&str],
 ) -> std::io::Result<TlsStream<TcpStream>> {
@@ -84,7 +105,6 @@ pub(crate) async fn connect(
         .with_root_certificates(roots)
         .with_no_client_auth();
     config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-    let stream = TcpStream::connect(addr).await?;
     stream.set_nodelay(true)?;
     let name = ServerName::try_from(host.to_owned()).unwrap();
     timeout(LIMIT, TlsConnector::from(Arc::new(config)).connect(name, stream)).await.unwrap()
