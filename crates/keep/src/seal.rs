@@ -70,8 +70,21 @@ impl Vault {
         content: &str,
         values: &Values,
     ) -> Result<(), Fault> {
-        let path = self.path(revision);
-        if values.is_empty() || path.exists() {
+        if self.path(revision).exists() {
+            return Ok(());
+        }
+        self.reseal(service, revision, content, values)
+    }
+
+    /// Seals the values for the revision in the place of any others; no values change nothing.
+    pub fn reseal(
+        &self,
+        service: &ServiceName,
+        revision: &RevisionId,
+        content: &str,
+        values: &Values,
+    ) -> Result<(), Fault> {
+        if values.is_empty() {
             return Ok(());
         }
         let sealed = Sealed {
@@ -81,7 +94,7 @@ impl Vault {
             content: content.into(),
             values: values.clone(),
         };
-        disk::write_json(&path, &sealed)
+        disk::write_json(&self.path(revision), &sealed)
     }
 
     /// Returns the sealed values of the revision, `None` where it has none.
@@ -159,4 +172,23 @@ pub fn complete(names: &[String], values: &Values) -> Result<(), Fault> {
         "find the value of secret {list}: not in the environment, and not sealed before"
     ))
     .hint(format!("Set {list} in the environment of cutover deploy.")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_sealed_again_is_what_was_given_last() {
+        let folder = tempfile::tempdir().unwrap();
+        let vault = Vault::open(folder.path().join("vault")).unwrap();
+        let (service, revision) = (ServiceName::new("shop"), RevisionId::new("r-1"));
+        let values = |value: &str| Values::from([("TOKEN".to_string(), Secret::new(value))]);
+        vault.seal(&service, &revision, "c", &values("expired")).unwrap();
+        vault.seal(&service, &revision, "c", &values("ignored")).unwrap();
+        assert_eq!(vault.values(&revision).unwrap(), Some(values("expired")));
+        vault.reseal(&service, &revision, "c", &values("new")).unwrap();
+        vault.reseal(&service, &revision, "c", &Values::new()).unwrap();
+        assert_eq!(vault.values(&revision).unwrap(), Some(values("new")));
+    }
 }

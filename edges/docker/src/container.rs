@@ -34,6 +34,10 @@ impl Container {
     pub(crate) fn read(seen: ContainerInspectResponse) -> Option<Container> {
         let config = seen.config?;
         let labels = Labels::read(&config.labels.unwrap_or_default())?;
+        // Labels go into an image that a container is committed to, and on to what is run from it; its host name does not.
+        if config.hostname.as_deref() != Some(labels.instance.as_str()) {
+            return None;
+        }
         let host = seen.host_config.unwrap_or_default();
         // What was asked for, which is also known while it does not run.
         let bindings = host.port_bindings.unwrap_or_default();
@@ -52,7 +56,8 @@ impl Container {
         })
     }
 
-    /// Returns where the proxy reaches it; without an address of its own, because it does not run, nowhere.
+    /// Returns where the proxy reaches it; without an address of its own a place that is none. Only what is
+    /// [running](Self::instance_state) is reached.
     pub(crate) fn address(&self) -> Option<SocketAddr> {
         let port = self.labels.port?;
         Some(match self.published {
@@ -90,6 +95,12 @@ impl Container {
         matches!(self.status(), Status::RUNNING | Status::PAUSED)
     }
 
+    /// Tells whether it is reached by its own address, and has none: whatever listens on this host's port would get its
+    /// requests.
+    fn is_cut_off(&self) -> bool {
+        self.labels.port.is_some() && self.published.is_none() && self.own.is_none()
+    }
+
     /// Tells whether somebody paused it.
     pub(crate) fn is_paused(&self) -> bool {
         self.status() == Status::PAUSED
@@ -108,6 +119,7 @@ impl Container {
     /// Returns how it is, given that it is wanted.
     pub(crate) fn instance_state(&self) -> InstanceState {
         match self.status() {
+            Status::RUNNING | Status::PAUSED if self.is_cut_off() => InstanceState::Restarting,
             Status::RUNNING | Status::PAUSED => InstanceState::Running,
             Status::REMOVING | Status::DEAD | Status::STOPPING => InstanceState::Stopping,
             _ if self.restarts >= CRASHES && self.life_s().is_none_or(|life| life < STEADY_S) => {
@@ -120,6 +132,9 @@ impl Container {
     /// Returns why it does not run; empty while it does.
     pub(crate) fn why(&self) -> String {
         match self.status() {
+            Status::RUNNING | Status::PAUSED if self.is_cut_off() => {
+                "it runs, and has no address in its first network: docker network connect gives it one".into()
+            }
             Status::RUNNING | Status::PAUSED => String::new(),
             _ if !self.error().is_empty() => format!("it could not be started: {}", self.error()),
             _ => ending(self.state.exit_code.unwrap_or(0), self.state.oom_killed == Some(true), self.memory),

@@ -1,6 +1,6 @@
 //! What is asked of the engine about containers; each call names the end state, so repeating it is harmless.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use bollard::errors::Error;
@@ -55,13 +55,26 @@ pub(crate) enum Started {
 impl Containers {
     /// Returns a short look at the containers of a service, running or not.
     pub(crate) async fn list(&self, service: &ServiceName) -> Result<Vec<ContainerSummary>, Fault> {
-        let labels = [format!("{}={}", names::OWNER, self.owner), format!("{}={service}", names::SERVICE)];
-        let filters = HashMap::from([("label", labels.to_vec())]);
-        let filters: HashMap<&str, Vec<&str>> =
-            filters.iter().map(|(key, all)| (*key, all.iter().map(String::as_str).collect())).collect();
+        let label = format!("{}={service}", names::SERVICE);
+        self.labelled(&[&label], &format!("look at the containers of {service}")).await
+    }
+
+    /// Returns the loopback ports of all containers of this state folder, whichever their service, also of those that do not
+    /// run: who gets one of them gets the requests of its last owner.
+    pub(crate) async fn published(&self) -> Result<BTreeSet<u16>, Fault> {
+        let listed = self.labelled(&[], "look at all containers").await?;
+        let ids = listed.into_iter().filter_map(|one| one.id);
+        let found = try_join_all(ids.map(|id| async move { self.look(&id).await })).await?;
+        Ok(found.iter().flatten().filter_map(Container::published).collect())
+    }
+
+    async fn labelled(&self, labels: &[&str], doing: &str) -> Result<Vec<ContainerSummary>, Fault> {
+        let owner = format!("{}={}", names::OWNER, self.owner);
+        let labels = labels.iter().copied().chain([owner.as_str()]).collect();
+        let filters = HashMap::from([("label", labels)]);
         let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
         let listed = self.engine.docker().await?.list_containers(Some(options)).await;
-        listed.map_err(|error| self.engine.fault(format!("look at the containers of {service}"), &error))
+        listed.map_err(|error| self.engine.fault(doing, &error))
     }
 
     /// Returns the containers of a service, running or not, in a fixed order.
@@ -80,14 +93,16 @@ impl Containers {
         service: &ServiceName,
         instance: &InstanceId,
     ) -> Result<Option<Container>, Fault> {
-        let listed = self.list(service).await?;
-        let is = |one: &&ContainerSummary| {
+        let is = |one: &ContainerSummary| {
             one.labels.as_ref().and_then(Labels::read).is_some_and(|labels| labels.instance == *instance)
         };
-        match listed.iter().find(is).and_then(|one| one.id.as_ref()) {
-            Some(id) => self.look(id).await,
-            None => Ok(None),
+        for id in self.list(service).await?.into_iter().filter(is).filter_map(|one| one.id) {
+            // Somebody may have made one with our labels: from an image that a container of ours was committed to.
+            if let Some(one) = self.look(&id).await? {
+                return Ok(Some(one));
+            }
         }
+        Ok(None)
     }
 
     /// Returns the container of this name or id; none where there is none, or somebody else made it.

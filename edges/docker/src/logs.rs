@@ -3,27 +3,33 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bollard::errors::Error;
 use bollard::query_parameters::LogsOptionsBuilder;
 use cutover_core::{Fault, InstanceId, RevisionId, ServiceName};
 use cutover_keep::disk;
 use futures_util::StreamExt;
+use tokio::time::{Instant, timeout_at};
 
 use crate::container::Container;
 use crate::containers::Containers;
 
+/// So long a log is read.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// So many lines of a container that is removed are kept.
 const KEPT_LINES: usize = 2000;
 /// The logs of so many removed containers of a revision are kept.
 const KEPT_LOGS: usize = 8;
 
-/// Returns the last lines of a container, oldest first; of one that is gone none.
+/// Returns the last lines of a container, oldest first; of one that is gone none. An engine that stalls gives what it gave
+/// until then: no stop waits for a log.
 pub(crate) async fn tail(containers: &Containers, id: &str, lines: usize) -> Result<Vec<String>, Fault> {
     let options = LogsOptionsBuilder::new().stdout(true).stderr(true).tail(&lines.to_string()).build();
     let mut stream = containers.engine.docker().await?.logs(id, Some(options));
     let mut text = Vec::new();
-    while let Some(piece) = stream.next().await {
+    let end = Instant::now() + PATIENCE;
+    while let Ok(Some(piece)) = timeout_at(end, stream.next()).await {
         match piece {
             Ok(piece) => text.extend_from_slice(piece.as_ref()),
             Err(Error::DockerResponseServerError { status_code: 404 | 409, .. }) => break,

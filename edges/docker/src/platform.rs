@@ -177,6 +177,13 @@ impl Platform for DockerPlatform {
         shared.admit(fence, &spec.service, &service, |_| ())?;
         let _building = shared.memory.build(revision);
         drop(acting);
+        // What is stored was pulled, built and pushed before: a way back waits for no registry.
+        if let Ok(Some(manifest)) = shared.revisions.manifest(revision)
+            && shared.images.has(&manifest.image).await?.is_some()
+        {
+            shared.images.tag(&manifest.image, &shared.images.name(&spec.service, revision)).await?;
+            return Ok(format!("{revision} is stored, and the engine has its image"));
+        }
         let docker = crate::revisions::docker(spec)?;
         let (named, secrets) = match shared.revisions.named(revision)? {
             Some(named) => named,
@@ -356,13 +363,14 @@ impl Platform for DockerPlatform {
         if wanted || found.iter().any(|one| one.labels.place.revision == *revision) {
             return Err(Fault::platform(format!("throw {revision} away: instances of it run or are wanted")));
         }
-        let mut all = shared.revisions.list(name)?;
-        if !all.contains(revision) {
+        if !shared.revisions.list(name)?.contains(revision) {
             return Ok(());
         }
-        all.retain(|one| one != revision);
+        // What cannot be read keeps its image as well: it may be what a rollback needs.
+        let mut all = shared.revisions.all()?;
+        all.remove(revision);
         // Its image first: what a crash leaves is still a revision, and is thrown away again.
-        shared.images.prune(name, &all.into_iter().collect()).await?;
+        shared.images.prune(name, &all).await?;
         shared.kept.forget(name, revision);
         let log = shared.builds.join(format!("{revision}.log"));
         disk::remove(&log).map_err(|error| disk::fault("remove", &log, &error))?;

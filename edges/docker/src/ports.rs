@@ -24,7 +24,7 @@ impl Ports {
         Ports { next: Mutex::new(at % COUNT), elsewhere }
     }
 
-    /// Returns a port that nobody listens on and no container of ours has, not even one that does not run. Somebody may take
+    /// Returns a port that nobody listens on and that is none of `taken`, those of all our containers. Somebody may take
     /// it before the container does: then another is asked for.
     pub(crate) fn choose(&self, taken: &BTreeSet<u16>) -> Result<u16, Fault> {
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);

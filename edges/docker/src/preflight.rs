@@ -25,21 +25,18 @@ pub(crate) async fn look(
     let engine = &shared.containers.engine;
     let info = engine.docker().await?.info().await;
     let info = info.map_err(|error| engine.fault("ask the engine how it is", &error))?;
-    let folders = body::folders(docker, &spec.base);
     let elsewhere = shared.options.elsewhere;
-    if let Some(missing) = folders.iter().find(|folder| !elsewhere && !folder.exists()) {
-        return Err(Fault::configuration(format!("mount {}: it is not there", missing.display())).hint(
-            "Make it, or correct platform.docker.volumes; the engine would make an empty folder of root's.",
-        ));
-    }
-    networks(shared, docker).await?;
     let found = shared.containers.of(&spec.service).await?;
     let places = places(spec, docker, candidate);
     names(shared, spec, &places).await?;
     let runs = |place: &Place| found.iter().any(|one| one.runs() && one.labels.place == *place);
     let more = places.iter().filter(|place| !runs(place)).count();
     let more = u32::try_from(more).unwrap_or(u32::MAX);
-    if let Some(root) = info.docker_root_dir.as_ref().filter(|_| !elsewhere) {
+    // To go back to what still runs takes nothing.
+    if more > 0 {
+        to_start(shared, spec, docker).await?;
+    }
+    if let Some(root) = info.docker_root_dir.as_ref().filter(|_| !elsewhere && more > 0) {
         room(shared, Path::new(root), u64::from(more).saturating_mul(docker.log_size.bytes()))?;
     }
     let version = info.server_version.unwrap_or_else(|| "of unknown version".into());
@@ -49,6 +46,17 @@ pub(crate) async fn look(
         fits(docker, more, &found)?
     };
     Ok(format!("{fit}; engine {version}"))
+}
+
+/// Looks at what containers need that are to be started.
+async fn to_start(shared: &Shared, spec: &RevisionSpec, docker: &file::DockerPlatform) -> Result<(), Fault> {
+    let folders = body::folders(docker, &spec.base);
+    if let Some(missing) = folders.iter().find(|folder| !shared.options.elsewhere && !folder.exists()) {
+        return Err(Fault::configuration(format!("mount {}: it is not there", missing.display())).hint(
+            "Make it, or correct platform.docker.volumes; the engine would make an empty folder of root's.",
+        ));
+    }
+    networks(shared, docker).await
 }
 
 /// Returns where the candidate's containers will be.

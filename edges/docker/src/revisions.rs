@@ -1,6 +1,6 @@
 //! The revision store: what each revision is made from, and which image it runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -102,7 +102,8 @@ impl Revisions {
         let revision = names::revision(&disk::hex(&Sha256::digest(format!("{content}{secrets}"))));
         self.vault.seal(&spec.service, &revision, &content, &values)?;
         if self.manifest(&revision)?.is_none() {
-            self.builds.seal(&spec.service, &revision, &content, &build_secrets(docker, spec))?;
+            // They do not name the revision: a wrong one is corrected by another deploy.
+            self.builds.reseal(&spec.service, &revision, &content, &build_secrets(docker, spec))?;
         }
         disk::ensure_folder(&self.home(&revision), 0o700)?;
         let named = Named {
@@ -185,6 +186,11 @@ impl Revisions {
                 .is_ok_and(|named| named.is_some_and(|named| named.service == *service))
         };
         Ok(disk::names(&self.folder)?.into_iter().map(RevisionId::new).filter(mine).collect())
+    }
+
+    /// Returns all revisions of this state folder, of whichever service, those included that cannot be read.
+    pub(crate) fn all(&self) -> Result<BTreeSet<RevisionId>, Fault> {
+        Ok(disk::names(&self.folder)?.into_iter().map(RevisionId::new).collect())
     }
 
     /// Forgets a revision with its secrets.

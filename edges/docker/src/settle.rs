@@ -1,10 +1,11 @@
 //! Makes what runs of a service what was asked for.
 
-use std::collections::BTreeSet;
+use std::time::Duration;
 
-use cutover_core::{Fault, Fence, ProcessName, RevisionId, ServiceName};
+use cutover_core::{Fault, Fence, ProcessName, RevisionId};
 use cutover_keep::disk;
 use futures_util::future::join_all;
+use tokio::time::sleep;
 
 use crate::body::{self, For};
 use crate::container::Container;
@@ -15,6 +16,8 @@ use crate::revisions::Manifest;
 
 /// A port may be taken between the question and the start, more than once on a busy machine.
 const TRIES: usize = 20;
+/// After so long the engine is asked again whether a container is gone.
+const GOING_AGAIN: Duration = Duration::from_millis(250);
 /// So many containers are started at once.
 const AT_ONCE: usize = 4;
 /// Where nothing is known of a revision any more.
@@ -56,7 +59,12 @@ impl Shared {
         let (spec, mut there) = (body::spec_hash(manifest)?, there);
         for _ in 0..TRIES {
             match there.take() {
-                Some(one) if one.is_going() || one.is_down() && one.labels.spec != spec => {
+                Some(one) if one.is_going() => {
+                    self.containers.remove(&one.id).await?;
+                    // The engine takes its time, and its name is not free before.
+                    sleep(GOING_AGAIN).await;
+                }
+                Some(one) if one.is_down() && one.labels.spec != spec => {
                     self.containers.remove(&one.id).await?;
                 }
                 Some(one) if !one.is_down() => return Ok(()),
@@ -93,7 +101,7 @@ impl Shared {
         let random =
             disk::random_hex(4).map_err(|error| Fault::platform(format!("name an instance: {error}")))?;
         let published = match manifest.publishes(place) {
-            true => Some(self.ports.choose(&self.taken_ports(&manifest.service).await?)?),
+            true => Some(self.ports.choose(&self.containers.published().await?)?),
             false => None,
         };
         let instance = place.instance(&random);
@@ -111,12 +119,6 @@ impl Shared {
                 Found::Ours(_) | Found::Foreign => Err(foreign(name)),
             },
         }
-    }
-
-    /// The ports of containers that do not run now are theirs too.
-    async fn taken_ports(&self, service: &ServiceName) -> Result<BTreeSet<u16>, Fault> {
-        let found = self.containers.of(service).await?;
-        Ok(found.iter().filter_map(Container::published).collect())
     }
 
     /// Stops these containers and removes them, all at once. Returns when none is left.

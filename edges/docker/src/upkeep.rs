@@ -89,9 +89,14 @@ async fn look(
     for place in missing(&wish, &found) {
         if pace.may(name, &place, shared) {
             let there = found.iter().find(|one| one.labels.place == place).cloned();
-            let manifest = shared.revisions.stored(&place.revision)?;
-            tracing::info!(service = %name, container = place.container(name), "starts again");
-            let started = shared.run_one(wish.fence, &manifest, &place, there).await;
+            // What is wrong with one revision keeps no other from being looked after.
+            let started = match shared.revisions.stored(&place.revision) {
+                Ok(manifest) => {
+                    tracing::info!(service = %name, container = place.container(name), "starts again");
+                    shared.run_one(wish.fence, &manifest, &place, there).await
+                }
+                Err(fault) => Err(fault),
+            };
             first = first.and(started);
         }
     }

@@ -81,7 +81,36 @@ fn foreign_containers_are_never_touched() {
         // Out of the way, all is well.
         world.engine.docker(&["rename", &name, "stranger"]);
         platform.ensure(fence(), &shop(), &revision, 1).await.unwrap();
-        up(&platform, &revision, 1).await;
+        let ours = up(&platform, &revision, 1).await;
+        // What is run from an image that one of ours was committed to has its labels, and is a stranger all the same.
+        world.engine.docker(&["commit", &name, "copy"]);
+        world.engine.docker(&["run", "--detach", "--name", "copy", "copy"]);
+        let still = up(&platform, &revision, 1).await;
+        assert_eq!((&still[0].id, still[0].address), (&ours[0].id, ours[0].address));
+        platform.vouch(&shop(), &ours[0].id).await.unwrap();
+        platform.retire(fence(), &shop(), &revision).await.unwrap();
+        assert_eq!(inspect(&world, "copy", "{{.State.Running}}"), "true");
+    });
+}
+
+#[test]
+fn what_is_stored_is_not_pulled_built_or_pushed_again() {
+    if !engines_wanted("what_is_stored_is_not_pulled_built_or_pushed_again") {
+        return;
+    }
+    run(async {
+        let world = World::new();
+        let platform = world.open().await;
+        let spec = world.serving("");
+        let revision = store(&platform, &spec).await;
+        let names = || world.engine.docker(&["image", "ls", "--format", "{{.Repository}}:{{.Tag}}"]);
+        let name = names().lines().find(|name| name.contains(revision.as_str())).unwrap().to_owned();
+        let line = platform.build(fence(), &spec, &revision).await.unwrap();
+        assert!(line.contains("is stored"), "{line}");
+        // Its name keeps it from `docker image prune`, and is given back.
+        world.engine.docker(&["image", "rm", &name]);
+        platform.build(fence(), &spec, &revision).await.unwrap();
+        assert!(names().contains(&name), "{}", names());
     });
 }
 

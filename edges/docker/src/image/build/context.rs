@@ -12,6 +12,8 @@ use super::ignore::{Fits, Ignore};
 
 /// The largest Dockerfile: it is held in memory.
 const DOCKERFILE: u64 = 4 << 20;
+/// A list of patterns is smaller.
+const IGNORE: u64 = 4 << 20;
 
 /// A folder of files, without those that `.dockerignore` names, and a Dockerfile from anywhere.
 #[derive(Debug)]
@@ -184,6 +186,14 @@ fn read_ignore(root: &Path, dockerfile: &Path) -> Result<Ignore, Fault> {
     let mut beside = dockerfile.as_os_str().to_owned();
     beside.push(".dockerignore");
     for path in [PathBuf::from(beside), root.join(".dockerignore")] {
+        match fs::metadata(&path) {
+            Ok(metadata) if !metadata.is_file() || metadata.len() > IGNORE => {
+                let what =
+                    format!("read {}: it is no file, or larger than {} MB", path.display(), IGNORE >> 20);
+                return Err(Fault::configuration(what).hint("Correct it: a line for each pattern."));
+            }
+            _ => {}
+        }
         match fs::read(&path) {
             Ok(text) => return Ignore::read(&String::from_utf8_lossy(&text), &path.display().to_string()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
