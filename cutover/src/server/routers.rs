@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cutover_core::{
-    Account, Counts, Evidence, Fault, Fence, Prove, ReleaseId, RevisionId, ServiceName, Shift, Traffic,
-    Verdict, file,
+    Account, Counts, Evidence, Fault, Fence, JudgeProgress, Prove, ReleaseId, RevisionId, ServiceName, Shift,
+    Traffic, Verdict, file,
 };
 use cutover_ports::{LeaseSupport, Router, RouterView, Target, Trip};
 
@@ -129,6 +129,15 @@ impl Router for Routers {
         prove: &Prove,
     ) -> Result<Verdict, Fault> {
         self.of(service).verdict(service, release, prove).await
+    }
+
+    async fn progress(
+        &self,
+        service: &ServiceName,
+        release: &ReleaseId,
+        prove: &Prove,
+    ) -> Result<Option<JudgeProgress>, Fault> {
+        self.of(service).progress(service, release, prove).await
     }
 
     async fn account(&self, service: &ServiceName, release: &ReleaseId) -> Result<Option<Account>, Fault> {

@@ -79,6 +79,10 @@ impl Platform for HostsPlatform {
         }
     }
 
+    fn build_may_drop(&self, revision: &RevisionId) -> bool {
+        self.0.members.iter().all(|member| member.platform.build_may_drop(revision))
+    }
+
     async fn ensure(
         &self,
         fence: Fence,

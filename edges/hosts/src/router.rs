@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cutover_core::{
-    Account, Counts, Evidence, Fault, Fence, Judgement, Prove, ReleaseId, RevisionId, ServiceName, Shift,
-    Traffic, Verdict, Weight, file,
+    Account, Counts, Evidence, Fault, Fence, JudgeProgress, Judgement, Prove, ReleaseId, RevisionId,
+    ServiceName, Shift, Traffic, Verdict, Weight, file,
 };
 use cutover_ports::{LeaseSupport, Router, RouterView, Target, Trip};
 use futures_util::future::join_all;
@@ -257,6 +257,21 @@ impl Router for HostsRouter {
         let worst = all.into_iter().zip(self.0.names()).min_by_key(|(verdict, _)| rank(verdict));
         let (verdict, host) = worst.ok_or_else(|| Fault::cutover("judge: there are no hosts"))?;
         Ok(Verdict { counts, why: format!("{} (host {host})", verdict.why), epoch: None, ..verdict })
+    }
+
+    async fn progress(
+        &self,
+        service: &ServiceName,
+        release: &ReleaseId,
+        prove: &Prove,
+    ) -> Result<Option<JudgeProgress>, Fault> {
+        let call = |_, member: &Member| {
+            let router = member.router.clone();
+            async move { router.progress(service, release, prove).await }
+        };
+        let all = asked(self.0.each(Some(self.0.patience.look), call).await)?;
+        // Each host has its own proof: the release goes on when the last of them has it.
+        Ok(all.into_iter().flatten().min_by_key(|progress| progress.toward_proof().unwrap_or(0)))
     }
 
     async fn account(&self, service: &ServiceName, release: &ReleaseId) -> Result<Option<Account>, Fault> {
