@@ -45,7 +45,7 @@ impl Docker {
     fn file(&self, version: &str, docker: &str, more: &str) {
         let text = format!(
             "service: shop\nplatform:\n  docker:\n    image: shop:{version}\n    replicas: 2\n    stop_grace: 10s\n    \
-             volumes: [\"./:/work\"]\n    env: {{RECEIVED: /work/received.txt, TROUBLE: /work/trouble-{version}}}\n\
+             volumes: [\"./:/data\"]\n    env: {{RECEIVED: /data/received.txt, TROUBLE: /data/trouble-{version}}}\n\
              {docker}route: [{{proxy: {{listen: '{}'}}}}]\n\
              checks: {{health: [{{path: /health, interval: 100ms}}], within: 60s}}\n{more}\n",
             self.scratch.address

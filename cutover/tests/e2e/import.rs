@@ -131,7 +131,7 @@ fn what_was_imported_is_planned_and_released_by_a_real_engine() {
     fs::write(received, "").unwrap();
     let compose = format!(
         "services:\n  shop:\n    image: shop:${{TAG:-v1}}\n    ports: ['{}:9000']\n    \
-         environment: [VERSION=v1, RECEIVED=/work/received.txt]\n    volumes: ['./:/work']\n    \
+         environment: [VERSION=v1, RECEIVED=/data/received.txt]\n    volumes: ['./:/data']\n    \
          healthcheck: {{test: curl -f http://localhost:9000/health, interval: 1s}}\n    deploy: {{replicas: 2}}\n",
         scratch.address
     );

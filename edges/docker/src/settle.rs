@@ -57,6 +57,8 @@ impl Shared {
     ) -> Result<(), Fault> {
         let name = place.container(&manifest.service);
         let (spec, mut there) = (body::spec_hash(manifest)?, there);
+        // What a crash left may have the first of its networks alone, for as long as it lives.
+        let mut is_whole = manifest.platform.networks.len() < 2;
         for _ in 0..TRIES {
             match there.take() {
                 Some(one) if one.is_going() => {
@@ -64,7 +66,7 @@ impl Shared {
                     // The engine takes its time, and its name is not free before.
                     sleep(GOING_AGAIN).await;
                 }
-                Some(one) if one.is_down() && one.labels.spec != spec => {
+                Some(one) if one.is_down() && one.labels.spec != spec || one.is_new() && !is_whole => {
                     self.containers.remove(&one.id).await?;
                 }
                 Some(one) if !one.is_down() => return Ok(()),
@@ -74,7 +76,10 @@ impl Shared {
                     Started::PortTaken => self.containers.remove(&one.id).await?,
                     Started::Gone => {}
                 },
-                None => there = self.make(fence, manifest, place, &name).await?,
+                None => {
+                    let (made, all) = self.make(fence, manifest, place, &name).await?;
+                    (there, is_whole) = (made, is_whole || all);
+                }
             }
         }
         Err(Fault::platform(format!(
@@ -89,14 +94,14 @@ impl Shared {
         started
     }
 
-    /// Makes the container, or finds that it is there.
+    /// Makes the container, or finds that it is there. Says as well whether it was made here, and so is in all its networks.
     async fn make(
         &self,
         fence: Fence,
         manifest: &Manifest,
         place: &Place,
         name: &str,
-    ) -> Result<Option<Container>, Fault> {
+    ) -> Result<(Option<Container>, bool), Fault> {
         let secrets = self.revisions.secrets(&place.revision, manifest)?;
         let random =
             disk::random_hex(4).map_err(|error| Fault::platform(format!("name an instance: {error}")))?;
@@ -110,12 +115,12 @@ impl Shared {
         let made = self.containers.make(name, body, &manifest.platform.networks).await;
         self.memory.changed();
         match made? {
-            Made::New(id) => self.containers.look(&id).await,
+            Made::New(id) => Ok((self.containers.look(&id).await?, true)),
             Made::Taken => match self.containers.find(name).await? {
                 Found::Ours(one) if one.labels.service == manifest.service && one.labels.place == *place => {
-                    Ok(Some(*one))
+                    Ok((Some(*one), false))
                 }
-                Found::Nobodys => Ok(None),
+                Found::Nobodys => Ok((None, false)),
                 Found::Ours(_) | Found::Foreign => Err(foreign(name)),
             },
         }

@@ -134,6 +134,42 @@ fn what_was_left_half_made_is_finished() {
 }
 
 #[test]
+fn what_was_made_without_its_second_network_is_made_anew() {
+    if !engines_wanted("what_was_made_without_its_second_network_is_made_anew") {
+        return;
+    }
+    run(async {
+        let world = World::new();
+        for network in ["front", "back"] {
+            world.engine.docker(&["network", "create", network]);
+        }
+        let platform = world.open().await;
+        let revision = serving(&world, &platform, "networks: [front, back]", 1).await;
+        up(&platform, &revision, 1).await;
+        platform.shutdown().await;
+        // As if the server had died between making it and joining it to the second: made, never started.
+        let name = format!("cutover-shop-{revision}-1");
+        let labels = inspect(
+            &world,
+            &name,
+            "{{range $key, $value := .Config.Labels}}--label={{$key}}={{$value}}\n{{end}}",
+        );
+        let hostname = inspect(&world, &name, "--hostname={{.Config.Hostname}}");
+        let image = inspect(&world, &name, "{{.Image}}");
+        world.engine.docker(&["rm", "--force", &name]);
+        let mut create = vec!["create", "--name", &name, &hostname, "--network", "front"];
+        create.extend(labels.lines().filter(|line| !line.is_empty()));
+        create.extend([image.as_str(), "sh"]);
+        world.engine.docker(&create);
+        let platform = world.open().await;
+        up(&platform, &revision, 1).await;
+        let joined =
+            inspect(&world, &name, "{{range $name, $all := .NetworkSettings.Networks}}{{$name}} {{end}}");
+        assert_eq!(joined, "back front");
+    });
+}
+
+#[test]
 fn a_container_that_somebody_stops_or_removes_runs_again() {
     if !engines_wanted("a_container_that_somebody_stops_or_removes_runs_again") {
         return;
