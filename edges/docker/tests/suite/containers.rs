@@ -496,3 +496,17 @@ fn logs_outlive_their_containers() {
         assert_eq!(world.engine.docker(&["images", "--quiet", "--filter", "reference=cutover-*/shop"]), "");
     });
 }
+
+#[test]
+fn engines_of_tests_leave_no_network_on_the_machine() {
+    if !engines_wanted("engines_of_tests_leave_no_network_on_the_machine") {
+        return;
+    }
+    let world = World::new();
+    let id = world.engine.docker(&["network", "create", "front"]);
+    world.engine.docker(&["run", "--detach", "--network", "front", "busybox", "sleep", "100000"]);
+    let link = format!("/sys/class/net/br-{}", &id.trim()[..12]);
+    assert!(std::path::Path::new(&link).exists(), "{link}");
+    drop(world);
+    assert!(!std::path::Path::new(&link).exists(), "{link}");
+}
