@@ -226,9 +226,10 @@ impl FromStr for Weight {
         if whole.is_empty() || whole.len() > 3 || !digits(whole) || fraction.len() > 2 || !digits(fraction) {
             return Err(error());
         }
-        let hundredths: u16 = format!("{fraction:0<2}").parse().map_err(|_| error())?;
-        let bp = whole.parse::<u16>().map_err(|_| error())? * 100 + hundredths;
-        if bp > 10_000 { Err(error()) } else { Ok(Self(bp)) }
+        let hundredths: u32 = format!("{fraction:0<2}").parse().map_err(|_| error())?;
+        let bp = whole.parse::<u32>().map_err(|_| error())? * 100 + hundredths;
+        // In 16 bits 656% would be 0.64%.
+        u16::try_from(bp).ok().filter(|bp| *bp <= Self::FULL.0).map(Self).ok_or_else(error)
     }
 }
 
@@ -345,7 +346,9 @@ mod tests {
             let weight: Weight = text.parse().unwrap();
             assert_eq!((weight.bp(), weight.to_string().as_str()), (bp, text));
         }
-        for bad in ["", "%", "5", "101%", "1000%", "-1%", "0.001%", "1e2%", ".5%", "100.01%"] {
+        for bad in
+            ["", "%", "5", "101%", "656%", "999.99%", "1000%", "-1%", "0.001%", "1e2%", ".5%", "100.01%"]
+        {
             assert!(bad.parse::<Weight>().is_err(), "{bad}");
         }
     }
